@@ -1,2 +1,2 @@
-//! placeholder
+//! The `lorad` binary.
 fn main() {}

@@ -1,0 +1,69 @@
+//! Everything that can go wrong with an adapter.
+use super::{AdapterName, VersionId};
+use crate::error::{Classified, ErrorKind};
+
+/// See each variant.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// Nobody published it.
+    #[error("adapter `{0}` does not exist")]
+    NotFound(AdapterName),
+    /// The name has versions, but not this one.
+    #[error("adapter `{0}` has no version {1}")]
+    VersionNotFound(AdapterName, VersionId),
+    /// Not a name: what a name is stands in the text.
+    #[error("{0}")]
+    InvalidName(String),
+    /// The name is taken, or the compare-and-swap lost.
+    #[error("adapter `{name}` exists at version {current}")]
+    Conflict {
+        /// Which.
+        name: AdapterName,
+        /// What it is now.
+        current: VersionId,
+    },
+    /// The files do not make an adapter for this model.
+    #[error("{0}")]
+    Invalid(String),
+    /// The files ask for something this build does not serve; it would be half applied otherwise.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Over a limit.
+    #[error("the adapter has {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Size.
+        bytes: u64,
+        /// Limit.
+        limit: u64,
+    },
+    /// The disk.
+    #[error("the adapter store failed")]
+    Store(#[from] std::io::Error),
+}
+
+impl Classified for AdapterError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound(_) | Self::VersionNotFound(..) => ErrorKind::NotFound,
+            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::InvalidName(_) | Self::Invalid(_) | Self::Unsupported(_) => {
+                ErrorKind::InvalidRequest
+            }
+            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::Store(_) => ErrorKind::Internal,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "adapter_not_found",
+            Self::VersionNotFound(..) => "adapter_version_not_found",
+            Self::InvalidName(_) => "invalid_adapter_name",
+            Self::Conflict { .. } => "adapter_conflict",
+            Self::Invalid(_) => "invalid_adapter",
+            Self::Unsupported(_) => "unsupported_adapter",
+            Self::TooLarge { .. } => "adapter_too_large",
+            Self::Store(_) => "adapter_store_failed",
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Why the engine refused or dropped a request.
+use crate::error::{Classified, ErrorKind};
+
+/// See each variant.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EngineError {
+    /// The queue is full.
+    #[error("{waiting} requests are waiting already; try again later")]
+    Overloaded {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The prompt and the tokens asked for can never fit.
+    #[error("the request needs {needed} tokens of KV cache, all of it holds {available}")]
+    TooLong {
+        /// Tokens of prompt and answer.
+        needed: usize,
+        /// Tokens the cache holds.
+        available: usize,
+    },
+    /// The thread has ended or is draining.
+    #[error("the engine has stopped")]
+    Stopped,
+    /// The step this sequence was in failed.
+    #[error("the forward pass failed")]
+    Step,
+}
+
+impl Classified for EngineError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Overloaded { .. } => ErrorKind::Overloaded,
+            Self::TooLong { .. } => ErrorKind::InvalidRequest,
+            Self::Stopped => ErrorKind::Unavailable,
+            Self::Step => ErrorKind::Internal,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Overloaded { .. } => "queue_full",
+            Self::TooLong { .. } => "kv_cache_exceeded",
+            Self::Stopped => "engine_stopped",
+            Self::Step => "step_failed",
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What crosses the border between the async world and the engine thread.
+use super::{EngineError, SamplingParams};
+use crate::adapter::AdapterLease;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// A prompt to continue.
+#[derive(Debug)]
+pub struct Submission {
+    /// Not empty; with `sampling.max_tokens` at most the model's context.
+    pub prompt: Vec<u32>,
+    /// Which version to use; `None` is the base model.
+    pub adapter: Option<AdapterLease>,
+    /// How to choose tokens and when to stop.
+    pub sampling: SamplingParams,
+}
+
+/// The chosen token's log-probability and the most likely alternatives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    /// Of the chosen token, natural logarithm, before temperature and penalties.
+    pub chosen: f32,
+    /// The most likely tokens, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// What the engine says about one submission, in order; the last one is not a `Token`.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// One more token.
+    Token {
+        /// The token.
+        id: u32,
+        /// Present when the sampling asks for it.
+        logprobs: Option<TokenLogprobs>,
+    },
+    /// Done.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// Prompt tokens whose keys and values came out of the prefix cache.
+        cached_tokens: usize,
+        /// From submission to the first step it was in.
+        queued: Duration,
+    },
+    /// Failed.
+    Failed(EngineError),
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FinishReason {
+    /// An end-of-sequence token of the model; it is not sent as a `Token`.
+    EndOfSequence,
+    /// One of the request's stop tokens; it is not sent as a `Token`.
+    StopToken(u32),
+    /// `max_tokens`.
+    Length,
+}
+
+/// One submission's events. Dropping it cancels the submission and frees its blocks before the next step.
+pub type EventStream = mpsc::UnboundedReceiver<Event>;
+
+/// What the engine is doing, taken once a step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EngineSnapshot {
+    /// Sequences in the batch.
+    pub running: usize,
+    /// Sequences that wait.
+    pub waiting: usize,
+    /// KV blocks in use by sequences.
+    pub kv_blocks_used: usize,
+    /// All KV blocks.
+    pub kv_blocks: usize,
+    /// Tokens a block holds.
+    pub block_size: usize,
+    /// Bytes of the whole KV cache.
+    pub kv_bytes: usize,
+    /// Steps since the start.
+    pub steps: u64,
+    /// Sequences put back because blocks ran out.
+    pub preemptions: u64,
+    /// Tokens of prompts computed.
+    pub prompt_tokens: u64,
+    /// Tokens sampled.
+    pub generated_tokens: u64,
+    /// Prompt tokens looked up in the prefix cache.
+    pub prefix_queries: u64,
+    /// Prompt tokens found there.
+    pub prefix_hits: u64,
+    /// Steps that failed.
+    pub failed_steps: u64,
+    /// Names of the adapters in slots now.
+    pub resident_adapters: Vec<String>,
+    /// Names of the adapters of running sequences.
+    pub running_adapters: Vec<String>,
+    /// Names of the adapters of waiting sequences.
+    pub waiting_adapters: Vec<String>,
+    /// Adapter slots there are.
+    pub adapter_slots: usize,
+}

@@ -1,0 +1,42 @@
+//! Activations: f32 rows on their way through the model.
+use candle_core::Tensor;
+
+/// `[rows, cols]` f32, row-major. Where they lie is the kernel's business.
+#[derive(Debug)]
+pub struct Act {
+    rows: usize,
+    cols: usize,
+    pub(super) data: ActData,
+}
+
+/// Where the values are.
+#[derive(Debug)]
+pub(super) enum ActData {
+    /// Host memory of the CPU kernels, `rows * cols` long.
+    Host(Vec<f32>),
+    /// A candle tensor `[rows, cols]` f32.
+    Device(Tensor),
+}
+
+impl Act {
+    /// From host values; the caller has checked the length.
+    pub(super) fn host(values: Vec<f32>, rows: usize, cols: usize) -> Self {
+        debug_assert_eq!(values.len(), rows * cols, "the kernel sized its buffer");
+        Self { rows, cols, data: ActData::Host(values) }
+    }
+
+    /// From a tensor `[rows, cols]`.
+    pub(super) fn device(tensor: Tensor, rows: usize, cols: usize) -> Self {
+        Self { rows, cols, data: ActData::Device(tensor) }
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many values a row has.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+}

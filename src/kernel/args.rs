@@ -1,0 +1,107 @@
+//! What the operations take besides activations.
+use super::{KernelError, Result};
+use candle_core::Tensor;
+use std::ops::Range;
+
+/// Consecutive rows of a batch that use one adapter slot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowSegment {
+    /// Rows of the flat batch.
+    pub rows: Range<usize>,
+    /// Index into the layer's slots.
+    pub slot: usize,
+    /// Factor on the delta; 1 unless the request asks otherwise.
+    pub weight: f32,
+}
+
+/// `ΔW = bᵀ · a` at one linear layer; both factors are `rank` contiguous f32 rows.
+#[derive(Clone, Debug)]
+pub struct LowRank {
+    a: Tensor,
+    b: Tensor,
+}
+
+impl LowRank {
+    /// From `a` `[rank, in]` and `b` `[rank, out]`: PEFT's `B` transposed and multiplied by the scaling.
+    ///
+    /// # Errors
+    /// When the ranks differ, or a factor is not a contiguous f32 matrix.
+    pub fn new(a: Tensor, b: Tensor) -> Result<Self> {
+        let (rank, rank_b) = (a.dims2()?.0, b.dims2()?.0);
+        let plain = |t: &Tensor| t.dtype() == candle_core::DType::F32 && t.is_contiguous();
+        if rank != rank_b || !plain(&a) || !plain(&b) {
+            let detail = format!("factors {:?} {:?}, {:?} {:?}", a.dims(), a.dtype(), b.dims(), b.dtype());
+            return Err(KernelError::mismatch("low_rank", detail));
+        }
+        Ok(Self { a, b })
+    }
+
+    /// `[rank, in]`
+    pub fn a(&self) -> &Tensor {
+        &self.a
+    }
+
+    /// `[rank, out]`, scaling folded in.
+    pub fn b(&self) -> &Tensor {
+        &self.b
+    }
+
+    /// Rows of both factors.
+    pub fn rank(&self) -> usize {
+        self.a.dims()[0]
+    }
+
+    /// Columns of the layer's weight.
+    pub fn in_features(&self) -> usize {
+        self.a.dims()[1]
+    }
+
+    /// Rows of the layer's weight.
+    pub fn out_features(&self) -> usize {
+        self.b.dims()[1]
+    }
+
+    /// Bytes of both factors.
+    pub fn bytes(&self) -> usize {
+        (self.in_features() + self.out_features()) * self.rank() * size_of::<f32>()
+    }
+}
+
+/// Cosines and sines of every position, made once by the model.
+#[derive(Clone, Debug)]
+pub struct RopeTable {
+    /// `[positions, head_dim / 2]`, any attention factor folded in.
+    pub cos: Tensor,
+    /// `[positions, head_dim / 2]`
+    pub sin: Tensor,
+    /// Elements of one head; only the table's width is rotated, all of it for now.
+    pub head_dim: usize,
+}
+
+/// The gate's non-linearity.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Activation {
+    /// `x · sigmoid(x)`
+    Silu,
+    /// GELU, tanh approximation.
+    GeluTanh,
+}
+
+/// Which blocks each sequence reads, and how its scores are formed.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionArgs<'a> {
+    /// All sequences' blocks, one after the other.
+    pub block_tables: &'a [u32],
+    /// `[N + 1]`: sequence `i`'s blocks are `block_tables[block_starts[i]..block_starts[i + 1]]`.
+    pub block_starts: &'a [u32],
+    /// `[N + 1]`: rows `query_starts[i]..query_starts[i + 1]` of `q` are sequence `i`'s last tokens.
+    pub query_starts: &'a [u32],
+    /// `[N]`: tokens in the cache, this step's included.
+    pub context_lens: &'a [u32],
+    /// Query heads.
+    pub heads: usize,
+    /// Factor on the scores, usually `head_dim^-0.5`.
+    pub scale: f32,
+    /// A token sees this many tokens, itself included; `None` sees all before it.
+    pub window: Option<usize>,
+}

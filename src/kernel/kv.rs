@@ -1,0 +1,67 @@
+//! The memory of keys and values. Which block belongs to whom is the engine's business.
+use candle_core::Tensor;
+
+/// Sizes of a KV cache.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KvShape {
+    /// Decoder layers.
+    pub layers: usize,
+    /// Blocks a layer has.
+    pub blocks: usize,
+    /// Tokens a block holds.
+    pub block_size: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements of one head.
+    pub head_dim: usize,
+}
+
+impl KvShape {
+    /// Elements of one token's keys (or values) in one layer.
+    pub fn row(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Bytes one block takes over all layers, keys and values, in f32.
+    pub fn block_bytes(&self) -> usize {
+        2 * self.layers * self.block_size * self.row() * size_of::<f32>()
+    }
+}
+
+/// Keys and values of every layer in blocks; a KV row is `block * block_size + offset`.
+#[derive(Debug)]
+pub struct KvCache {
+    pub(super) shape: KvShape,
+    pub(super) layers: Vec<KvLayer>,
+}
+
+/// One layer's keys and values.
+#[derive(Debug)]
+pub(super) enum KvLayer {
+    /// Host memory, `[blocks * block_size, kv_heads, head_dim]` each unless the kernels say otherwise.
+    Host {
+        /// Keys.
+        keys: Vec<f32>,
+        /// Values.
+        values: Vec<f32>,
+    },
+    /// Candle tensors `[blocks * block_size, kv_heads * head_dim]` each.
+    Device {
+        /// Keys.
+        keys: Tensor,
+        /// Values.
+        values: Tensor,
+    },
+}
+
+impl KvCache {
+    /// Its sizes.
+    pub fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.shape.blocks * self.shape.block_bytes()
+    }
+}

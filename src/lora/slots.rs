@@ -1,0 +1,66 @@
+//! The adapters on the device: for each site, what every adapter slot holds there, at its exact rank.
+use super::{LoraWeights, LowRank, Site};
+use crate::kernel::{Kernels, Result};
+use std::collections::HashMap;
+
+/// Index of one resident adapter. "Slot" alone means a KV row; this one is always "adapter slot".
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct AdapterSlot(pub usize);
+
+/// For every site, what each slot holds. On the CPU a slot shares the adapter's own memory.
+#[derive(Debug)]
+pub struct LoraSlots {
+    sites: HashMap<Site, Vec<Option<LowRank>>>,
+    slots: usize,
+}
+
+impl LoraSlots {
+    /// Room for `slots` adapters.
+    pub fn new(slots: usize) -> Self {
+        Self { sites: HashMap::new(), slots }
+    }
+
+    /// How many adapters fit.
+    pub fn capacity(&self) -> usize {
+        self.slots
+    }
+
+    /// Puts an adapter into `slot`; what was there is gone. On an error the slot is empty.
+    ///
+    /// # Errors
+    /// When the copy to the device fails.
+    ///
+    /// # Panics
+    /// When `slot` is not below [`LoraSlots::capacity`].
+    pub fn load(
+        &mut self,
+        slot: AdapterSlot,
+        weights: &LoraWeights,
+        kernels: &dyn Kernels,
+    ) -> Result<()> {
+        assert!(slot.0 < self.slots, "residency hands out slots below the capacity");
+        self.clear(slot);
+        let pairs = weights
+            .sites()
+            .map(|(site, pair)| Ok((site, kernels.load_low_rank(pair)?)))
+            .collect::<Result<Vec<_>>>()?;
+        for (site, pair) in pairs {
+            let held = self.sites.entry(site).or_insert_with(|| vec![None; self.slots]);
+            held[slot.0] = Some(pair);
+        }
+        Ok(())
+    }
+
+    /// Empties `slot` and lets its memory go.
+    pub fn clear(&mut self, slot: AdapterSlot) {
+        self.sites.retain(|_, held| {
+            held[slot.0] = None;
+            held.iter().any(Option::is_some)
+        });
+    }
+
+    /// What each slot holds at `site`; empty where no resident adapter changes it.
+    pub fn at(&self, site: Site) -> &[Option<LowRank>] {
+        self.sites.get(&site).map_or(&[], Vec::as_slice)
+    }
+}
