@@ -11,6 +11,7 @@
 pub mod adapter;
 pub mod engine;
 pub mod error;
+pub mod generation;
 pub mod kernel;
 pub mod lora;
 pub mod model;

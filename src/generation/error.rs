@@ -1,0 +1,86 @@
+//! Why nothing was generated, or not all of it.
+use crate::{
+    adapter::AdapterError,
+    engine::{EngineError, InvalidSampling},
+    error::{Classified, ErrorKind},
+};
+
+/// See each variant.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The adapter's fault.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The engine's fault.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A sampling field out of its range.
+    #[error(transparent)]
+    Sampling(#[from] InvalidSampling),
+    /// Prompt and answer do not fit. Clients match the sentence.
+    #[error(
+        "This model's maximum context length is {context} tokens. However, your prompt contains \
+         {prompt} input tokens and you asked for {asked} output tokens; shorten the prompt or lower \
+         max_tokens."
+    )]
+    ContextLength {
+        /// What the model takes.
+        context: usize,
+        /// What the prompt has.
+        prompt: usize,
+        /// What the request wants on top.
+        asked: usize,
+    },
+    /// Another field of the request.
+    #[error("{message}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// The chat template refused the messages or ran out of fuel.
+    #[error("the chat template cannot render these messages: {0}")]
+    Template(String),
+    /// Our own failure.
+    #[error("internal error")]
+    Internal(String),
+}
+
+impl Classified for GenerateError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Adapter(error) => error.kind(),
+            Self::Engine(error) => error.kind(),
+            Self::Sampling(error) => error.kind(),
+            Self::ContextLength { .. } | Self::Invalid { .. } | Self::Template(_) => {
+                ErrorKind::InvalidRequest
+            }
+            Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Adapter(error) => error.code(),
+            Self::Engine(error) => error.code(),
+            Self::Sampling(error) => error.code(),
+            Self::ContextLength { .. } => "context_length_exceeded",
+            Self::Invalid { .. } => "invalid_value",
+            Self::Template(_) => "chat_template_failed",
+            Self::Internal(_) => "internal_error",
+        }
+    }
+
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::Adapter(_) => Some("model"),
+            Self::Engine(error) => error.param(),
+            Self::Sampling(error) => error.param(),
+            Self::ContextLength { .. } => Some("input_tokens"),
+            Self::Invalid { field, .. } => Some(field),
+            Self::Template(_) => Some("messages"),
+            Self::Internal(_) => None,
+        }
+    }
+}

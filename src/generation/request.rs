@@ -1,0 +1,139 @@
+//! What every dialect is translated to, and what comes back.
+use super::SamplingOptions;
+use crate::adapter::AdapterRef;
+
+/// What to continue.
+#[derive(Clone, Debug)]
+pub enum Prompt {
+    /// Text; special tokens of the tokenizer are added when `add_special_tokens`.
+    Text {
+        /// The text.
+        text: String,
+        /// Whether the tokenizer adds its begin-of-sequence token.
+        add_special_tokens: bool,
+    },
+    /// Token ids, as they are.
+    Tokens(Vec<u32>),
+    /// A conversation for the model's chat template.
+    Chat {
+        /// OpenAI message objects, in order; the dialect has checked their shape.
+        messages: Vec<serde_json::Value>,
+        /// OpenAI tool objects for the template; empty for none.
+        tools: Vec<serde_json::Value>,
+        /// Whether the template opens the assistant's turn.
+        add_generation_prompt: bool,
+        /// Continue the last message instead of opening a new one.
+        continue_final_message: bool,
+        /// More variables for the template.
+        variables: serde_json::Map<String, serde_json::Value>,
+    },
+}
+
+/// One prompt and how to continue it.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    /// What to continue.
+    pub prompt: Prompt,
+    /// `None` is the base model.
+    pub adapter: Option<AdapterRef>,
+    /// Checked against the vocabulary by the generator; `max_tokens` comes from [`GenerateRequest::max_tokens`].
+    pub sampling: SamplingOptions,
+    /// At most this many new tokens; `None` is what the context leaves.
+    pub max_tokens: Option<usize>,
+    /// Strings that end the answer, each not empty.
+    pub stop: Vec<String>,
+    /// Whether the stop string stays in the text.
+    pub include_stop: bool,
+    /// Whether special tokens are left out of the text.
+    pub skip_special_tokens: bool,
+    /// Independent answers to the prompt, at least 1.
+    pub n: usize,
+    /// Cut the prompt to its last tokens, if it is longer.
+    pub truncate_prompt_tokens: Option<usize>,
+}
+
+/// One generated token as a client sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Its own text (lossy where it is part of a character).
+    pub text: String,
+    /// Its bytes, where the tokenizer can tell them.
+    pub bytes: Vec<u8>,
+    /// Whether it is a special token.
+    pub special: bool,
+    /// Natural logarithm of its probability; present when the request asks for it.
+    pub logprob: Option<f32>,
+    /// The most likely tokens here, best first, with id, text, bytes and log-probability.
+    pub top: Vec<Token>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum FinishedBecause {
+    /// The model said so, or a stop string or token.
+    Stop(StopReason),
+    /// `max_tokens` or the context.
+    Length,
+}
+
+/// What stopped it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StopReason {
+    /// The model's end-of-sequence token.
+    EndOfSequence,
+    /// One of the request's stop tokens.
+    Token(u32),
+    /// One of the request's stop strings.
+    Text(String),
+}
+
+/// Tokens counted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt_tokens: usize,
+    /// Generated, stop tokens not counted.
+    pub completion_tokens: usize,
+    /// Prompt tokens found in the prefix cache.
+    pub cached_tokens: usize,
+}
+
+/// What happens to one answer, in order. A stream of several answers interleaves them.
+#[derive(Clone, Debug)]
+pub enum GenerateEvent {
+    /// More text; may be empty while a character or a stop string is incomplete.
+    Delta {
+        /// Which of the `n` answers.
+        index: usize,
+        /// Text that is certain now.
+        text: String,
+        /// The tokens of this event, in order.
+        tokens: Vec<Token>,
+    },
+    /// An answer ended; the last event of its index.
+    Finished {
+        /// Which of the `n` answers.
+        index: usize,
+        /// Why.
+        because: FinishedBecause,
+        /// Of this answer; prompt tokens are the same in all.
+        usage: Usage,
+    },
+}
+
+/// One whole answer.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// Which of the `n` answers.
+    pub index: usize,
+    /// All of its text.
+    pub text: String,
+    /// All of its tokens.
+    pub tokens: Vec<Token>,
+    /// Why it ended.
+    pub because: FinishedBecause,
+    /// Of this answer.
+    pub usage: Usage,
+}
