@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -136,9 +137,8 @@ def make_adapter(folder, base, kind, seed):
 def save_adapter(model, folder, config, seed, dtype="float32"):
     """A PEFT adapter with random A and B, both large enough to move the logits."""
     generator = torch.Generator().manual_seed(seed)
-    name = folder.parent.parent.name
     lora = get_peft_model(model, config)
-    lora.peft_config["default"].base_model_name_or_path = f"tiny-{name}"
+    lora.peft_config["default"].base_model_name_or_path = f"tiny-{Path(model.name_or_path).name}"
     with torch.no_grad():
         for key, p in sorted(lora.named_parameters()):
             if "lora_" in key:
