@@ -15,3 +15,4 @@ pub mod generation;
 pub mod kernel;
 pub mod lora;
 pub mod model;
+pub mod telemetry;

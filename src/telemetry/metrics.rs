@@ -1,0 +1,110 @@
+//! Every metric the server exposes, in one table.
+//!
+//! Names that begin with `vllm:` are vLLM's, letter for letter and with its meaning, because gateways,
+//! autoscalers and dashboards read those. What vLLM has no name for begins with `lorad_`.
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MetricKind {
+    /// Only rises. The exposition adds `_total` to its name.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts observations in buckets.
+    Histogram,
+}
+
+/// One line of [`METRICS`].
+#[derive(Clone, Copy, Debug)]
+pub struct MetricInfo {
+    /// As Prometheus knows it, a counter without its `_total`.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: MetricKind,
+    /// What one stands for.
+    pub unit: &'static str,
+    /// One sentence, without a full stop.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, unit: &'static str, help: &'static str) -> MetricInfo {
+    MetricInfo { name, kind: MetricKind::Counter, unit, help }
+}
+
+const fn gauge(name: &'static str, unit: &'static str, help: &'static str) -> MetricInfo {
+    MetricInfo { name, kind: MetricKind::Gauge, unit, help }
+}
+
+const fn histogram(name: &'static str, unit: &'static str, help: &'static str) -> MetricInfo {
+    MetricInfo { name, kind: MetricKind::Histogram, unit, help }
+}
+
+/// The table. Each line is registered exactly once, and nothing that is not here: a test compares.
+pub const METRICS: &[MetricInfo] = &[
+    gauge("vllm:num_requests_running", "requests", "Sequences in the running batch"),
+    gauge("vllm:num_requests_waiting", "requests", "Sequences that wait for a place in the batch"),
+    gauge("vllm:kv_cache_usage_perc", "ratio", "Share of the KV cache in use, 0 to 1"),
+    gauge("vllm:gpu_cache_usage_perc", "ratio", "Older name of vllm:kv_cache_usage_perc"),
+    gauge("vllm:cache_config_info", "none", "Block size and block count of the KV cache as labels"),
+    gauge(
+        "vllm:lora_requests_info",
+        "unix seconds",
+        "Adapters in device memory, adapters waited for and slots as labels; the value is the time of the scrape",
+    ),
+    counter("vllm:prompt_tokens", "tokens", "Prompt tokens computed"),
+    counter("vllm:generation_tokens", "tokens", "Tokens generated"),
+    counter("vllm:prefix_cache_queries", "tokens", "Prompt tokens looked up in the prefix cache"),
+    counter("vllm:prefix_cache_hits", "tokens", "Prompt tokens found in the prefix cache"),
+    counter("vllm:num_preemptions", "sequences", "Sequences put back because KV blocks ran out"),
+    counter("vllm:request_success", "requests", "Answers ended, by reason"),
+    histogram("vllm:time_to_first_token_seconds", "seconds", "From submission to the first token"),
+    histogram("vllm:inter_token_latency_seconds", "seconds", "Between one token and the next"),
+    histogram("vllm:e2e_request_latency_seconds", "seconds", "From submission to the last token"),
+    histogram("vllm:request_queue_time_seconds", "seconds", "From submission to the first step"),
+    histogram("vllm:request_prompt_tokens", "tokens", "Prompt tokens of a request"),
+    histogram("vllm:request_generation_tokens", "tokens", "Tokens generated for an answer"),
+    counter("lorad_requests", "requests", "Requests accepted, by adapter; empty is the base model"),
+    gauge("lorad_adapters", "adapters", "Adapters that requests can name"),
+    gauge("lorad_adapters_resident", "adapters", "Adapters in device memory"),
+    gauge("lorad_kv_cache_bytes", "bytes", "Size of the KV cache"),
+    counter("lorad_steps", "steps", "Forward passes"),
+    counter("lorad_failed_steps", "steps", "Forward passes that failed"),
+    counter(
+        "lorad_adapter_changes",
+        "changes",
+        "Adapters published, replaced, retired or rejected",
+    ),
+    gauge("lorad_build_info", "none", "1, with the version as a label"),
+    counter("http_requests", "requests", "HTTP responses, by route, method and status"),
+    histogram(
+        "http_request_duration_seconds",
+        "seconds",
+        "From request to response head, by route",
+    ),
+];
+
+/// vLLM's buckets for the time to the first token, seconds.
+pub(super) const FIRST_TOKEN_BUCKETS: [f64; 22] = [
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+];
+
+/// vLLM's buckets for the time between tokens, seconds.
+pub(super) const INTER_TOKEN_BUCKETS: [f64; 19] = [
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
+];
+
+/// vLLM's buckets for whole requests, seconds.
+pub(super) const LATENCY_BUCKETS: [f64; 21] = [
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+];
+
+/// Buckets for counts of tokens: 1, 2, 5 and so on.
+pub(super) const TOKEN_BUCKETS: [f64; 17] =
+    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5];
+
+/// Buckets for HTTP responses, seconds.
+pub(super) const HTTP_BUCKETS: [f64; 13] =
+    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
