@@ -126,7 +126,8 @@ mod tests {
         for good in ["a", "rate", "My-Adapter_v1.2", "0", &"x".repeat(128)] {
             assert!(good.parse::<AdapterName>().is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "-a", "_a", "a/b", "a\\b", "a b", "é", "a\0", &"x".repeat(129)] {
+        for bad in ["", ".", "..", "-a", "_a", "a/b", "a\\b", "a b", "é", "a\0", &"x".repeat(129)]
+        {
             assert!(bad.parse::<AdapterName>().is_err(), "{bad}");
         }
     }

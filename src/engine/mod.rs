@@ -6,7 +6,5 @@ mod protocol;
 mod sampling;
 
 pub use error::EngineError;
-pub use protocol::{
-    EngineSnapshot, Event, EventStream, FinishReason, Submission, TokenLogprobs,
-};
+pub use protocol::{EngineSnapshot, Event, EventStream, FinishReason, Submission, TokenLogprobs};
 pub use sampling::{InvalidSampling, SamplingOptions, SamplingParams};

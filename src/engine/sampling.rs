@@ -120,12 +120,22 @@ fn check(options: &SamplingOptions, vocab: usize) -> Result<(), InvalidSampling>
     require(o.top_p > 0.0, "top_p", "must be above 0", o.top_p)?;
     range("min_p", o.min_p, 0.0, 1.0)?;
     range("repetition_penalty", o.repetition_penalty, 0.0, 100.0)?;
-    require(o.repetition_penalty > 0.0, "repetition_penalty", "must be above 0", o.repetition_penalty)?;
+    require(
+        o.repetition_penalty > 0.0,
+        "repetition_penalty",
+        "must be above 0",
+        o.repetition_penalty,
+    )?;
     range("presence_penalty", o.presence_penalty, -2.0, 2.0)?;
     range("frequency_penalty", o.frequency_penalty, -2.0, 2.0)?;
     require(o.max_tokens >= 1, "max_tokens", "must be at least 1", o.max_tokens)?;
     let enough = o.min_tokens <= o.max_tokens;
-    require(enough, "min_tokens", &format!("must be at most max_tokens ({})", o.max_tokens), o.min_tokens)?;
+    require(
+        enough,
+        "min_tokens",
+        &format!("must be at most max_tokens ({})", o.max_tokens),
+        o.min_tokens,
+    )?;
     let logprobs = o.logprobs.unwrap_or(0);
     let most = SamplingParams::MAX_LOGPROBS;
     require(logprobs <= most, "logprobs", &format!("must be at most {most}"), logprobs)?;
@@ -172,8 +182,15 @@ mod tests {
             SamplingOptions { stop_token_ids: vec![100], ..Default::default() },
             SamplingOptions { logprobs: Some(21), ..Default::default() },
         ];
-        let fields =
-            ["temperature", "top_p", "max_tokens", "min_tokens", "logit_bias", "stop_token_ids", "logprobs"];
+        let fields = [
+            "temperature",
+            "top_p",
+            "max_tokens",
+            "min_tokens",
+            "logit_bias",
+            "stop_token_ids",
+            "logprobs",
+        ];
         for (options, field) in wrong.into_iter().zip(fields) {
             assert_eq!(SamplingParams::new(options, 100, 0).expect_err("refused").field, field);
         }

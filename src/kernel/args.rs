@@ -30,7 +30,8 @@ impl LowRank {
         let (rank, rank_b) = (a.dims2()?.0, b.dims2()?.0);
         let plain = |t: &Tensor| t.dtype() == candle_core::DType::F32 && t.is_contiguous();
         if rank != rank_b || !plain(&a) || !plain(&b) {
-            let detail = format!("factors {:?} {:?}, {:?} {:?}", a.dims(), a.dtype(), b.dims(), b.dtype());
+            let detail =
+                format!("factors {:?} {:?}, {:?} {:?}", a.dims(), a.dtype(), b.dims(), b.dtype());
             return Err(KernelError::mismatch("low_rank", detail));
         }
         Ok(Self { a, b })

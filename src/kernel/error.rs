@@ -1,7 +1,7 @@
 //! What a device can fail with.
 
 /// Result of a device operation.
-pub type Result<T> = std::result::Result<T, KernelError>;
+pub type Result<T, E = KernelError> = std::result::Result<T, E>;
 
 /// See each variant.
 #[derive(Debug, thiserror::Error)]

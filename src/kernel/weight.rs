@@ -61,6 +61,14 @@ pub(super) trait Packed: Any + Send + Sync {
 }
 
 impl BaseWeight {
+    /// Bytes it takes on the device.
+    pub fn bytes(&self) -> usize {
+        match &self.data {
+            WeightData::Device(tensor) => tensor.elem_count() * tensor.dtype().size_in_bytes(),
+            WeightData::Packed(packed) => packed.bytes().len(),
+        }
+    }
+
     /// Rows of the weight.
     pub fn out_features(&self) -> usize {
         self.out_features

@@ -1,9 +1,26 @@
 //! The base model: weights in, logits out.
 //!
 //! Knows adapter slots. Knows no adapter names, no sequences, no scheduling.
+mod arch;
+mod base_weights;
 mod batch;
+mod checkpoint;
+mod config;
+mod decoder;
+mod error;
+mod layers;
+mod load;
+mod source;
+mod spec;
+mod text;
 
+pub use base_weights::BaseWeights;
 pub use batch::ForwardBatch;
+pub use config::ModelConfig;
+pub use error::ModelError;
+pub use load::{LoadOptions, LoadedModel, ModelFacts, Progress, load};
+pub use source::ModelSource;
+pub use text::{SamplingDefaults, TextAssets};
 
 use crate::{
     kernel::{Act, Kernels, KvCache, Result},

@@ -1,0 +1,138 @@
+//! Takes a checkpoint apart, tensor by tensor, onto the device; in the end nothing may be left.
+use super::Checkpoint;
+use crate::{
+    kernel::{Act, BaseWeight, Kernels, Precision},
+    model::ModelError,
+};
+use candle_core::{DType, Tensor};
+use indicatif::ProgressBar;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Buffers that old versions of `transformers` saved; the model computes them.
+const COMPUTED: &str = ".rotary_emb.inv_freq";
+/// `transformers` saves the whole model below it, and the decoder alone without.
+const PREFIX: &str = "model.";
+
+/// A checkpoint on its way to the device.
+pub(crate) struct Weights<'a> {
+    checkpoint: &'a dyn Checkpoint,
+    kernels: &'a dyn Kernels,
+    precision: Precision,
+    progress: &'a ProgressBar,
+    left: BTreeSet<String>,
+    packed: Vec<Arc<BaseWeight>>,
+    parameters: usize,
+}
+
+impl<'a> Weights<'a> {
+    /// Nothing taken yet.
+    pub(crate) fn new(
+        checkpoint: &'a dyn Checkpoint,
+        kernels: &'a dyn Kernels,
+        precision: Precision,
+        progress: &'a ProgressBar,
+    ) -> Self {
+        let left: BTreeSet<_> = checkpoint.names().into_iter().collect();
+        progress.set_length(left.len() as u64);
+        let (packed, parameters) = (Vec::new(), 0);
+        Self { checkpoint, kernels, precision, progress, left, packed, parameters }
+    }
+
+    /// A weight `[out, in]`, packed.
+    pub(crate) fn matrix(
+        &mut self,
+        name: &str,
+        out_features: usize,
+        in_features: usize,
+    ) -> Result<Arc<BaseWeight>, ModelError> {
+        let tensor = self.take(name, &[out_features, in_features])?;
+        let packed = Arc::new(self.kernels.pack(&tensor, self.precision)?);
+        self.packed.push(Arc::clone(&packed));
+        Ok(packed)
+    }
+
+    /// A norm's weight or a bias, `[1, len]`.
+    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Act, ModelError> {
+        let tensor = self.take(name, &[len])?;
+        let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.to_vec1::<f32>());
+        let values = values.map_err(|error| self.wrong(name, error.to_string()))?;
+        Ok(self.kernels.upload(&values, 1, len)?)
+    }
+
+    /// Accepts that `copy` is stored beside the tensor it is tied to, as long as both are the same.
+    pub(crate) fn skip_copy(&mut self, copy: &str, of: &str) -> Result<(), ModelError> {
+        let Some(stored) = self.find(copy) else { return Ok(()) };
+        self.left.remove(&stored);
+        let (a, b) = (self.checkpoint.tensor(&stored)?, self.original(of)?);
+        if same_values(a.as_ref(), b.as_ref()) {
+            return Ok(());
+        }
+        let detail = format!(
+            "differs from `{of}`, though config.json says `tie_word_embeddings`; set that to false to use both"
+        );
+        Err(self.wrong(copy, detail))
+    }
+
+    /// Ends the reading: every base weight, and how many parameters the model has.
+    ///
+    /// # Errors
+    /// When the checkpoint holds tensors that nobody asked for: it is another model than its configuration says.
+    pub(crate) fn finish(self) -> Result<(Vec<Arc<BaseWeight>>, usize), ModelError> {
+        const NAMED: usize = 3;
+        let left: Vec<_> = self.left.iter().filter(|name| !name.ends_with(COMPUTED)).collect();
+        if left.is_empty() {
+            return Ok((self.packed, self.parameters));
+        }
+        let names: Vec<_> = left.iter().take(NAMED).map(|name| name.as_str()).collect();
+        let more = match left.len() {
+            0..=NAMED => String::new(),
+            all => format!(" (and {} more)", all - NAMED),
+        };
+        let detail =
+            format!("{more} has no place in the architecture that config.json names; check both");
+        Err(self.wrong(&names.join("`, `"), detail.trim_start()))
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        let stored = self.find(name).unwrap_or_else(|| name.to_owned());
+        let tensor = self.checkpoint.tensor(&stored)?.ok_or_else(|| {
+            self.wrong(name, "is missing; fetch the model again, or check config.json")
+        })?;
+        if tensor.dims() != shape {
+            let detail = format!("has shape {:?}, config.json says {shape:?}", tensor.dims());
+            return Err(self.wrong(name, detail));
+        }
+        self.left.remove(&stored);
+        self.parameters += tensor.elem_count();
+        self.progress.inc(1);
+        Ok(tensor)
+    }
+
+    /// The spelling of `name` that is still to be taken.
+    fn find(&self, name: &str) -> Option<String> {
+        let bare = name.strip_prefix(PREFIX).unwrap_or(name);
+        [name, bare].into_iter().find(|name| self.left.contains(*name)).map(str::to_owned)
+    }
+
+    fn original(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
+        let bare = name.strip_prefix(PREFIX).unwrap_or(name);
+        match self.checkpoint.tensor(name)? {
+            None => self.checkpoint.tensor(bare),
+            tensor => Ok(tensor),
+        }
+    }
+
+    fn wrong(&self, name: &str, detail: impl Into<String>) -> ModelError {
+        ModelError::Tensor {
+            origin: self.checkpoint.origin().to_owned(),
+            name: name.to_owned(),
+            detail: detail.into(),
+        }
+    }
+}
+
+fn same_values(a: Option<&Tensor>, b: Option<&Tensor>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return false };
+    let differing = || a.ne(b)?.to_dtype(DType::U32)?.max_all()?.to_scalar::<u32>();
+    a.dims() == b.dims() && a.dtype() == b.dtype() && differing().is_ok_and(|differs| differs == 0)
+}

@@ -1,0 +1,51 @@
+//! A decoder block with its norms before its halves.
+use super::{RmsNorm, attention::Attention, mlp::Mlp};
+use crate::{
+    kernel::{Act, Result, RopeTable},
+    lora::LoraLayout,
+    model::{ModelError, StepContext, checkpoint::Weights, spec::ArchSpec},
+};
+
+/// norm → attention → add → norm → feed-forward → add
+pub(in crate::model) struct Block {
+    attention_norm: RmsNorm,
+    attention: Attention,
+    mlp_norm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    /// Takes the weights of `layer`.
+    pub(in crate::model) fn load(
+        weights: &mut Weights<'_>,
+        spec: &ArchSpec,
+        layout: &LoraLayout,
+        layer: usize,
+    ) -> Result<Self, ModelError> {
+        let mut norm = |name| {
+            let name = format!("model.layers.{layer}.{name}");
+            RmsNorm::load(weights, &name, spec.dims.hidden, spec.norm_eps)
+        };
+        let (attention_norm, mlp_norm) =
+            (norm("input_layernorm")?, norm("post_attention_layernorm")?);
+        let attention = Attention::load(weights, spec, layout, layer)?;
+        let mlp = Mlp::load(weights, spec, layout, layer)?;
+        Ok(Self { attention_norm, attention, mlp_norm, mlp })
+    }
+
+    /// Adds both halves to `x`, `[T, hidden]`.
+    pub(in crate::model) fn forward(
+        &self,
+        x: &mut Act,
+        rope: &RopeTable,
+        step: &mut StepContext<'_>,
+    ) -> Result<()> {
+        let kernels = step.kernels;
+        let y = self.attention_norm.forward(x, kernels)?;
+        let y = self.attention.forward(&y, rope, step)?;
+        kernels.add(x, &y)?;
+        let y = self.mlp_norm.forward(x, kernels)?;
+        let y = self.mlp.forward(&y, step)?;
+        kernels.add(x, &y)
+    }
+}

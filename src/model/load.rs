@@ -1,0 +1,137 @@
+//! From a source to a model that can run.
+use super::{
+    BaseWeights, CausalLm, ModelError, ModelSource, TextAssets,
+    arch::read_spec,
+    checkpoint::{Checkpoint, Files, SafetensorsCheckpoint, Weights},
+    decoder::Decoder,
+    spec::ArchSpec,
+};
+use crate::kernel::{Kernels, Precision};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How to load.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// How base weights are stored; [`Precision::Auto`] is the device's choice.
+    pub precision: Precision,
+    /// Longest sequence; `None` is what the model was made for.
+    pub max_positions: Option<usize>,
+    /// Whether a bar shows how far it is.
+    pub progress: Progress,
+}
+
+/// A progress bar on the terminal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// Shown where standard error is a terminal.
+    Shown,
+    /// Never.
+    Hidden,
+}
+
+/// A model on the device with all that belongs to it.
+pub struct LoadedModel {
+    /// What the engine runs.
+    pub lm: Box<dyn CausalLm>,
+    /// Its weights, for whoever wants to see that they stay the same.
+    pub weights: BaseWeights,
+    /// What it is, for the log and the API.
+    pub facts: ModelFacts,
+    /// Its text side.
+    pub text: TextAssets,
+}
+
+/// What a loaded model is.
+#[derive(Clone, Debug)]
+pub struct ModelFacts {
+    /// What clients call it by default.
+    pub name: String,
+    /// `config.json`'s word.
+    pub architecture: &'static str,
+    /// Numbers in all tensors, tied ones once.
+    pub parameters: usize,
+    /// Bytes of the packed weights.
+    pub weight_bytes: usize,
+    /// How they are stored.
+    pub precision: Precision,
+    /// Decoder blocks.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Longest sequence.
+    pub max_positions: usize,
+    /// Tokens.
+    pub vocab: usize,
+}
+
+/// Loads a base model onto the device of `kernels`.
+///
+/// # Errors
+/// When a file is missing, damaged or asks for something this build does not serve, or the device is out of memory.
+pub fn load(
+    source: &ModelSource,
+    kernels: &dyn Kernels,
+    options: &LoadOptions,
+) -> Result<LoadedModel, ModelError> {
+    let files = match source {
+        ModelSource::Directory(path) => Files::Directory(path.clone()),
+        ModelSource::Embedded(files) => Files::Embedded(files),
+    };
+    load_checkpoint(&SafetensorsCheckpoint::open(files)?, source.name(), kernels, options)
+}
+
+fn load_checkpoint(
+    checkpoint: &dyn Checkpoint,
+    name: String,
+    kernels: &dyn Kernels,
+    options: &LoadOptions,
+) -> Result<LoadedModel, ModelError> {
+    let (architecture, spec) = read_spec(checkpoint.config())?;
+    let max_positions = max_positions(&spec, options.max_positions)?;
+    let precision = match options.precision {
+        Precision::Auto => kernels.auto_precision(),
+        precision => precision,
+    };
+    // Before the weights: a missing tokenizer is known at once.
+    let text = checkpoint.text()?;
+    let bar = progress_bar(options.progress, &name);
+    let mut weights = Weights::new(checkpoint, kernels, precision, &bar);
+    let lm = Box::new(Decoder::load(&mut weights, &spec, max_positions)?);
+    let (weights, parameters) = weights.finish()?;
+    bar.finish_and_clear();
+    let weights = BaseWeights(weights);
+    let facts = ModelFacts {
+        name,
+        architecture,
+        parameters,
+        weight_bytes: weights.bytes(),
+        precision,
+        layers: spec.dims.layers,
+        hidden: spec.dims.hidden,
+        max_positions,
+        vocab: spec.dims.vocab,
+    };
+    Ok(LoadedModel { lm, weights, facts, text })
+}
+
+fn max_positions(spec: &ArchSpec, wanted: Option<usize>) -> Result<usize, ModelError> {
+    let made_for = spec.dims.max_positions;
+    match wanted {
+        None => Ok(made_for),
+        Some(wanted) if (1..=made_for).contains(&wanted) => Ok(wanted),
+        Some(wanted) => {
+            let detail = format!("is {made_for}; --max-model-len {wanted} must be from 1 to that");
+            Err(ModelError::config("max_position_embeddings", detail))
+        }
+    }
+}
+
+fn progress_bar(progress: Progress, name: &str) -> ProgressBar {
+    const TEMPLATE: &str = "loading {msg} {wide_bar} {pos}/{len} tensors";
+    let bar = match progress {
+        Progress::Hidden => ProgressBar::hidden(),
+        Progress::Shown => ProgressBar::new(0),
+    };
+    let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well formed");
+    bar.with_style(style).with_message(name.to_owned())
+}
