@@ -1,11 +1,24 @@
 //! Text in, text out: the one service behind every API dialect.
 //!
 //! Knows tokens, templates and leases. Knows no HTTP and no tensors.
+mod answer;
+mod backend;
+mod chat_template;
 mod error;
+mod generator;
+mod jinja;
+mod pieces;
 mod request;
+mod stop_strings;
+mod stream;
+mod text_stream;
+mod tokenizer;
 
 pub use crate::engine::{EngineSnapshot, InvalidSampling, SamplingOptions, SamplingParams};
+pub use backend::Backend;
 pub use error::GenerateError;
+pub use generator::{Generator, ModelCard, TextAssets};
 pub use request::{
     Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, StopReason, Token, Usage,
 };
+pub use stream::Generation;

@@ -1,0 +1,104 @@
+//! One of a request's answers: the engine's events to what a client sees.
+use super::{
+    FinishedBecause, GenerateError, GenerateEvent, StopReason, Token, Usage,
+    text_stream::TextStream, tokenizer::Tokenizer,
+};
+use crate::engine::{EngineError, Event, EventStream, FinishReason, TokenLogprobs};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// A running answer. Dropping it cancels its sequence.
+pub(super) struct Answer {
+    pub(super) index: usize,
+    pub(super) events: EventStream,
+    pub(super) text: TextStream,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) usage: Usage,
+}
+
+/// What one poll of an answer brought.
+#[derive(Default)]
+pub(super) struct Progress {
+    text: String,
+    tokens: Vec<Token>,
+    /// Why the answer ended, if it did.
+    because: Option<FinishedBecause>,
+}
+
+impl Answer {
+    /// Everything the engine has sent since the last poll, as one step.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Progress, GenerateError>> {
+        let mut progress = Progress::default();
+        while progress.because.is_none() {
+            match self.events.poll_recv(cx) {
+                Poll::Ready(event) => self.take(event, &mut progress)?,
+                Poll::Pending if progress.tokens.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(progress))
+    }
+
+    fn take(&mut self, event: Option<Event>, to: &mut Progress) -> Result<(), GenerateError> {
+        match event {
+            Some(Event::Token { id, logprobs }) => {
+                self.usage.completion_tokens += 1;
+                to.tokens.push(self.token(id, logprobs));
+                let released = self.text.push(id);
+                to.text.push_str(&released.text);
+                to.because = released.stop.map(stopped_by_text);
+            }
+            Some(Event::Finished { reason, cached_tokens, .. }) => {
+                self.usage.cached_tokens = cached_tokens;
+                let released = self.text.finish();
+                to.text.push_str(&released.text);
+                to.because = Some(released.stop.map_or_else(|| because(reason), stopped_by_text));
+            }
+            Some(Event::Failed(error)) => return Err(error.into()),
+            None => return Err(EngineError::Stopped.into()),
+        }
+        Ok(())
+    }
+
+    fn token(&self, id: u32, logprobs: Option<TokenLogprobs>) -> Token {
+        let with = |id, logprob| Token { logprob, ..self.tokenizer.token(id) };
+        match logprobs {
+            None => with(id, None),
+            Some(logprobs) => {
+                let top = logprobs.top.into_iter().map(|(id, logprob)| with(id, Some(logprob)));
+                Token { top: top.collect(), ..with(id, Some(logprobs.chosen)) }
+            }
+        }
+    }
+
+    /// The events of `progress`; the second one ends the answer.
+    pub(super) fn events(
+        &self,
+        progress: Progress,
+    ) -> (Option<GenerateEvent>, Option<GenerateEvent>) {
+        let Progress { text, tokens, because } = progress;
+        let index = self.index;
+        let delta = (!text.is_empty() || !tokens.is_empty()).then_some(GenerateEvent::Delta {
+            index,
+            text,
+            tokens,
+        });
+        let end =
+            because.map(|because| GenerateEvent::Finished { index, because, usage: self.usage });
+        (delta, end)
+    }
+}
+
+fn because(reason: FinishReason) -> FinishedBecause {
+    match reason {
+        FinishReason::EndOfSequence => FinishedBecause::Stop(StopReason::EndOfSequence),
+        FinishReason::StopToken(id) => FinishedBecause::Stop(StopReason::Token(id)),
+        FinishReason::Length => FinishedBecause::Length,
+    }
+}
+
+fn stopped_by_text(stop: String) -> FinishedBecause {
+    FinishedBecause::Stop(StopReason::Text(stop))
+}

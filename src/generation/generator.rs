@@ -1,0 +1,308 @@
+//! From a request to running sequences: render, tokenise, check, lease, submit.
+use super::{
+    Backend, EngineSnapshot, GenerateError, GenerateRequest, Generation, Prompt, SamplingOptions,
+    SamplingParams, Token, Usage,
+    answer::Answer,
+    chat_template::{Chat, ChatTemplate},
+    text_stream::{TextOptions, TextStream},
+    tokenizer::Tokenizer,
+};
+use crate::engine::{EventStream, Submission};
+use std::{sync::Arc, time::SystemTime};
+
+/// Most answers to one prompt.
+const MAX_ANSWERS: usize = 128;
+/// Most stop strings of a request.
+const MAX_STOP_STRINGS: usize = 32;
+/// Longest stop string: its length bounds how far a stream's text lags behind its tokens.
+const MAX_STOP_BYTES: usize = 1024;
+/// Longer prompts are rendered and tokenised on a blocking thread: about half a millisecond's work.
+const INLINE_BYTES: usize = 2048;
+
+/// The base model as clients know it.
+#[derive(Clone, Debug)]
+pub struct ModelCard {
+    /// What requests call it.
+    pub name: String,
+    /// Where it came from: a hub id, a directory's or a file's name.
+    pub root: String,
+    /// Tokens of prompt and answer together.
+    pub max_context: usize,
+    /// Width of the logits.
+    pub vocab: usize,
+}
+
+/// What a checkpoint says about text.
+#[derive(Clone)]
+pub struct TextAssets {
+    /// `tokenizer.json`, or what a GGUF file has in its place.
+    pub tokenizer: tokenizers::Tokenizer,
+    /// The Jinja2 template of conversations.
+    pub chat_template: Option<String>,
+    /// For the template.
+    pub bos_token: Option<String>,
+    /// For the template.
+    pub eos_token: Option<String>,
+}
+
+/// The service. Cloning it is cheap.
+#[derive(Clone)]
+pub struct Generator(Arc<Inner>);
+
+struct Inner {
+    backend: Arc<dyn Backend>,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+    model: ModelCard,
+}
+
+impl Generator {
+    /// # Errors
+    /// When the tokenizer's decoder cannot stream, or the chat template is not a template.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        text: TextAssets,
+        model: ModelCard,
+    ) -> Result<Self, GenerateError> {
+        let TextAssets { tokenizer, chat_template, bos_token, eos_token } = text;
+        let tokenizer = Arc::new(Tokenizer::new(tokenizer)?);
+        let template = chat_template
+            .map(|source| ChatTemplate::compile(&source, bos_token, eos_token))
+            .transpose()?;
+        Ok(Self(Arc::new(Inner { backend, tokenizer, template, model })))
+    }
+
+    /// The base model.
+    pub fn model(&self) -> &ModelCard {
+        &self.0.model
+    }
+
+    /// Whether the model can be given conversations.
+    pub fn has_chat_template(&self) -> bool {
+        self.0.template.is_some()
+    }
+
+    /// What the engine did last.
+    pub fn snapshot(&self) -> EngineSnapshot {
+        self.0.backend.snapshot()
+    }
+
+    /// Whether the engine still takes requests.
+    pub fn is_alive(&self) -> bool {
+        self.0.backend.is_alive()
+    }
+
+    /// The tokens of `text`.
+    ///
+    /// # Errors
+    /// When the tokenizer's own rules fail.
+    pub async fn tokenize(
+        &self,
+        text: String,
+        add_special_tokens: bool,
+    ) -> Result<Vec<Token>, GenerateError> {
+        self.tokenize_prompt(Prompt::Text { text, add_special_tokens }).await
+    }
+
+    /// The tokens of any prompt, a conversation's as the template renders it.
+    ///
+    /// # Errors
+    /// When the template or the tokenizer refuse it.
+    pub async fn tokenize_prompt(&self, prompt: Prompt) -> Result<Vec<Token>, GenerateError> {
+        let ids = self.prompt_ids(prompt).await?;
+        Ok(self.describe(&ids))
+    }
+
+    /// What clients see of these tokens, without probabilities.
+    pub fn describe(&self, ids: &[u32]) -> Vec<Token> {
+        ids.iter().map(|id| self.0.tokenizer.token(*id)).collect()
+    }
+
+    /// The text of `ids`, special tokens included.
+    ///
+    /// # Errors
+    /// When the tokenizer has no such token.
+    pub fn detokenize(&self, ids: &[u32]) -> Result<String, GenerateError> {
+        if let Some(id) = ids.iter().find(|id| !self.0.tokenizer.pieces().contains(**id)) {
+            return Err(invalid("tokens", format!("the tokenizer has no token {id}")));
+        }
+        Ok(self.0.tokenizer.decode(ids))
+    }
+
+    /// Starts the answers to a request.
+    ///
+    /// # Errors
+    /// When a field is wrong, the prompt does not fit, the adapter cannot be had, or the engine is
+    /// full or gone.
+    pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
+        check(&request)?;
+        let GenerateRequest { prompt, adapter, mut sampling, n, .. } = request;
+        let mut prompt = self.prompt_ids(prompt).await?;
+        if let Some(keep) = request.truncate_prompt_tokens {
+            prompt.drain(..prompt.len().saturating_sub(keep));
+        }
+        self.check_prompt(&prompt)?;
+        sampling.max_tokens = self.budget(prompt.len(), request.max_tokens)?;
+        let options = TextOptions {
+            stop: request.stop.into(),
+            include_stop: request.include_stop,
+            skip_special_tokens: request.skip_special_tokens,
+            min_tokens: sampling.min_tokens,
+        };
+        let sampling = self.sampling(&sampling, n)?;
+        let adapter = match &adapter {
+            Some(wanted) => Some(self.0.backend.lease(wanted).await?),
+            None => None,
+        };
+        let streams: Vec<EventStream> = sampling
+            .into_iter()
+            .map(|sampling| Submission {
+                prompt: prompt.clone(),
+                adapter: adapter.clone(),
+                sampling,
+            })
+            .map(|submission| self.0.backend.submit(submission))
+            .collect::<Result<_, _>>()?;
+        let answers = streams.into_iter().enumerate();
+        let answers = answers.map(|(index, events)| self.answer(index, events, &prompt, &options));
+        let answers = answers.collect();
+        Ok(Generation::new(prompt, answers))
+    }
+
+    fn answer(
+        &self,
+        index: usize,
+        events: EventStream,
+        prompt: &[u32],
+        options: &TextOptions,
+    ) -> Answer {
+        let tokenizer = self.0.tokenizer.clone();
+        let text = TextStream::new(tokenizer.clone(), options.clone(), prompt);
+        let usage = Usage { prompt_tokens: prompt.len(), ..Usage::default() };
+        Answer { index, events, text, tokenizer, usage }
+    }
+
+    async fn prompt_ids(&self, prompt: Prompt) -> Result<Vec<u32>, GenerateError> {
+        if size(&prompt) <= INLINE_BYTES {
+            return self.0.ids(prompt);
+        }
+        let inner = self.0.clone();
+        let ids = tokio::task::spawn_blocking(move || inner.ids(prompt)).await;
+        ids.map_err(|error| GenerateError::Internal(error.to_string()))?
+    }
+
+    fn check_prompt(&self, prompt: &[u32]) -> Result<(), GenerateError> {
+        if prompt.is_empty() {
+            return Err(invalid("prompt", "the prompt has no tokens; give at least one".into()));
+        }
+        let vocab = self.0.model.vocab;
+        match prompt.iter().find(|id| **id as usize >= vocab) {
+            Some(id) => {
+                Err(invalid("prompt", format!("token {id} is not below the vocabulary's {vocab}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How many new tokens the answer may have.
+    fn budget(&self, prompt: usize, asked: Option<usize>) -> Result<usize, GenerateError> {
+        let context = self.0.model.max_context;
+        let left = context.saturating_sub(prompt);
+        match asked {
+            Some(asked) if asked <= left => Ok(asked),
+            None if left > 0 => Ok(left),
+            _ => Err(GenerateError::ContextLength { context, prompt, asked: asked.unwrap_or(1) }),
+        }
+    }
+
+    /// One set of parameters an answer: the answer's index is added to the seed.
+    fn sampling(
+        &self,
+        options: &SamplingOptions,
+        n: usize,
+    ) -> Result<Vec<SamplingParams>, GenerateError> {
+        let seed = options.seed.unwrap_or_else(rand::random);
+        let params = (0..n as u64).map(|index| {
+            let seed = seed.wrapping_add(index);
+            let options = SamplingOptions { seed: Some(seed), ..options.clone() };
+            SamplingParams::new(options, self.0.model.vocab, seed)
+        });
+        Ok(params.collect::<Result<_, _>>()?)
+    }
+}
+
+impl Inner {
+    fn ids(&self, prompt: Prompt) -> Result<Vec<u32>, GenerateError> {
+        match prompt {
+            Prompt::Tokens(ids) => Ok(ids),
+            Prompt::Text { text, add_special_tokens } => {
+                self.tokenizer.encode(&text, add_special_tokens)
+            }
+            Prompt::Chat {
+                messages,
+                tools,
+                add_generation_prompt,
+                continue_final_message,
+                variables,
+            } => {
+                let Some(template) = &self.template else {
+                    let message = "this model has no chat template; send a plain prompt to \
+                                   /v1/completions instead";
+                    return Err(invalid("messages", message.into()));
+                };
+                let chat = Chat {
+                    messages,
+                    tools,
+                    add_generation_prompt,
+                    continue_final_message,
+                    variables,
+                };
+                // The template writes the special tokens itself.
+                self.tokenizer.encode(&template.render(chat, SystemTime::now())?, false)
+            }
+        }
+    }
+}
+
+fn check(request: &GenerateRequest) -> Result<(), GenerateError> {
+    if !(1..=MAX_ANSWERS).contains(&request.n) {
+        let message = format!("`n` must be between 1 and {MAX_ANSWERS}, not {}", request.n);
+        return Err(invalid("n", message));
+    }
+    if request.stop.len() > MAX_STOP_STRINGS {
+        let message = format!("`stop` must have at most {MAX_STOP_STRINGS} strings");
+        return Err(invalid("stop", message));
+    }
+    if request.stop.iter().any(|stop| !(1..=MAX_STOP_BYTES).contains(&stop.len())) {
+        let message = format!("each string of `stop` must have 1 to {MAX_STOP_BYTES} bytes");
+        return Err(invalid("stop", message));
+    }
+    if request.truncate_prompt_tokens == Some(0) {
+        let message = "`truncate_prompt_tokens` must be at least 1, not 0";
+        return Err(invalid("truncate_prompt_tokens", message.into()));
+    }
+    Ok(())
+}
+
+/// Roughly the bytes of text in a prompt.
+fn size(prompt: &Prompt) -> usize {
+    match prompt {
+        Prompt::Tokens(_) => 0,
+        Prompt::Text { text, .. } => text.len(),
+        Prompt::Chat { messages, tools, .. } => messages.iter().chain(tools).map(json_size).sum(),
+    }
+}
+
+fn json_size(value: &serde_json::Value) -> usize {
+    use serde_json::Value::{Array, Object, String};
+    match value {
+        String(text) => text.len(),
+        Array(values) => values.iter().map(json_size).sum(),
+        Object(fields) => fields.iter().map(|(key, value)| key.len() + json_size(value)).sum(),
+        _ => 1,
+    }
+}
+
+fn invalid(field: &'static str, message: String) -> GenerateError {
+    GenerateError::Invalid { field, message }
+}

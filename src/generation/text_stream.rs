@@ -1,0 +1,158 @@
+//! One answer's tokens to text, as early as the text is certain.
+use super::{
+    stop_strings::{Released, StopStrings},
+    tokenizer::{Tokenizer, drop_spaces},
+};
+use std::sync::Arc;
+
+/// Joins token bytes to characters, leaves out special tokens, and ends at a stop string.
+pub(super) struct TextStream {
+    tokenizer: Arc<Tokenizer>,
+    options: TextOptions,
+    stops: StopStrings,
+    utf8: Utf8,
+    /// Spaces still to be dropped at the start of the text.
+    leading_spaces: usize,
+    /// Tokens taken.
+    taken: usize,
+}
+
+/// How a request wants its text.
+#[derive(Clone, Debug)]
+pub(super) struct TextOptions {
+    /// Strings that end the answer, each not empty.
+    pub(super) stop: Arc<[String]>,
+    /// Whether the stop string stays in the text.
+    pub(super) include_stop: bool,
+    /// Whether special tokens are left out.
+    pub(super) skip_special_tokens: bool,
+    /// Stop strings are not looked for in the text of this many first tokens.
+    pub(super) min_tokens: usize,
+}
+
+impl TextStream {
+    /// For an answer to `prompt`. The answer is what comes after the prompt's text, so a decoder
+    /// that drops a leading space drops it only where the prompt has no text.
+    pub(super) fn new(tokenizer: Arc<Tokenizer>, options: TextOptions, prompt: &[u32]) -> Self {
+        let shows =
+            |id: &u32| shown(&tokenizer, &options, *id).is_some_and(|text| !text.is_empty());
+        let leading_spaces =
+            if prompt.iter().any(shows) { 0 } else { tokenizer.pieces().leading_spaces() };
+        let stops = StopStrings::new(options.stop.clone(), options.include_stop);
+        Self { tokenizer, options, stops, utf8: Utf8::default(), leading_spaces, taken: 0 }
+    }
+
+    /// The text that `id` makes certain. After a stop string nothing more may be pushed.
+    pub(super) fn push(&mut self, id: u32) -> Released {
+        self.taken += 1;
+        let Some(bytes) = shown(&self.tokenizer, &self.options, id) else {
+            return Released::default();
+        };
+        let text = self.utf8.push(drop_spaces(bytes, &mut self.leading_spaces));
+        if self.taken <= self.options.min_tokens {
+            return Released { text: self.stops.pass(&text), stop: None };
+        }
+        self.stops.push(&text)
+    }
+
+    /// The text that the end of the answer makes certain.
+    pub(super) fn finish(&mut self) -> Released {
+        let cut = self.utf8.finish();
+        let mut released = self.stops.push(cut);
+        if released.stop.is_none() {
+            released.text.push_str(&self.stops.finish());
+        }
+        released
+    }
+}
+
+fn shown<'a>(tokenizer: &'a Tokenizer, options: &TextOptions, id: u32) -> Option<&'a [u8]> {
+    let hidden = options.skip_special_tokens && tokenizer.pieces().is_special(id);
+    (!hidden).then(|| tokenizer.pieces().bytes(id))
+}
+
+/// UTF-8 in pieces: what [`String::from_utf8_lossy`] makes of the whole, for any cut.
+#[derive(Default)]
+pub(super) struct Utf8 {
+    /// The beginning of a character, at most 3 bytes.
+    begun: Vec<u8>,
+}
+
+impl Utf8 {
+    /// All characters that are certain now.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> String {
+        self.begun.extend_from_slice(bytes);
+        let mut text = String::with_capacity(self.begun.len());
+        let mut certain = 0;
+        for chunk in self.begun.utf8_chunks() {
+            let rest = self.begun.len() - certain - chunk.valid().len();
+            certain += chunk.valid().len();
+            text.push_str(chunk.valid());
+            // An invalid end may only lack its last bytes; every other one is wrong for good.
+            let unfinished = rest == chunk.invalid().len() && is_beginning(chunk.invalid());
+            if !chunk.invalid().is_empty() && !unfinished {
+                text.push(char::REPLACEMENT_CHARACTER);
+                certain += chunk.invalid().len();
+            }
+        }
+        self.begun.drain(..certain);
+        text
+    }
+
+    /// What stands for a character that was never finished.
+    pub(super) fn finish(&mut self) -> &'static str {
+        if std::mem::take(&mut self.begun).is_empty() { "" } else { "\u{fffd}" }
+    }
+}
+
+fn is_beginning(bytes: &[u8]) -> bool {
+    str::from_utf8(bytes)
+        .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn joined(pieces: &[Vec<u8>]) -> String {
+        let mut utf8 = Utf8::default();
+        let mut text: String = pieces.iter().map(|piece| utf8.push(piece)).collect();
+        text.push_str(utf8.finish());
+        text
+    }
+
+    #[test]
+    fn a_character_comes_whole_and_a_wrong_byte_at_once() {
+        let mut utf8 = Utf8::default();
+        assert_eq!(utf8.push(b"a\xe2\x82"), "a");
+        assert_eq!(utf8.push(b"\xac"), "€");
+        assert_eq!(utf8.push(b"\xe2\x82x"), "\u{fffd}x");
+        assert_eq!(utf8.push(b"\xff"), "\u{fffd}");
+        assert_eq!(utf8.push(b"\xf0\x9f"), "");
+        assert_eq!(utf8.finish(), "\u{fffd}");
+        assert_eq!(utf8.finish(), "");
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_of_any_bytes_gives_the_lossy_whole(
+            pieces in prop::collection::vec(
+                prop::collection::vec(
+                    prop_oneof![any::<u8>(), prop::sample::select(b"\xe2\x82\xac\xf0\x9f\x98\x80\xc3a".to_vec())],
+                    0..5,
+                ),
+                0..12,
+            ),
+        ) {
+            let whole = pieces.concat();
+            prop_assert_eq!(joined(&pieces), String::from_utf8_lossy(&whole));
+        }
+
+        #[test]
+        fn any_cut_of_any_text_gives_the_text(text: String, size in 1usize..4) {
+            let pieces: Vec<Vec<u8>> = text.as_bytes().chunks(size).map(<[u8]>::to_vec).collect();
+            prop_assert_eq!(joined(&pieces), text);
+        }
+    }
+}

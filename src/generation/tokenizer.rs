@@ -1,0 +1,71 @@
+//! Text to tokens and back.
+use super::{GenerateError, Token, pieces::Pieces, text_stream::Utf8};
+
+/// A tokenizer and the bytes of each of its tokens.
+pub(super) struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pieces: Pieces,
+}
+
+impl Tokenizer {
+    /// # Errors
+    /// When the decoder is of a kind that cannot stream.
+    pub(super) fn new(mut inner: tokenizers::Tokenizer) -> Result<Self, GenerateError> {
+        // A training run's padding and cut-off have no business in serving.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| GenerateError::Internal(error.to_string()))?;
+        let pieces = Pieces::new(&inner)?;
+        Ok(Self { inner, pieces })
+    }
+
+    /// The tokens of `text`; slow for long texts, so those belong on a blocking thread.
+    ///
+    /// # Errors
+    /// When the tokenizer's own rules fail.
+    pub(super) fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, GenerateError> {
+        let encoding = self.inner.encode_fast(text, add_special);
+        // The cause may quote the text.
+        let encoding = encoding.map_err(|_| GenerateError::Invalid {
+            field: "prompt",
+            message: "the tokenizer cannot encode this text".into(),
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`; invalid UTF-8 becomes U+FFFD.
+    pub(super) fn decode(&self, ids: &[u32]) -> String {
+        let mut dropped = self.pieces.leading_spaces();
+        let mut utf8 = Utf8::default();
+        let mut text: String = ids
+            .iter()
+            .map(|id| utf8.push(drop_spaces(self.pieces.bytes(*id), &mut dropped)))
+            .collect();
+        text.push_str(utf8.finish());
+        text
+    }
+
+    /// What a client sees of one token, without probabilities.
+    pub(super) fn token(&self, id: u32) -> Token {
+        let bytes = self.pieces.bytes(id).to_vec();
+        Token {
+            id,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes,
+            special: self.pieces.is_special(id),
+            logprob: None,
+            top: Vec::new(),
+        }
+    }
+
+    pub(super) fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+}
+
+/// `bytes` without the spaces that are still to be dropped; text ends the dropping.
+pub(super) fn drop_spaces<'a>(bytes: &'a [u8], dropped: &mut usize) -> &'a [u8] {
+    let spaces = bytes.iter().take(*dropped).take_while(|byte| **byte == b' ').count();
+    let rest = &bytes[spaces..];
+    *dropped = if rest.is_empty() { *dropped - spaces } else { 0 };
+    rest
+}
