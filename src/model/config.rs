@@ -4,11 +4,11 @@ use super::{ModelError, ModelSource};
 /// Which base model, and how clients see it.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ModelConfig {
-    /// Base model: a directory with config.json, safetensors and tokenizer.json
+    /// Base model: a directory with config.json, *.safetensors and tokenizer.json, or a hub id, org/name[@revision]
     #[arg(long, env = "LORAD_MODEL", value_name = "MODEL")]
     pub model: Option<String>,
 
-    /// Name of the base model in the API [default: the directory's name]
+    /// Name of the base model in the API [default: the directory's name, or org/name]
     #[arg(long, env = "LORAD_SERVED_MODEL_NAME", value_name = "NAME")]
     pub served_model_name: Option<String>,
 

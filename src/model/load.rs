@@ -4,10 +4,15 @@ use super::{
     arch::read_spec,
     checkpoint::{Checkpoint, Files, SafetensorsCheckpoint, Weights},
     decoder::Decoder,
+    hub,
     spec::ArchSpec,
 };
 use crate::kernel::{Kernels, Precision};
 use indicatif::{ProgressBar, ProgressStyle};
+
+const DOWNLOAD: &str =
+    "downloading {msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+const LOAD: &str = "loading {msg} {wide_bar} {pos}/{len} tensors";
 
 /// How to load.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +80,10 @@ pub fn load(
 ) -> Result<LoadedModel, ModelError> {
     let files = match source {
         ModelSource::Directory(path) => Files::Directory(path.clone()),
+        ModelSource::Hub(id) => {
+            let bar = progress_bar(options.progress, DOWNLOAD, &source.name());
+            Files::Directory(hub::fetch(id, bar)?)
+        }
         ModelSource::Embedded(files) => Files::Embedded(files),
     };
     load_checkpoint(&SafetensorsCheckpoint::open(files)?, source.name(), kernels, options)
@@ -94,7 +103,7 @@ fn load_checkpoint(
     };
     // Before the weights: a missing tokenizer is known at once.
     let text = checkpoint.text()?;
-    let bar = progress_bar(options.progress, &name);
+    let bar = progress_bar(options.progress, LOAD, &name);
     let mut weights = Weights::new(checkpoint, kernels, precision, &bar);
     let lm = Box::new(Decoder::load(&mut weights, &spec, max_positions)?);
     let (weights, parameters) = weights.finish()?;
@@ -126,12 +135,11 @@ fn max_positions(spec: &ArchSpec, wanted: Option<usize>) -> Result<usize, ModelE
     }
 }
 
-fn progress_bar(progress: Progress, name: &str) -> ProgressBar {
-    const TEMPLATE: &str = "loading {msg} {wide_bar} {pos}/{len} tensors";
+fn progress_bar(progress: Progress, template: &str, name: &str) -> ProgressBar {
     let bar = match progress {
         Progress::Hidden => ProgressBar::hidden(),
         Progress::Shown => ProgressBar::new(0),
     };
-    let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well formed");
+    let style = ProgressStyle::with_template(template).expect("both templates are well formed");
     bar.with_style(style).with_message(name.to_owned())
 }

@@ -1,5 +1,5 @@
 //! What `--model` can name.
-use super::ModelError;
+use super::{ModelError, hub::HubId};
 use std::path::{Path, PathBuf};
 
 /// Where a base model is.
@@ -7,34 +7,69 @@ use std::path::{Path, PathBuf};
 pub enum ModelSource {
     /// A directory as the hub keeps it.
     Directory(PathBuf),
-    /// The same files, built into the program: name and content.
+    /// A repository on the hub.
+    Hub(HubId),
+    /// A directory's files, built into the program: name and content.
     Embedded(&'static [(&'static str, &'static [u8])]),
 }
 
 impl ModelSource {
-    /// From what the user wrote.
+    /// From what the user wrote: what exists on the disk, or else a hub id.
     ///
     /// # Errors
-    /// When it is nothing this build can read.
+    /// When it is neither.
     pub fn parse(model: &str) -> Result<Self, ModelError> {
         let path = Path::new(model);
         if path.is_dir() {
             return Ok(Self::Directory(path.to_owned()));
         }
-        let detail =
-            "is not a directory; name one with config.json, *.safetensors and tokenizer.json";
-        Err(ModelError::Source { model: model.to_owned(), detail: detail.to_owned() })
+        match model.parse() {
+            Ok(id) if !path.exists() => Ok(Self::Hub(id)),
+            _ => Err(ModelError::Source {
+                model: model.to_owned(),
+                detail: "is neither a directory with config.json, *.safetensors and tokenizer.json, nor a hub \
+                         id like org/name or org/name@revision"
+                    .to_owned(),
+            }),
+        }
     }
 
     /// What clients call it unless `--served-model-name` says otherwise.
     pub fn name(&self) -> String {
         match self {
             Self::Embedded(_) => "demo".to_owned(),
+            Self::Hub(id) => id.repository(),
             Self::Directory(path) => {
                 let resolved = path.canonicalize().unwrap_or_else(|_| path.clone());
                 let last = resolved.file_name().map(|name| name.to_string_lossy().into_owned());
                 last.unwrap_or_else(|| "base".to_owned())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_counts_before_the_hub() {
+        assert!(matches!(ModelSource::parse("src/model"), Ok(ModelSource::Directory(_))));
+        assert!(matches!(ModelSource::parse("org/name@v1"), Ok(ModelSource::Hub(_))));
+    }
+
+    #[test]
+    fn what_is_neither_is_an_error_that_names_it() {
+        for text in ["", "./no/such/directory", "Cargo.toml", "src/lib.rs"] {
+            let message = ModelSource::parse(text).unwrap_err().to_string();
+            assert!(message.contains(&format!("`{text}`")), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_name_is_the_directorys_or_the_repositorys() {
+        let name = |model| ModelSource::parse(model).unwrap().name();
+        assert_eq!(name("src/model/"), "model");
+        assert_eq!(name("org/name@v1"), "org/name");
     }
 }

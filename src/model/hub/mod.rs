@@ -1,0 +1,9 @@
+//! Models from a Hugging Face hub, through its cache.
+//!
+//! Knows repositories and the environment's HF_* variables. Knows not what the files mean.
+mod bar;
+mod fetch;
+mod id;
+
+pub(super) use fetch::fetch;
+pub use id::HubId;
