@@ -10,6 +10,9 @@ pub enum EngineError {
         /// How many wait.
         waiting: usize,
     },
+    /// The prompt is empty, longer than the model's context, or has tokens the model does not know.
+    #[error("{0}")]
+    InvalidPrompt(String),
     /// The prompt and the tokens asked for can never fit.
     #[error("the request needs {needed} tokens of KV cache, all of it holds {available}")]
     TooLong {
@@ -30,7 +33,7 @@ impl Classified for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Overloaded { .. } => ErrorKind::Overloaded,
-            Self::TooLong { .. } => ErrorKind::InvalidRequest,
+            Self::InvalidPrompt(_) | Self::TooLong { .. } => ErrorKind::InvalidRequest,
             Self::Stopped => ErrorKind::Unavailable,
             Self::Step => ErrorKind::Internal,
         }
@@ -39,9 +42,18 @@ impl Classified for EngineError {
     fn code(&self) -> &'static str {
         match self {
             Self::Overloaded { .. } => "queue_full",
+            Self::InvalidPrompt(_) => "invalid_prompt",
             Self::TooLong { .. } => "kv_cache_exceeded",
             Self::Stopped => "engine_stopped",
             Self::Step => "step_failed",
+        }
+    }
+
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::InvalidPrompt(_) => Some("prompt"),
+            Self::TooLong { .. } => Some("max_tokens"),
+            Self::Overloaded { .. } | Self::Stopped | Self::Step => None,
         }
     }
 }

@@ -1,10 +1,28 @@
 //! The machine room: one thread that owns the model, the caches and every running sequence.
 //!
 //! Knows leases and slots, and is the only room that knows both. Does no I/O.
+mod config;
+mod core;
+mod counts;
 mod error;
+mod handle;
+mod kv;
 mod protocol;
+mod residency;
+mod runner;
+mod sampler;
 mod sampling;
+mod schedule;
+mod scheduler;
+mod sequence;
+#[cfg(test)]
+mod testing;
+mod ticket;
+mod waiting;
 
+pub use config::{ByteSize, EngineConfig};
 pub use error::EngineError;
+pub use handle::EngineHandle;
 pub use protocol::{EngineSnapshot, Event, EventStream, FinishReason, Submission, TokenLogprobs};
+pub use runner::ModelRunner;
 pub use sampling::{InvalidSampling, SamplingOptions, SamplingParams};

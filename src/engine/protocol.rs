@@ -1,13 +1,13 @@
 //! What crosses the border between the async world and the engine thread.
-use super::{EngineError, SamplingParams};
-use crate::adapter::AdapterLease;
+use super::{EngineError, SamplingParams, sequence::Arrival};
+use crate::adapter::{AdapterLease, VersionId};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// A prompt to continue.
 #[derive(Debug)]
 pub struct Submission {
-    /// Not empty; with `sampling.max_tokens` at most the model's context.
+    /// Not empty, below the vocabulary's size, at most the model's context.
     pub prompt: Vec<u32>,
     /// Which version to use; `None` is the base model.
     pub adapter: Option<AdapterLease>,
@@ -60,6 +60,17 @@ pub enum FinishReason {
 
 /// One submission's events. Dropping it cancels the submission and frees its blocks before the next step.
 pub type EventStream = mpsc::UnboundedReceiver<Event>;
+
+/// To the thread.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Start a sequence. Dropping its event stream cancels it.
+    Submit(Arrival),
+    /// Nobody can ask for this version any more.
+    Forget(VersionId),
+    /// End when everything that was accepted is done, though handles are left.
+    Drain,
+}
 
 /// What the engine is doing, taken once a step.
 #[derive(Clone, Debug, Default, PartialEq)]

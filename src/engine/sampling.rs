@@ -117,28 +117,28 @@ fn check(options: &SamplingOptions, vocab: usize) -> Result<(), InvalidSampling>
     let o = options;
     range("temperature", o.temperature, 0.0, 100.0)?;
     range("top_p", o.top_p, 0.0, 1.0)?;
-    require(o.top_p > 0.0, "top_p", "must be above 0", o.top_p)?;
+    require(o.top_p > 0.0, "top_p", "must be above 0", &o.top_p)?;
     range("min_p", o.min_p, 0.0, 1.0)?;
     range("repetition_penalty", o.repetition_penalty, 0.0, 100.0)?;
     require(
         o.repetition_penalty > 0.0,
         "repetition_penalty",
         "must be above 0",
-        o.repetition_penalty,
+        &o.repetition_penalty,
     )?;
     range("presence_penalty", o.presence_penalty, -2.0, 2.0)?;
     range("frequency_penalty", o.frequency_penalty, -2.0, 2.0)?;
-    require(o.max_tokens >= 1, "max_tokens", "must be at least 1", o.max_tokens)?;
+    require(o.max_tokens >= 1, "max_tokens", "must be at least 1", &o.max_tokens)?;
     let enough = o.min_tokens <= o.max_tokens;
     require(
         enough,
         "min_tokens",
         &format!("must be at most max_tokens ({})", o.max_tokens),
-        o.min_tokens,
+        &o.min_tokens,
     )?;
     let logprobs = o.logprobs.unwrap_or(0);
     let most = SamplingParams::MAX_LOGPROBS;
-    require(logprobs <= most, "logprobs", &format!("must be at most {most}"), logprobs)?;
+    require(logprobs <= most, "logprobs", &format!("must be at most {most}"), &logprobs)?;
     let below = format!("must name tokens below the vocabulary's {vocab}");
     for (token, bias) in &o.logit_bias {
         require((*token as usize) < vocab, "logit_bias", &below, token)?;
@@ -152,14 +152,14 @@ fn check(options: &SamplingOptions, vocab: usize) -> Result<(), InvalidSampling>
 
 fn range(field: &'static str, value: f32, low: f32, high: f32) -> Result<(), InvalidSampling> {
     let inside = (low..=high).contains(&value);
-    require(inside, field, &format!("must be between {low} and {high}"), value)
+    require(inside, field, &format!("must be between {low} and {high}"), &value)
 }
 
 fn require(
     holds: bool,
     field: &'static str,
     rule: &str,
-    value: impl ToString,
+    value: &impl ToString,
 ) -> Result<(), InvalidSampling> {
     if holds {
         return Ok(());

@@ -1,0 +1,138 @@
+//! The engine as the async world sees it.
+use super::{
+    EngineConfig, EngineError, EngineSnapshot, EventStream, Submission,
+    core::{Board, EngineCore},
+    protocol::Command,
+    runner::ModelRunner,
+    scheduler::Scheduler,
+    sequence::Arrival,
+    ticket::TicketOffice,
+};
+use crate::adapter::VersionId;
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Instant,
+};
+use tokio::sync::mpsc;
+
+/// Cheap to clone. When the last one drops, the thread finishes its work and ends.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    tickets: TicketOffice,
+    board: Board,
+    draining: Arc<AtomicBool>,
+    vocab_size: usize,
+    max_positions: usize,
+    kv_tokens: usize,
+}
+
+impl EngineHandle {
+    /// Starts the thread; `eos` are the tokens that end an answer.
+    ///
+    /// # Errors
+    /// When the OS refuses a thread.
+    pub fn spawn(runner: ModelRunner, config: &EngineConfig, eos: Vec<u32>) -> io::Result<Self> {
+        let limits = runner.limits(config);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let handle = Self {
+            commands,
+            tickets: TicketOffice::new(config.max_waiting),
+            board: Board::default(),
+            draining: Arc::default(),
+            vocab_size: runner.vocab_size(),
+            max_positions: limits.max_positions,
+            kv_tokens: limits.kv_blocks * limits.block_size,
+        };
+        let scheduler = Scheduler::new(limits, eos);
+        let board = handle.board.clone();
+        let mut core = EngineCore { inbox, scheduler, runner, board, ending: false };
+        core.publish();
+        thread::Builder::new().name("engine".into()).spawn(move || {
+            // Whatever a panic left behind is only told to end: nobody may wait for a dead thread.
+            if catch_unwind(AssertUnwindSafe(|| core.run())).is_err() {
+                tracing::error!("the engine has panicked; every request fails from here on");
+            }
+            core.close();
+        })?;
+        Ok(handle)
+    }
+
+    /// Never waits: a full queue is an answer.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidPrompt`] and [`EngineError::TooLong`] for what can never run,
+    /// [`EngineError::Overloaded`] while the queue is full, [`EngineError::Stopped`] at the end.
+    pub fn submit(&self, submission: Submission) -> Result<EventStream, EngineError> {
+        if self.draining.load(Relaxed) || !self.is_alive() {
+            return Err(EngineError::Stopped);
+        }
+        self.check(&submission)?;
+        let ticket = self.tickets.take()?;
+        // Unbounded, yet bounded: a sequence sends at most max_tokens + 1 events.
+        let (events, stream) = mpsc::unbounded_channel();
+        let arrival = Arrival { submission, events, ticket, at: Instant::now() };
+        self.commands.send(Command::Submit(arrival)).map_err(|_| EngineError::Stopped)?;
+        Ok(stream)
+    }
+
+    fn check(&self, submission: &Submission) -> Result<(), EngineError> {
+        let Submission { prompt, sampling, .. } = submission;
+        let (length, context) = (prompt.len(), self.max_positions);
+        if length == 0 {
+            return Err(EngineError::InvalidPrompt("the prompt has no tokens".into()));
+        }
+        if length > context {
+            let text = format!("the prompt has {length} tokens, the model's context {context}");
+            return Err(EngineError::InvalidPrompt(text));
+        }
+        if let Some(token) = prompt.iter().find(|token| **token as usize >= self.vocab_size) {
+            let text = format!("token {token} is not below the vocabulary's {}", self.vocab_size);
+            return Err(EngineError::InvalidPrompt(text));
+        }
+        // The last token is sent, but never computed.
+        let needed = length.saturating_add(sampling.options().max_tokens - 1).min(context);
+        if needed > self.kv_tokens {
+            return Err(EngineError::TooLong { needed, available: self.kv_tokens });
+        }
+        Ok(())
+    }
+
+    /// An adapter version was retired: its slot is emptied as soon as no sequence uses it.
+    pub fn forget(&self, version: VersionId) {
+        // A thread that has ended has forgotten already.
+        let _ = self.commands.send(Command::Forget(version));
+    }
+
+    /// Refuses what comes from here on; the thread finishes what it has accepted and ends.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+        let _ = self.commands.send(Command::Drain);
+    }
+
+    /// Until the thread has ended, after [`EngineHandle::drain`] or a panic.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
+    /// Whether the thread still runs.
+    pub fn is_alive(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// What it was doing after the latest step.
+    pub fn snapshot(&self) -> Arc<EngineSnapshot> {
+        self.board.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tokens of prompt and answer that the longest request may have.
+    pub fn max_sequence_tokens(&self) -> usize {
+        self.max_positions.min(self.kv_tokens)
+    }
+}

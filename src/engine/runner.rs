@@ -1,0 +1,213 @@
+//! From a plan to tokens: builds the flat batch, runs the model, chooses.
+use super::{
+    EngineConfig,
+    sampler::Sampler,
+    schedule::{Limits, Outcome},
+    sequence::Sequence,
+};
+use crate::{
+    adapter::AdapterLease,
+    kernel::{KernelError, Kernels, KvCache, KvShape, Result},
+    lora::{AdapterSlot, LoraRouting, LoraSlots},
+    model::{CausalLm, ForwardBatch, StepContext},
+};
+use std::sync::Arc;
+
+/// Owns the model and every device buffer of the running sequences.
+pub struct ModelRunner {
+    model: Box<dyn CausalLm>,
+    kernels: Arc<dyn Kernels>,
+    kv: KvCache,
+    lora: LoraSlots,
+    batch: ForwardBatch,
+    sampler: Sampler,
+}
+
+impl ModelRunner {
+    /// Allocates the KV cache and room for the adapters.
+    ///
+    /// # Errors
+    /// When the KV cache is too small for one block or too large for a block table, or the device is
+    /// out of memory.
+    pub fn new(
+        model: Box<dyn CausalLm>,
+        kernels: Arc<dyn Kernels>,
+        config: &EngineConfig,
+    ) -> Result<Self> {
+        let kv = kernels.new_kv(kv_shape(model.as_ref(), config)?)?;
+        let lora = LoraSlots::new(config.adapter_slots);
+        let (batch, sampler) = (ForwardBatch::default(), Sampler::default());
+        Ok(Self { model, kernels, kv, lora, batch, sampler })
+    }
+
+    /// What the scheduler may plan with.
+    pub(super) fn limits(&self, config: &EngineConfig) -> Limits {
+        let shape = self.kv.shape();
+        Limits {
+            max_sequences: config.max_sequences,
+            max_batched_tokens: config.max_batched_tokens,
+            adapter_slots: self.lora.capacity(),
+            block_size: shape.block_size,
+            kv_blocks: shape.blocks,
+            max_positions: self.model.max_positions(),
+            prefix_cache: !config.no_prefix_cache,
+        }
+    }
+
+    /// Tokens of the model's vocabulary.
+    pub(super) fn vocab_size(&self) -> usize {
+        self.model.vocab_size()
+    }
+
+    /// Bytes of the KV cache.
+    pub(super) fn kv_bytes(&self) -> usize {
+        self.kv.bytes()
+    }
+
+    /// Copies an adapter into `slot`.
+    pub(super) fn load(&mut self, slot: AdapterSlot, lease: &AdapterLease) -> Result<()> {
+        self.lora.load(slot, &lease.weights, self.kernels.as_ref())
+    }
+
+    /// Lets the memory of what lies in `slot` go.
+    pub(super) fn clear(&mut self, slot: AdapterSlot) {
+        self.lora.clear(slot);
+    }
+
+    /// Computes the granted tokens of `sequences[i]` for each `i` in `work`, which it sorts by slot.
+    /// The outcomes are in the order of `work`.
+    pub(super) fn run(
+        &mut self,
+        work: &mut [usize],
+        sequences: &[Sequence],
+    ) -> Result<Vec<Outcome>> {
+        // Rows of one adapter side by side: one segment, one pass over its factors.
+        work.sort_by_key(|&index| sequences[index].slot);
+        let scheduled = || work.iter().map(|&index| &sequences[index]);
+        fill(&mut self.batch, scheduled(), self.kv.shape().block_size);
+        let logits = self.model.forward(StepContext {
+            batch: &self.batch,
+            kv: &mut self.kv,
+            lora: &self.lora,
+            kernels: self.kernels.as_ref(),
+        })?;
+        let (wanted, vocab) = (self.batch.logit_rows.len(), self.model.vocab_size());
+        if (logits.rows(), logits.cols()) != (wanted, vocab) {
+            let shape = (logits.rows(), logits.cols());
+            return Err(KernelError::mismatch(
+                "logits",
+                format!("{shape:?}, not {:?}", (wanted, vocab)),
+            ));
+        }
+        let values = self.kernels.read(&logits)?;
+        let mut rows = values.chunks_exact(vocab);
+        let outcomes = scheduled().map(|sequence| {
+            let row = if sequence.wants_logits() { rows.next() } else { None };
+            row.map_or(Outcome::Computed, |row| {
+                let choice = self.sampler.sample(&sequence.draw(row));
+                choice.map_or(Outcome::NoChoice, Outcome::Chose)
+            })
+        });
+        Ok(outcomes.collect())
+    }
+}
+
+/// As many blocks as the configured memory holds.
+fn kv_shape(model: &dyn CausalLm, config: &EngineConfig) -> Result<KvShape> {
+    let dims = model.kv_dims();
+    let block_size = config.block_size.max(1);
+    let (layers, kv_heads, head_dim) = (dims.layers, dims.kv_heads, dims.head_dim);
+    let shape = KvShape { layers, blocks: 0, block_size, kv_heads, head_dim };
+    let (bytes, block_bytes) = (config.kv_cache_bytes.0, shape.block_bytes().max(1));
+    let most = u32::MAX as usize / block_size;
+    let blocks = (bytes / block_bytes).min(most);
+    if blocks == 0 {
+        return Err(KernelError::Unsupported(format!(
+            "the KV cache has {bytes} bytes, one block of {block_size} tokens takes {block_bytes}; \
+             raise --kv-cache-bytes or lower --block-size"
+        )));
+    }
+    Ok(KvShape { blocks, ..shape })
+}
+
+/// Lays the granted tokens of `sequences` one after the other.
+fn fill<'a>(
+    batch: &mut ForwardBatch,
+    sequences: impl Iterator<Item = &'a Sequence> + Clone,
+    block_size: usize,
+) {
+    clear(batch);
+    for sequence in sequences.clone() {
+        let (start, end) = (sequence.computed, sequence.computed + sequence.granted);
+        batch.token_ids.extend_from_slice(&sequence.tokens[start..end]);
+        batch.positions.extend(start as u32..end as u32);
+        batch.slot_mapping.extend((start..end).map(|position| {
+            let block = sequence.block_table[position / block_size].0 as usize;
+            (block * block_size + position % block_size) as u32
+        }));
+        let blocks = &sequence.block_table[..end.div_ceil(block_size)];
+        batch.block_tables.extend(blocks.iter().map(|block| block.0));
+        batch.block_starts.push(batch.block_tables.len() as u32);
+        batch.query_starts.push(batch.token_ids.len() as u32);
+        batch.context_lens.push(end as u32);
+        if sequence.wants_logits() {
+            batch.logit_rows.push(batch.token_ids.len() as u32 - 1);
+        }
+    }
+    batch.lora = LoraRouting::new(sequences.map(|sequence| (sequence.granted, sequence.slot)));
+}
+
+fn clear(batch: &mut ForwardBatch) {
+    let ForwardBatch {
+        token_ids,
+        positions,
+        slot_mapping,
+        block_tables,
+        block_starts,
+        query_starts,
+        context_lens,
+        logit_rows,
+        lora: _,
+    } = batch;
+    for list in [token_ids, positions, slot_mapping, block_tables, context_lens, logit_rows] {
+        list.clear();
+    }
+    for starts in [block_starts, query_starts] {
+        starts.clear();
+        starts.push(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{kv::BlockId, testing};
+    use crate::kernel::RowSegment;
+
+    #[test]
+    fn sequences_are_laid_out_flat_with_their_blocks() {
+        let mut decoding = testing::sequence(0, None).0;
+        decoding.block_table = vec![BlockId(5), BlockId(1)];
+        (decoding.computed, decoding.granted) = (2, 1);
+        let mut prompt = testing::sequence(1, Some(testing::lease("a"))).0;
+        prompt.block_table = vec![BlockId(3)];
+        prompt.slot = Some(AdapterSlot(7));
+        prompt.granted = 2;
+
+        let mut batch = ForwardBatch { token_ids: vec![9; 9], ..ForwardBatch::default() };
+        fill(&mut batch, [&decoding, &prompt].into_iter(), 2);
+        let expected = ForwardBatch {
+            token_ids: vec![3, 1, 2],
+            positions: vec![2, 0, 1],
+            slot_mapping: vec![2, 6, 7],
+            block_tables: vec![5, 1, 3],
+            block_starts: vec![0, 2, 3],
+            query_starts: vec![0, 1, 3],
+            context_lens: vec![3, 2],
+            logit_rows: vec![0],
+            lora: LoraRouting::new([(1, None), (2, Some(AdapterSlot(7)))]),
+        };
+        assert_eq!(format!("{batch:?}"), format!("{expected:?}"));
+        assert_eq!(batch.lora.segments(), [RowSegment { rows: 1..3, slot: 7, weight: 1.0 }]);
+    }
+}

@@ -1,0 +1,402 @@
+//! From logits to a token.
+use super::{SamplingOptions, SamplingParams, TokenLogprobs, counts::TokenCounts};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+/// Chooses tokens. Keeps buffers as long as the vocabulary between draws.
+#[derive(Debug, Default)]
+pub(super) struct Sampler {
+    adjusted: Vec<f32>,
+    candidates: Vec<Candidate>,
+    kept: Vec<Candidate>,
+}
+
+/// One sequence's next token, not chosen yet.
+#[derive(Clone, Copy)]
+pub(super) struct Draw<'a> {
+    /// The model's, `[vocab]`.
+    pub(super) logits: &'a [f32],
+    pub(super) params: &'a SamplingParams,
+    pub(super) counts: &'a TokenCounts,
+    /// End-of-sequence tokens that count.
+    pub(super) eos: &'a [u32],
+    /// Tokens of the answer so far.
+    pub(super) answered: usize,
+}
+
+/// A chosen token.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Choice {
+    pub(super) id: u32,
+    pub(super) logprobs: Option<TokenLogprobs>,
+}
+
+/// A token that may be drawn, by how likely it is; of two equally likely ones the lower id is greater.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Candidate {
+    /// A logit below the best one's, or its exponential.
+    weight: f32,
+    id: u32,
+}
+
+impl Eq for Candidate {}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.weight.total_cmp(&other.weight).then(other.id.cmp(&self.id))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Sampler {
+    /// The token, or `None` where the logits are not numbers or leave nothing to choose.
+    pub(super) fn sample(&mut self, draw: &Draw<'_>) -> Option<Choice> {
+        if draw.logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
+            return None;
+        }
+        let options = draw.params.options();
+        let logits = if draw.is_neutral() {
+            draw.logits
+        } else {
+            self.adjusted.clear();
+            self.adjusted.extend_from_slice(draw.logits);
+            adjust(&mut self.adjusted, draw);
+            &self.adjusted
+        };
+        let best = best_of(logits)?;
+        let id = if options.temperature == 0.0 {
+            best
+        } else {
+            gather(&mut self.candidates, logits, best, draw);
+            keep_top_k(&mut self.candidates, options.top_k);
+            for candidate in &mut self.candidates {
+                candidate.weight = candidate.weight.exp();
+            }
+            keep_top_p(&mut self.candidates, &mut self.kept, options.top_p);
+            pick(&self.candidates, uniform(draw.params.seed(), draw.answered))?
+        };
+        let logprobs = options.logprobs.map(|top| logprobs(draw.logits, id, top));
+        Some(Choice { id, logprobs })
+    }
+}
+
+impl Draw<'_> {
+    fn is_neutral(&self) -> bool {
+        self.counts.is_empty() && self.params.options().logit_bias.is_empty() && !self.must_go_on()
+    }
+
+    /// Whether `min_tokens` forbids the tokens that end the answer.
+    fn must_go_on(&self) -> bool {
+        self.answered < self.params.options().min_tokens
+    }
+}
+
+/// Masks, biases and penalises, in vLLM's order (`vllm/v1/sample/sampler.py`).
+fn adjust(logits: &mut [f32], draw: &Draw<'_>) {
+    let options = draw.params.options();
+    for (token, bias) in &options.logit_bias {
+        if let Some(logit) = logits.get_mut(*token as usize) {
+            *logit += bias;
+        }
+    }
+    for (token, answered) in draw.counts.iter() {
+        if let Some(logit) = logits.get_mut(token as usize) {
+            penalise(logit, options, answered);
+        }
+    }
+    if draw.must_go_on() {
+        for token in draw.eos.iter().chain(&options.stop_token_ids) {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+/// Of a token that occurred, `answered` times of them in the answer.
+fn penalise(logit: &mut f32, options: &SamplingOptions, answered: u32) {
+    if *logit > 0.0 {
+        *logit /= options.repetition_penalty;
+    } else {
+        *logit *= options.repetition_penalty;
+    }
+    if answered > 0 {
+        *logit -= options.frequency_penalty * answered as f32 + options.presence_penalty;
+    }
+}
+
+/// The most likely token, the lowest id of equals.
+fn best_of(logits: &[f32]) -> Option<u32> {
+    let mut best = None;
+    let mut highest = f32::NEG_INFINITY;
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > highest {
+            (best, highest) = (Some(id as u32), logit);
+        }
+    }
+    best
+}
+
+/// Every token that `min_p` leaves, weighted by `(logit - best) / temperature`, which is at most 0.
+fn gather(candidates: &mut Vec<Candidate>, logits: &[f32], best: u32, draw: &Draw<'_>) {
+    let options = draw.params.options();
+    let highest = logits[best as usize];
+    let floor = options.min_p.ln().max(f32::MIN);
+    candidates.clear();
+    candidates.extend(logits.iter().zip(0..).filter_map(|(logit, id)| {
+        let weight = (logit - highest) / options.temperature;
+        (weight >= floor).then_some(Candidate { weight, id })
+    }));
+}
+
+/// The `k` most likely ones, most likely first; all of them, by id, where `k` is 0.
+fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
+    if k == 0 || k >= candidates.len() {
+        return;
+    }
+    candidates.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+    candidates.truncate(k);
+    candidates.sort_unstable_by(|a, b| b.cmp(a));
+}
+
+/// The smallest set of the most likely ones that together have probability `p`.
+fn keep_top_p(candidates: &mut Vec<Candidate>, kept: &mut Vec<Candidate>, p: f32) {
+    if p >= 1.0 {
+        return;
+    }
+    let wanted = f64::from(p) * total(candidates);
+    let mut heap = BinaryHeap::from(std::mem::take(candidates));
+    let mut sum = 0.0;
+    kept.clear();
+    while let Some(candidate) = heap.pop() {
+        kept.push(candidate);
+        sum += f64::from(candidate.weight);
+        if sum >= wanted {
+            break;
+        }
+    }
+    *candidates = heap.into_vec();
+    std::mem::swap(candidates, kept);
+}
+
+fn total(candidates: &[Candidate]) -> f64 {
+    candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
+}
+
+/// The candidate at share `at` of the whole weight.
+fn pick(candidates: &[Candidate], at: f64) -> Option<u32> {
+    let mut left = at * total(candidates);
+    for candidate in candidates {
+        left -= f64::from(candidate.weight);
+        if left < 0.0 {
+            return Some(candidate.id);
+        }
+    }
+    candidates.iter().rev().find(|candidate| candidate.weight > 0.0).map(|candidate| candidate.id)
+}
+
+/// In `[0, 1)`; depends on the seed and the token's place in the answer, on nothing that ran before.
+fn uniform(seed: u64, answered: usize) -> f64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(answered as u64);
+    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Under the model's own distribution.
+fn logprobs(logits: &[f32], id: u32, top: usize) -> TokenLogprobs {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from((logit - highest).exp())).sum();
+    let log_sum = highest + sum.ln() as f32;
+    let mut top = top_of(logits, top);
+    for (_, logit) in &mut top {
+        *logit -= log_sum;
+    }
+    TokenLogprobs { chosen: logits[id as usize] - log_sum, top }
+}
+
+/// The `n` highest logits, best first, the lower id of equals before.
+fn top_of(logits: &[f32], n: usize) -> Vec<(u32, f32)> {
+    let mut top: Vec<(u32, f32)> = Vec::with_capacity(n + 1);
+    for (&logit, id) in logits.iter().zip(0..) {
+        if top.len() == n && top.last().is_none_or(|(_, lowest)| logit <= *lowest) {
+            continue;
+        }
+        let at = top.partition_point(|(_, higher)| *higher >= logit);
+        top.insert(at, (id, logit));
+        top.truncate(n);
+    }
+    top
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Case {
+        params: SamplingParams,
+        counts: TokenCounts,
+        answered: usize,
+    }
+
+    impl Case {
+        fn new(options: SamplingOptions) -> Self {
+            Self::after(&[], &[], options)
+        }
+
+        fn after(prompt: &[u32], answer: &[u32], options: SamplingOptions) -> Self {
+            let mut counts = TokenCounts::new(prompt, &options);
+            for token in answer {
+                counts.push(*token);
+            }
+            let params = SamplingParams::new(options, 1 << 20, 1).expect("in range");
+            Self { params, counts, answered: answer.len() }
+        }
+
+        fn sample(&self, logits: &[f32]) -> Option<Choice> {
+            let (params, counts) = (&self.params, &self.counts);
+            let draw = Draw { logits, params, counts, eos: &[0], answered: self.answered };
+            Sampler::default().sample(&draw)
+        }
+
+        fn id(&self, logits: &[f32]) -> u32 {
+            self.sample(logits).expect("something to choose").id
+        }
+    }
+
+    fn greedy() -> SamplingOptions {
+        SamplingOptions { temperature: 0.0, ..Default::default() }
+    }
+
+    #[test]
+    fn greedy_takes_the_best_and_of_equals_the_lowest() {
+        assert_eq!(Case::new(greedy()).id(&[0.0, 3.0, 3.0, -1.0]), 1);
+        assert_eq!(Case::new(greedy()).id(&[f32::NEG_INFINITY, -7.0]), 1);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_choose_nothing() {
+        for temperature in [0.0, 1.0] {
+            let case = Case::new(SamplingOptions { temperature, ..Default::default() });
+            for logits in [[f32::NAN, 1.0], [1.0, f32::INFINITY], [f32::NEG_INFINITY; 2]] {
+                assert_eq!(case.sample(&logits), None, "{logits:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tiny_temperature_is_greedy_and_not_nan() {
+        let case = Case::new(SamplingOptions { temperature: 1e-38, ..Default::default() });
+        assert_eq!(case.id(&[1.0, 1.5, -1e30, 1.4]), 1);
+    }
+
+    #[test]
+    fn penalties_follow_occurrences_in_prompt_and_answer() {
+        let repetition = SamplingOptions { repetition_penalty: 2.0, ..greedy() };
+        assert_eq!(Case::after(&[1], &[], repetition.clone()).id(&[1.1, 2.0, 0.0]), 0);
+        assert_eq!(Case::after(&[1], &[], repetition).id(&[-1.9, -1.0, -3.0]), 0, "below zero too");
+
+        let presence = SamplingOptions { presence_penalty: 1.0, ..greedy() };
+        assert_eq!(Case::after(&[1], &[], presence.clone()).id(&[1.5, 2.0]), 1, "not the prompt");
+        assert_eq!(Case::after(&[], &[1, 1], presence).id(&[0.5, 2.0]), 1, "once");
+
+        let frequency = SamplingOptions { frequency_penalty: 1.0, ..greedy() };
+        assert_eq!(Case::after(&[], &[1, 1], frequency).id(&[0.5, 2.0]), 0, "each time");
+    }
+
+    #[test]
+    fn bias_can_force_a_token_and_min_tokens_forbids_the_end() {
+        let bias = SamplingOptions { logit_bias: vec![(2, 100.0)], ..greedy() };
+        assert_eq!(Case::new(bias).id(&[5.0, 4.0, 3.0]), 2);
+        let options = SamplingOptions { min_tokens: 2, stop_token_ids: vec![1], ..greedy() };
+        assert_eq!(Case::after(&[], &[7], options.clone()).id(&[5.0, 4.0, 3.0]), 2);
+        assert_eq!(Case::after(&[], &[7, 7], options).id(&[5.0, 4.0, 3.0]), 0);
+    }
+
+    #[test]
+    fn logprobs_are_the_models_own() {
+        let options =
+            SamplingOptions { logprobs: Some(2), logit_bias: vec![(3, 100.0)], ..greedy() };
+        let logits = [1.0, 2.0, 2.0, 0.0];
+        let sum: f32 = logits.iter().map(|logit: &f32| logit.exp()).sum();
+        let choice = Case::new(options).sample(&logits).expect("a token");
+        let logprobs = choice.logprobs.expect("asked for");
+        assert_eq!(choice.id, 3);
+        assert!((logprobs.chosen + sum.ln()).abs() < 1e-6);
+        assert_eq!(logprobs.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2]);
+        assert!((logprobs.top[0].1 - (2.0 - sum.ln())).abs() < 1e-6);
+        let none = SamplingOptions { logprobs: Some(0), ..greedy() };
+        let choice = Case::new(none).sample(&logits).expect("a token");
+        assert!(choice.logprobs.expect("asked for").top.is_empty());
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln()];
+        let params = SamplingParams::new(SamplingOptions::default(), 3, 9).expect("in range");
+        let counts = TokenCounts::default();
+        let mut seen = [0_usize; 3];
+        for answered in 0..4000 {
+            let draw =
+                Draw { logits: &logits, params: &params, counts: &counts, eos: &[], answered };
+            seen[Sampler::default().sample(&draw).expect("a token").id as usize] += 1;
+        }
+        for (seen, expected) in seen.into_iter().zip([2000_usize, 1200, 800]) {
+            assert!(seen.abs_diff(expected) < 120, "{seen} of {expected}");
+        }
+    }
+
+    /// The tokens that may be drawn, by sorting everything.
+    fn allowed(logits: &[f32], options: &SamplingOptions) -> Vec<u32> {
+        let mut ranked: Vec<(f64, u32)> = logits
+            .iter()
+            .zip(0..)
+            .map(|(logit, id)| (f64::from(logit / options.temperature).exp(), id))
+            .collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let floor = ranked[0].0 * f64::from(options.min_p) * (1.0 - 1e-5);
+        ranked.retain(|(weight, _)| *weight >= floor);
+        if options.top_k > 0 {
+            ranked.truncate(options.top_k);
+        }
+        let total: f64 = ranked.iter().map(|(weight, _)| weight).sum();
+        let mut sum = 0.0;
+        let enough = ranked.iter().position(|(weight, _)| {
+            sum += weight;
+            sum >= total * f64::from(options.top_p) * (1.0 + 1e-5)
+        });
+        ranked.truncate(enough.map_or(ranked.len(), |at| at + 1));
+        ranked.into_iter().map(|(_, id)| id).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn only_allowed_tokens_are_drawn_and_always_the_same_one(
+            logits in prop::collection::vec(-5.0_f32..5.0, 1..40),
+            (temperature, top_p) in (0.1_f32..3.0, 0.05_f32..1.0),
+            (top_k, min_p) in (0_usize..10, 0.0_f32..0.5),
+            (seed, answered) in (any::<u64>(), 0_usize..50),
+        ) {
+            let options = SamplingOptions {
+                temperature, top_p, top_k, min_p, seed: Some(seed), ..Default::default()
+            };
+            let mut case = Case::new(options.clone());
+            case.answered = answered;
+            let id = case.id(&logits);
+            prop_assert!(allowed(&logits, &options).contains(&id));
+
+            let mut used = Sampler::default();
+            let (params, counts) = (&case.params, &case.counts);
+            let draw = Draw { logits: &[1.0, 2.0], params, counts, eos: &[0], answered };
+            used.sample(&draw);
+            let again = used.sample(&Draw { logits: &logits, ..draw }).expect("a token");
+            prop_assert_eq!(again.id, id);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What goes from the scheduler to the runner and back.
+use super::sampler::Choice;
+use crate::{adapter::AdapterLease, lora::AdapterSlot};
+
+/// What one step may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Sequences in one step.
+    pub(super) max_sequences: usize,
+    /// Tokens in one step, of prompts and answers together.
+    pub(super) max_batched_tokens: usize,
+    /// Adapters in one step.
+    pub(super) adapter_slots: usize,
+    /// Tokens a block holds.
+    pub(super) block_size: usize,
+    /// Blocks of the KV cache.
+    pub(super) kv_blocks: usize,
+    /// Tokens of the longest sequence.
+    pub(super) max_positions: usize,
+    /// Whether known beginnings are taken from the cache.
+    pub(super) prefix_cache: bool,
+}
+
+/// One step's plan.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    /// Slots whose adapters are gone, to empty first.
+    pub(super) clears: Vec<AdapterSlot>,
+    /// Adapters to copy into their slots then.
+    pub(super) loads: Vec<(AdapterSlot, AdapterLease)>,
+    /// Indices of the sequences that compute their `granted` tokens.
+    pub(super) work: Vec<usize>,
+}
+
+/// What a step did for one sequence.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Part of its tokens, the rest another time.
+    Computed,
+    /// All of them, and this one is next.
+    Chose(Choice),
+    /// All of them, and no token could be chosen.
+    NoChoice,
+}
