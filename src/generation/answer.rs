@@ -1,6 +1,6 @@
 //! One of a request's answers: the engine's events to what a client sees.
 use super::{
-    FinishedBecause, GenerateError, GenerateEvent, StopReason, Token, Usage,
+    FinishedBecause, GenerateError, GenerateEvent, StopReason, Token, Usage, meter::Meter,
     text_stream::TextStream, tokenizer::Tokenizer,
 };
 use crate::engine::{EngineError, Event, EventStream, FinishReason, TokenLogprobs};
@@ -16,6 +16,7 @@ pub(super) struct Answer {
     pub(super) text: TextStream,
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) usage: Usage,
+    pub(super) meter: Meter,
 }
 
 /// What one poll of an answer brought.
@@ -45,21 +46,31 @@ impl Answer {
         match event {
             Some(Event::Token { id, logprobs }) => {
                 self.usage.completion_tokens += 1;
+                self.meter.token();
                 to.tokens.push(self.token(id, logprobs));
                 let released = self.text.push(id);
                 to.text.push_str(&released.text);
                 to.because = released.stop.map(stopped_by_text);
             }
-            Some(Event::Finished { reason, cached_tokens, .. }) => {
+            Some(Event::Finished { reason, cached_tokens, queued }) => {
+                self.meter.queued(queued);
                 self.usage.cached_tokens = cached_tokens;
                 let released = self.text.finish();
                 to.text.push_str(&released.text);
                 to.because = Some(released.stop.map_or_else(|| because(reason), stopped_by_text));
             }
-            Some(Event::Failed(error)) => return Err(error.into()),
-            None => return Err(EngineError::Stopped.into()),
+            Some(Event::Failed(error)) => return Err(self.failed(error)),
+            None => return Err(self.failed(EngineError::Stopped)),
+        }
+        if let Some(because) = &to.because {
+            self.meter.finished(because);
         }
         Ok(())
+    }
+
+    fn failed(&mut self, error: EngineError) -> GenerateError {
+        self.meter.failed();
+        error.into()
     }
 
     fn token(&self, id: u32, logprobs: Option<TokenLogprobs>) -> Token {

@@ -5,27 +5,25 @@ use super::{
 };
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::{Map, Value, json};
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 const NAME: &str = "chat";
 
 /// Variables that only the request's own fields set.
-const RESERVED: [&str; 8] = [
+const RESERVED: [&str; 6] = [
     "messages",
     "tools",
     "documents",
     "add_generation_prompt",
     "continue_final_message",
-    "bos_token",
-    "eos_token",
     "strftime_now",
 ];
 
 /// A compiled template.
 pub(super) struct ChatTemplate {
     environment: Environment<'static>,
-    bos_token: Option<String>,
-    eos_token: Option<String>,
+    /// `bos_token`, `eos_token`, … as templates name them.
+    special_tokens: BTreeMap<String, String>,
     content: Content,
 }
 
@@ -55,13 +53,12 @@ impl ChatTemplate {
     /// When `source` is not a template.
     pub(super) fn compile(
         source: &str,
-        bos_token: Option<String>,
-        eos_token: Option<String>,
+        special_tokens: BTreeMap<String, String>,
     ) -> Result<Self, GenerateError> {
         let environment = compile(source).map_err(|error| {
             GenerateError::Internal(format!("the model's chat template is broken: {error}"))
         })?;
-        let mut template = Self { environment, bos_token, eos_token, content: Content::Both };
+        let mut template = Self { environment, special_tokens, content: Content::Both };
         template.content = template.probe();
         Ok(template)
     }
@@ -77,7 +74,7 @@ impl ChatTemplate {
                 "`continue_final_message` and `add_generation_prompt` exclude each other",
             ));
         }
-        if let Some(name) = RESERVED.iter().find(|name| chat.variables.contains_key(**name)) {
+        if let Some(name) = chat.variables.keys().find(|name| self.is_reserved(name)) {
             let message = format!("`chat_template_kwargs` must not set `{name}`");
             return Err(invalid("chat_template_kwargs", &message));
         }
@@ -94,6 +91,10 @@ impl ChatTemplate {
         }
     }
 
+    fn is_reserved(&self, name: &str) -> bool {
+        RESERVED.contains(&name) || self.special_tokens.contains_key(name)
+    }
+
     fn write(&self, chat: Chat, now: SystemTime) -> Result<String, Error> {
         let mut variables = chat.variables;
         let tools = if chat.tools.is_empty() { Value::Null } else { chat.tools.into() };
@@ -101,10 +102,8 @@ impl ChatTemplate {
         variables.insert("tools".into(), tools);
         variables.insert("documents".into(), Value::Null);
         variables.insert("add_generation_prompt".into(), chat.add_generation_prompt.into());
-        for (name, token) in [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)] {
-            if let Some(token) = token {
-                variables.insert(name.into(), token.as_str().into());
-            }
+        for (name, token) in &self.special_tokens {
+            variables.insert(name.clone(), token.as_str().into());
         }
         let variables = variables.iter().map(|(name, value)| (name.as_str(), jinja::value(value)));
         let clock = ("strftime_now", jinja::strftime(now));
@@ -234,4 +233,170 @@ fn refused(error: &Error) -> GenerateError {
 
 fn invalid(field: &'static str, message: &str) -> GenerateError {
     GenerateError::Invalid { field, message: message.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Templates of ten families with what `transformers` renders; see `PROVENANCE.md` there.
+    const GOLDEN: [&str; 10] = [
+        include_str!("../../tests/golden/chat_templates/block-whitespace.json"),
+        include_str!("../../tests/golden/chat_templates/chatml.json"),
+        include_str!("../../tests/golden/chat_templates/default-system.json"),
+        include_str!("../../tests/golden/chat_templates/headers-with-tools.json"),
+        include_str!("../../tests/golden/chat_templates/headers.json"),
+        include_str!("../../tests/golden/chat_templates/instructions.json"),
+        include_str!("../../tests/golden/chat_templates/macros-and-loops.json"),
+        include_str!("../../tests/golden/chat_templates/thinking.json"),
+        include_str!("../../tests/golden/chat_templates/tools-in-xml.json"),
+        include_str!("../../tests/golden/chat_templates/turns.json"),
+    ];
+
+    fn template(source: &str) -> ChatTemplate {
+        let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        let tokens = tokens.map(|(name, token)| (name.to_owned(), token.to_owned())).into();
+        ChatTemplate::compile(source, tokens).expect("a template")
+    }
+
+    fn chat(messages: &Value) -> Chat {
+        Chat { messages: list(messages), ..Chat::default() }
+    }
+
+    fn list(values: &Value) -> Vec<Value> {
+        values.as_array().cloned().unwrap_or_default()
+    }
+
+    fn render(template: &ChatTemplate, chat: Chat) -> Result<String, GenerateError> {
+        template.render(chat, SystemTime::UNIX_EPOCH)
+    }
+
+    fn golden_chat(case: &Value) -> Chat {
+        Chat {
+            messages: list(&case["messages"]),
+            tools: list(&case["tools"]),
+            add_generation_prompt: case["add_generation_prompt"] == true,
+            variables: case["variables"].as_object().cloned().unwrap_or_default(),
+            ..Chat::default()
+        }
+    }
+
+    #[test]
+    fn every_family_renders_as_in_transformers() {
+        for golden in GOLDEN {
+            let golden: Value = serde_json::from_str(golden).expect("JSON");
+            let text = |key: &str| golden[key].as_str().map(ToOwned::to_owned);
+            let tokens = ["bos_token", "eos_token"]
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), text(name)?)));
+            let source = text("template").expect("a template");
+            let template = ChatTemplate::compile(&source, tokens.collect()).expect("a template");
+            for case in list(&golden["cases"]) {
+                let rendered = render(&template, golden_chat(&case));
+                match (case["expected"].as_str(), case["error"].as_str()) {
+                    (Some(expected), _) => {
+                        assert_eq!(rendered.expect(&source), expected, "{source}")
+                    }
+                    (_, Some(error)) => {
+                        let got = rendered.expect_err(&source).to_string();
+                        assert!(got.contains(error), "{got}");
+                    }
+                    _ => panic!("a case expects something"),
+                }
+            }
+        }
+    }
+
+    const PLAIN: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{{ eos_token }}\
+                         {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    const PARTS: &str = "{% for m in messages %}{% for p in m.content %}[{{ p['text'] }}]{% endfor %}\
+                         {% endfor %}";
+
+    #[test]
+    fn content_takes_the_form_that_the_template_wants() {
+        let parts = json!([{"role": "user", "content": [
+            {"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]);
+        let string = json!([{"role": "user", "content": "one"}]);
+        let plain = template(PLAIN);
+        assert_eq!(plain.content, Content::Strings);
+        assert_eq!(render(&plain, chat(&parts)).expect("joined"), "<user>one\ntwo</s>");
+        let in_parts = template(PARTS);
+        assert_eq!(in_parts.content, Content::Parts);
+        assert_eq!(render(&in_parts, chat(&parts)).expect("as they are"), "[one][two]");
+        assert_eq!(render(&in_parts, chat(&string)).expect("wrapped"), "[one]");
+    }
+
+    #[test]
+    fn content_that_is_no_text_is_refused() {
+        let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]);
+        for messages in [image, json!([{"role": "user", "content": 3}]), json!(["hello"])] {
+            let error = render(&template(PLAIN), chat(&messages)).expect_err("refused");
+            assert!(matches!(error, GenerateError::Invalid { field: "messages", .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_final_message_is_continued_where_it_ends() {
+        let continued = |content: &str| {
+            let messages = json!([
+                {"role": "user", "content": "Sing."},
+                {"role": "assistant", "content": content},
+            ]);
+            let chat = Chat { continue_final_message: true, ..chat(&messages) };
+            render(&template(PLAIN), chat)
+        };
+        assert_eq!(continued("La la").expect("cut"), "<user>Sing.</s><assistant>La la");
+        assert_eq!(continued("La la \n").expect("cut"), "<user>Sing.</s><assistant>La la");
+        assert!(continued(" ").is_err());
+        let both = Chat {
+            add_generation_prompt: true,
+            continue_final_message: true,
+            ..chat(&json!([{"role": "user", "content": "x"}]))
+        };
+        assert!(render(&template(PLAIN), both).is_err());
+    }
+
+    #[test]
+    fn arguments_of_tool_calls_reach_the_template_as_objects() {
+        let source =
+            "{% for c in messages[0].tool_calls %}{{ c.function.arguments.city }}{% endfor %}";
+        let calling = |arguments: &str| {
+            let call =
+                json!({"type": "function", "function": {"name": "f", "arguments": arguments}});
+            chat(&json!([{"role": "assistant", "content": null, "tool_calls": [call]}]))
+        };
+        assert_eq!(
+            render(&template(source), calling("{\"city\": \"Ulm\"}")).expect("parsed"),
+            "Ulm"
+        );
+        assert!(render(&template(source), calling("{")).is_err());
+    }
+
+    #[test]
+    fn variables_cannot_replace_what_the_request_says_itself() {
+        let mut chat = chat(&json!([{"role": "user", "content": "x"}]));
+        chat.variables.insert("messages".into(), json!([]));
+        let error = render(&template(PLAIN), chat).expect_err("refused").to_string();
+        assert!(error.contains("`messages`"), "{error}");
+    }
+
+    #[test]
+    fn an_error_names_the_line_and_quotes_no_message() {
+        let messages = json!([{"role": "user", "content": "a secret"}]);
+        let source = "{% for m in messages %}\n{{ m.content + 1 }}{% endfor %}";
+        let error = render(&template(source), chat(&messages)).expect_err("refused").to_string();
+        assert!(error.contains("line 2") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_never_ends_is_stopped() {
+        let source = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+        let error = render(&template(source), Chat::default()).expect_err("stopped").to_string();
+        assert!(error.contains("too many"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused_at_once() {
+        assert!(ChatTemplate::compile("{% for %}", BTreeMap::new()).is_err());
+    }
 }

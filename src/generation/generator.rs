@@ -4,11 +4,15 @@ use super::{
     SamplingParams, Token, Usage,
     answer::Answer,
     chat_template::{Chat, ChatTemplate},
+    meter::Meter,
     text_stream::{TextOptions, TextStream},
     tokenizer::Tokenizer,
 };
-use crate::engine::{EventStream, Submission};
-use std::{sync::Arc, time::SystemTime};
+use crate::{
+    engine::{EventStream, Submission},
+    telemetry::Metrics,
+};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 /// Most answers to one prompt.
 const MAX_ANSWERS: usize = 128;
@@ -34,15 +38,15 @@ pub struct ModelCard {
 
 /// What a checkpoint says about text.
 #[derive(Clone)]
-pub struct TextAssets {
+pub struct TextSetup {
     /// `tokenizer.json`, or what a GGUF file has in its place.
     pub tokenizer: tokenizers::Tokenizer,
     /// The Jinja2 template of conversations.
     pub chat_template: Option<String>,
-    /// For the template.
-    pub bos_token: Option<String>,
-    /// For the template.
-    pub eos_token: Option<String>,
+    /// `bos_token`, `eos_token`, … as templates name them → the token.
+    pub special_tokens: BTreeMap<String, String>,
+    /// Whether a text begins with `bos_token`; `None` leaves it to the tokenizer's own rule.
+    pub add_bos: Option<bool>,
 }
 
 /// The service. Cloning it is cheap.
@@ -54,6 +58,7 @@ struct Inner {
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
     model: ModelCard,
+    metrics: Metrics,
 }
 
 impl Generator {
@@ -61,15 +66,17 @@ impl Generator {
     /// When the tokenizer's decoder cannot stream, or the chat template is not a template.
     pub fn new(
         backend: Arc<dyn Backend>,
-        text: TextAssets,
+        text: TextSetup,
         model: ModelCard,
+        metrics: Metrics,
     ) -> Result<Self, GenerateError> {
-        let TextAssets { tokenizer, chat_template, bos_token, eos_token } = text;
-        let tokenizer = Arc::new(Tokenizer::new(tokenizer)?);
-        let template = chat_template
-            .map(|source| ChatTemplate::compile(&source, bos_token, eos_token))
+        let bos = text.special_tokens.get("bos_token").map(String::as_str);
+        let tokenizer = Arc::new(Tokenizer::new(text.tokenizer, text.add_bos, bos)?);
+        let template = text
+            .chat_template
+            .map(|source| ChatTemplate::compile(&source, text.special_tokens))
             .transpose()?;
-        Ok(Self(Arc::new(Inner { backend, tokenizer, template, model })))
+        Ok(Self(Arc::new(Inner { backend, tokenizer, template, model, metrics })))
     }
 
     /// The base model.
@@ -163,6 +170,7 @@ impl Generator {
             })
             .map(|submission| self.0.backend.submit(submission))
             .collect::<Result<_, _>>()?;
+        self.0.metrics.request_started(adapter.as_ref().map(|adapter| adapter.name.as_str()));
         let answers = streams.into_iter().enumerate();
         let answers = answers.map(|(index, events)| self.answer(index, events, &prompt, &options));
         let answers = answers.collect();
@@ -179,7 +187,8 @@ impl Generator {
         let tokenizer = self.0.tokenizer.clone();
         let text = TextStream::new(tokenizer.clone(), options.clone(), prompt);
         let usage = Usage { prompt_tokens: prompt.len(), ..Usage::default() };
-        Answer { index, events, text, tokenizer, usage }
+        let meter = Meter::start(self.0.metrics.clone(), prompt.len());
+        Answer { index, events, text, tokenizer, usage, meter }
     }
 
     async fn prompt_ids(&self, prompt: Prompt) -> Result<Vec<u32>, GenerateError> {

@@ -7,6 +7,7 @@ mod chat_template;
 mod error;
 mod generator;
 mod jinja;
+mod meter;
 mod pieces;
 mod request;
 mod stop_strings;
@@ -17,7 +18,7 @@ mod tokenizer;
 pub use crate::engine::{EngineSnapshot, InvalidSampling, SamplingOptions, SamplingParams};
 pub use backend::Backend;
 pub use error::GenerateError;
-pub use generator::{Generator, ModelCard, TextAssets};
+pub use generator::{Generator, ModelCard, TextSetup};
 pub use request::{
     Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, StopReason, Token, Usage,
 };

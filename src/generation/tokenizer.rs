@@ -5,17 +5,46 @@ use super::{GenerateError, Token, pieces::Pieces, text_stream::Utf8};
 pub(super) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Pieces,
+    bos: Bos,
+}
+
+/// How a text begins, where special tokens are wanted.
+enum Bos {
+    /// As the tokenizer's own rules say.
+    Rules,
+    /// Without special tokens, whatever the rules say.
+    None,
+    /// With this token, whether or not the rules say so.
+    Token(u32),
 }
 
 impl Tokenizer {
+    /// `add_bos` is the checkpoint's own word on whether texts begin with the token `bos`.
+    ///
     /// # Errors
-    /// When the decoder is of a kind that cannot stream.
-    pub(super) fn new(mut inner: tokenizers::Tokenizer) -> Result<Self, GenerateError> {
+    /// When the decoder is of a kind that cannot stream, or `bos` is no token.
+    pub(super) fn new(
+        mut inner: tokenizers::Tokenizer,
+        add_bos: Option<bool>,
+        bos: Option<&str>,
+    ) -> Result<Self, GenerateError> {
         // A training run's padding and cut-off have no business in serving.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| GenerateError::Internal(error.to_string()))?;
+        let bos = match add_bos {
+            None => Bos::Rules,
+            Some(false) => Bos::None,
+            Some(true) => {
+                let id = bos.and_then(|token| inner.token_to_id(token));
+                Bos::Token(id.ok_or_else(|| {
+                    GenerateError::Internal(
+                        "prompts begin with `bos_token`, but it is no token".into(),
+                    )
+                })?)
+            }
+        };
         let pieces = Pieces::new(&inner)?;
-        Ok(Self { inner, pieces })
+        Ok(Self { inner, pieces, bos })
     }
 
     /// The tokens of `text`; slow for long texts, so those belong on a blocking thread.
@@ -23,13 +52,19 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer's own rules fail.
     pub(super) fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, GenerateError> {
-        let encoding = self.inner.encode_fast(text, add_special);
+        let by_rules = add_special && !matches!(self.bos, Bos::None);
         // The cause may quote the text.
-        let encoding = encoding.map_err(|_| GenerateError::Invalid {
-            field: "prompt",
-            message: "the tokenizer cannot encode this text".into(),
-        })?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding =
+            self.inner.encode_fast(text, by_rules).map_err(|_| GenerateError::Invalid {
+                field: "prompt",
+                message: "the tokenizer cannot encode this text".into(),
+            })?;
+        let mut ids = encoding.get_ids().to_vec();
+        match self.bos {
+            Bos::Token(bos) if add_special && ids.first() != Some(&bos) => ids.insert(0, bos),
+            _ => {}
+        }
+        Ok(ids)
     }
 
     /// The text of `ids`; invalid UTF-8 becomes U+FFFD.

@@ -1,0 +1,60 @@
+//! Times one answer.
+use super::FinishedBecause;
+use crate::telemetry::{Metrics, Outcome};
+use std::time::{Duration, Instant};
+
+/// From the submission to the end of an answer; an end that nobody told it of is the client's.
+pub(super) struct Meter {
+    metrics: Metrics,
+    submitted: Instant,
+    last_token: Option<Instant>,
+    prompt_tokens: usize,
+    generated_tokens: usize,
+    outcome: Outcome,
+}
+
+impl Meter {
+    /// The answer is submitted now.
+    pub(super) fn start(metrics: Metrics, prompt_tokens: usize) -> Self {
+        Self {
+            metrics,
+            submitted: Instant::now(),
+            last_token: None,
+            prompt_tokens,
+            generated_tokens: 0,
+            outcome: Outcome::Abort,
+        }
+    }
+
+    pub(super) fn token(&mut self) {
+        let now = Instant::now();
+        match self.last_token {
+            None => self.metrics.first_token(now - self.submitted),
+            Some(last) => self.metrics.inter_token(now - last),
+        }
+        self.last_token = Some(now);
+        self.generated_tokens += 1;
+    }
+
+    pub(super) fn queued(&self, waited: Duration) {
+        self.metrics.queued(waited);
+    }
+
+    pub(super) fn finished(&mut self, because: &FinishedBecause) {
+        self.outcome = match because {
+            FinishedBecause::Stop(_) => Outcome::Stop,
+            FinishedBecause::Length => Outcome::Length,
+        };
+    }
+
+    pub(super) fn failed(&mut self) {
+        self.outcome = Outcome::Error;
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let elapsed = self.submitted.elapsed();
+        self.metrics.finished(self.outcome, self.prompt_tokens, self.generated_tokens, elapsed);
+    }
+}
