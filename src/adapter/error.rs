@@ -36,16 +36,29 @@ pub enum AdapterError {
         /// Limit.
         limit: u64,
     },
+    /// As many as the server holds.
+    #[error("{0} adapters are published, which is the limit: retire one, or raise --max-adapters")]
+    TooMany(usize),
     /// The disk.
     #[error("the adapter store failed")]
     Store(#[from] std::io::Error),
+}
+
+impl AdapterError {
+    pub(super) fn invalid(reason: impl Into<String>) -> Self {
+        Self::Invalid(reason.into())
+    }
+
+    pub(super) fn unsupported(reason: impl Into<String>) -> Self {
+        Self::Unsupported(reason.into())
+    }
 }
 
 impl Classified for AdapterError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound(_) | Self::VersionNotFound(..) => ErrorKind::NotFound,
-            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. } | Self::TooMany(_) => ErrorKind::Conflict,
             Self::InvalidName(_) | Self::Invalid(_) | Self::Unsupported(_) => {
                 ErrorKind::InvalidRequest
             }
@@ -63,6 +76,7 @@ impl Classified for AdapterError {
             Self::Invalid(_) => "invalid_adapter",
             Self::Unsupported(_) => "unsupported_adapter",
             Self::TooLarge { .. } => "adapter_too_large",
+            Self::TooMany(_) => "too_many_adapters",
             Self::Store(_) => "adapter_store_failed",
         }
     }

@@ -1,10 +1,23 @@
 //! Adapters as users know them: names, versions, files.
 //!
 //! Knows files and layouts. Knows no device memory, no slots, no sequences.
+mod catalogue;
+mod config;
+mod describe;
 mod error;
+pub mod format;
 mod lease;
 mod name;
+mod registry;
+mod store;
 
+pub use config::{AdapterConfig, AdapterLimits};
+pub use describe::{AdapterDescription, ProjectionSummary};
 pub use error::AdapterError;
+pub use format::{AdapterFiles, ParsedAdapter};
 pub use lease::{AdapterLease, AdapterVersion};
 pub use name::{AdapterName, AdapterRef, VersionId};
+pub use registry::{
+    AdapterEntry, AdapterRegistry, LoadReport, Publication, PublishOutcome, PublishRule,
+};
+pub use store::{AdapterStore, LocalStore, StoredAdapter};

@@ -1,0 +1,92 @@
+//! The registry's map: bookkeeping only, no locks and no I/O.
+use super::{
+    AdapterDescription, AdapterEntry, AdapterError, AdapterName, AdapterRef, AdapterVersion,
+    VersionId,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::SystemTime,
+};
+
+/// What a name means now.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) version: Arc<AdapterVersion>,
+    pub(super) description: Arc<AdapterDescription>,
+    pub(super) since: SystemTime,
+    pub(super) durable: bool,
+}
+
+impl Published {
+    pub(super) fn entry(&self) -> AdapterEntry {
+        AdapterEntry {
+            name: self.version.name.clone(),
+            version: self.version.id,
+            description: Arc::clone(&self.description),
+            published_at: self.since,
+            durable: self.durable,
+            // The catalogue's own is not a lease.
+            leases: Arc::strong_count(&self.version) - 1,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    current: BTreeMap<AdapterName, Published>,
+    /// Replaced versions of names that are still published, for `name@version` while someone leases them.
+    former: Vec<Weak<AdapterVersion>>,
+}
+
+impl Catalogue {
+    pub(super) fn current(&self, name: &AdapterName) -> Option<&Published> {
+        self.current.get(name)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Published> {
+        self.current.values()
+    }
+
+    pub(super) fn find(&self, wanted: &AdapterRef) -> Result<Arc<AdapterVersion>, AdapterError> {
+        let AdapterRef { name, version } = wanted;
+        let Some(current) = self.current.get(name) else {
+            return Err(AdapterError::NotFound(name.clone()));
+        };
+        let Some(version) = version.filter(|version| *version != current.version.id) else {
+            return Ok(Arc::clone(&current.version));
+        };
+        let living = self.former.iter().filter_map(Weak::upgrade);
+        living
+            .into_iter()
+            .find(|former| former.name == *name && former.id == version)
+            .ok_or_else(|| AdapterError::VersionNotFound(name.clone(), version))
+    }
+
+    /// Whether a new name may come.
+    pub(super) fn check_room(&self, name: &AdapterName, limit: usize) -> Result<(), AdapterError> {
+        if self.current.len() >= limit {
+            return Err(AdapterError::TooMany(limit));
+        }
+        let twin = |other: &&AdapterName| other.as_str().eq_ignore_ascii_case(name.as_str());
+        match self.current.keys().find(twin) {
+            Some(twin) if twin != name => Err(AdapterError::InvalidName(format!(
+                "`{name}` differs from the published `{twin}` in case only"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the version that `published` replaces.
+    pub(super) fn insert(&mut self, published: Published) -> Option<VersionId> {
+        let previous = self.current.insert(published.version.name.clone(), published)?;
+        self.former.retain(|former| former.strong_count() > 0);
+        self.former.push(Arc::downgrade(&previous.version));
+        Some(previous.version.id)
+    }
+
+    pub(super) fn remove(&mut self, name: &AdapterName) {
+        self.current.remove(name);
+        self.former.retain(|former| former.upgrade().is_some_and(|former| former.name != *name));
+    }
+}

@@ -1,0 +1,154 @@
+//! What an adapter is, for people: answers of the admin routes and of `lorad inspect`.
+use super::AdapterError;
+use crate::lora::{LoraWeights, LowRank, Projection};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Facts that only the files know.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) kind: &'static str,
+    pub(super) alpha: f64,
+    pub(super) rslora: bool,
+    pub(super) target_modules: Value,
+    pub(super) base_model: Option<String>,
+    pub(super) ignored_fields: Vec<String>,
+    pub(super) dtypes: Vec<String>,
+    pub(super) file_bytes: u64,
+}
+
+/// A summary that does not hold the weights.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AdapterDescription {
+    /// `lora`.
+    pub kind: &'static str,
+    /// Distinct ranks, ascending; the last one is what `--max-adapter-rank` is compared with.
+    pub ranks: Vec<usize>,
+    /// The config's `lora_alpha`; `alpha_pattern` may say otherwise for some layers.
+    pub alpha: f64,
+    /// Scaling is `alpha / √rank` instead of `alpha / rank`.
+    pub rslora: bool,
+    /// As the config has it: a list, a regular expression or `all-linear`.
+    pub target_modules: Value,
+    /// Decoder blocks the adapter changes.
+    pub layers: usize,
+    /// Linear layers the adapter changes.
+    pub sites: usize,
+    /// Numbers in all factors.
+    pub parameters: usize,
+    /// Bytes of the factors in memory, f32.
+    pub bytes: usize,
+    /// Bytes of the two files.
+    pub file_bytes: u64,
+    /// Element types in the file, as safetensors calls them.
+    pub dtypes: Vec<String>,
+    /// `base_model_name_or_path`: often a path of the machine that trained it. Shown, never opened.
+    pub base_model: Option<String>,
+    /// Frobenius norm of all deltas together, scaling included. 0 means that the adapter changes nothing.
+    pub delta_norm: f64,
+    /// By kind of layer, in the order a block computes them.
+    pub projections: Vec<ProjectionSummary>,
+    /// Fields of the config that this build does not know and was told to ignore.
+    pub ignored_fields: Vec<String>,
+}
+
+/// One kind of linear layer, over all blocks.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProjectionSummary {
+    /// `self_attn.q_proj`
+    pub module: &'static str,
+    /// In how many blocks.
+    pub layers: usize,
+    /// Distinct ranks, ascending.
+    pub ranks: Vec<usize>,
+    /// Numbers in the factors.
+    pub parameters: usize,
+    /// Frobenius norm of the deltas together.
+    pub delta_norm: f64,
+}
+
+#[derive(Default)]
+struct Tally {
+    layers: usize,
+    ranks: BTreeSet<usize>,
+    parameters: usize,
+    squared_norm: f64,
+}
+
+impl AdapterDescription {
+    pub(super) fn new(facts: Facts, weights: &LoraWeights) -> Result<Self, AdapterError> {
+        let mut tallies: BTreeMap<Projection, Tally> = BTreeMap::new();
+        let mut layers = BTreeSet::new();
+        for (site, pair) in weights.sites() {
+            layers.insert(site.layer);
+            let tally = tallies.entry(site.projection).or_default();
+            tally.layers += 1;
+            tally.ranks.insert(pair.rank());
+            tally.parameters += pair.rank() * (pair.in_features() + pair.out_features());
+            tally.squared_norm += squared_norm(pair).map_err(|error| {
+                AdapterError::invalid(format!("the norm of {site} cannot be computed: {error}"))
+            })?;
+        }
+        let ranks: BTreeSet<_> = tallies.values().flat_map(|t| t.ranks.iter().copied()).collect();
+        Ok(Self {
+            kind: facts.kind,
+            ranks: ranks.into_iter().collect(),
+            alpha: facts.alpha,
+            rslora: facts.rslora,
+            target_modules: facts.target_modules,
+            layers: layers.len(),
+            sites: weights.len(),
+            parameters: tallies.values().map(|tally| tally.parameters).sum(),
+            bytes: weights.bytes(),
+            file_bytes: facts.file_bytes,
+            dtypes: facts.dtypes,
+            base_model: facts.base_model,
+            delta_norm: tallies.values().map(|tally| tally.squared_norm).sum::<f64>().sqrt(),
+            projections: tallies.into_iter().map(|(p, tally)| tally.summary(p)).collect(),
+            ignored_fields: facts.ignored_fields,
+        })
+    }
+
+    /// Largest rank of any layer.
+    pub fn rank(&self) -> usize {
+        self.ranks.last().copied().unwrap_or(0)
+    }
+}
+
+impl Tally {
+    fn summary(self, projection: Projection) -> ProjectionSummary {
+        ProjectionSummary {
+            module: projection.module_path(),
+            layers: self.layers,
+            ranks: self.ranks.into_iter().collect(),
+            parameters: self.parameters,
+            delta_norm: self.squared_norm.sqrt(),
+        }
+    }
+}
+
+/// `‖bᵀa‖² = ⟨aaᵀ, bbᵀ⟩`: two `[rank, rank]` products instead of the `[out, in]` delta.
+fn squared_norm(pair: &LowRank) -> candle_core::Result<f64> {
+    let gram =
+        |factor: &candle_core::Tensor| factor.matmul(&factor.t()?)?.flatten_all()?.to_vec1::<f32>();
+    let (a, b) = (gram(pair.a())?, gram(pair.b())?);
+    let product: f64 = a.iter().zip(&b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+    Ok(product.max(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Tensor};
+
+    #[test]
+    fn the_norm_is_that_of_the_whole_delta() {
+        let a = Tensor::new(&[[1f32, 2.0, 0.5], [0.0, -1.0, 3.0]], &Device::Cpu).expect("a");
+        let b = Tensor::new(&[[2f32, 0.25], [1.0, -4.0]], &Device::Cpu).expect("b");
+        let delta = b.t().and_then(|b| b.matmul(&a)).and_then(|d| d.sqr()?.sum_all());
+        let wanted = delta.and_then(|d| d.to_scalar::<f32>()).expect("delta");
+        let pair = LowRank::new(a, b).expect("a pair");
+        assert!((squared_norm(&pair).expect("norm") - f64::from(wanted)).abs() < 1e-4);
+    }
+}

@@ -1,0 +1,394 @@
+//! Adapter files: what is served is read exactly, everything else is refused with a reason, garbage never panics.
+mod adapter_maker;
+
+use adapter_maker::{Maker, key, layout, small_layout, values};
+use half::{bf16, f16};
+use lorad::{
+    adapter::{
+        AdapterFiles, AdapterLimits, ParsedAdapter,
+        format::{self, CONFIG_FILE, WEIGHTS_FILE},
+    },
+    error::{Classified, ErrorKind},
+    lora::{LoraLayout, Projection, Site},
+};
+use proptest::prelude::*;
+use safetensors::Dtype;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const Q: &str = "self_attn.q_proj";
+
+fn parse(maker: &Maker) -> Result<ParsedAdapter, String> {
+    parse_files(&maker.files(), &small_layout())
+}
+
+fn parse_files(files: &AdapterFiles, layout: &LoraLayout) -> Result<ParsedAdapter, String> {
+    format::parse(files, Some(layout), &AdapterLimits::default()).map_err(|error| {
+        assert!(matches!(error.kind(), ErrorKind::InvalidRequest | ErrorKind::TooLarge), "{error}");
+        error.to_string()
+    })
+}
+
+fn refused(maker: &Maker) -> String {
+    parse(maker).expect_err("refused")
+}
+
+/// `b` as PEFT has it, `[out, rank]` → `[rank, out]` times `scaling`.
+fn turned(b: &[f32], rank: usize, scaling: f32) -> Vec<f32> {
+    (0..rank).flat_map(|r| b.iter().skip(r).step_by(rank).map(move |v| v * scaling)).collect()
+}
+
+#[test]
+fn factors_are_the_files_with_the_scaling_in_b() {
+    let parsed = parse(&Maker::new(1)).expect("served");
+    let site = Site { layer: 1, projection: Projection::Q };
+    let pair = parsed.weights.at(site).expect("an adapted site");
+    let flat =
+        |t: &candle_core::Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
+    assert_eq!(pair.a().dims(), [2, 8]);
+    assert_eq!(flat(pair.a()), values(16, 1));
+    assert_eq!(flat(pair.b()), turned(&values(16, 2), 2, 4.0 / 2.0));
+    assert_eq!(parsed.weights.len(), 4);
+    assert!(parsed.weights.at(Site { layer: 1, projection: Projection::K }).is_none());
+}
+
+#[test]
+fn half_precision_files_give_the_same_factors() {
+    let wanted = parse(&Maker::new(1)).expect("f32");
+    for dtype in [Dtype::F16, Dtype::BF16] {
+        let mut maker = Maker::new(1);
+        for (found, _, bytes) in maker.tensors.values_mut() {
+            *found = dtype;
+            let values = bytes.as_chunks().0.iter().map(|c| f32::from_le_bytes(*c));
+            *bytes = match dtype {
+                Dtype::F16 => values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
+                _ => values.flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
+            };
+        }
+        let parsed = parse(&maker).expect("half precision");
+        for ((site, pair), (_, same)) in parsed.weights.sites().zip(wanted.weights.sites()) {
+            let flat = |t: &candle_core::Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>());
+            assert_eq!(flat(pair.b()).expect("f32"), flat(same.b()).expect("f32"), "{site}");
+        }
+        assert_eq!(parsed.description.dtypes, [format!("{dtype:?}")]);
+    }
+}
+
+#[test]
+fn patterns_give_each_layer_its_own_rank_and_alpha() {
+    let mut maker = Maker::new(1)
+        .with("rank_pattern", json!({"layers.1.self_attn.q_proj": 3}))
+        .with("alpha_pattern", json!({".*q_proj": 9}))
+        .with("use_rslora", json!(true));
+    maker.add(1, Q, [3, 8, 8], 5);
+    let parsed = parse(&maker).expect("served");
+    let site = Site { layer: 1, projection: Projection::Q };
+    let pair = parsed.weights.at(site).expect("an adapted site");
+    let b = pair.b().flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
+    assert_eq!(b, turned(&values(24, 6), 3, (9.0 / 3f64.sqrt()) as f32));
+    assert_eq!(parsed.description.ranks, [2, 3]);
+}
+
+#[test]
+fn only_the_layers_to_transform_need_tensors() {
+    let mut maker = Maker::new(1).with("layers_to_transform", json!([1]));
+    assert!(refused(&maker).contains("does not select"));
+    maker.tensors.retain(|name, _| name.contains("layers.1."));
+    assert_eq!(parse(&maker).expect("served").weights.len(), 2);
+}
+
+#[test]
+fn an_expression_and_all_linear_select_modules() {
+    let regex = json!(r"model\.layers\.\d+\.(self_attn\.q|mlp\.down)_proj");
+    assert_eq!(
+        parse(&Maker::new(1).with("target_modules", regex)).expect("served").weights.len(),
+        4
+    );
+    let all = Maker::new(1).with("target_modules", json!("all-linear"));
+    assert!(refused(&all).contains("10 layers that have no tensors (layers.0.self_attn.k_proj"));
+    let all =
+        all.with("exclude_modules", json!(["k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]));
+    assert_eq!(parse(&all).expect("served").weights.len(), 4);
+}
+
+#[test]
+fn tensors_that_do_not_make_an_adapter_are_refused_by_name() {
+    let q_a = key(0, Q, 'A');
+    let q_b = key(0, Q, 'B');
+    let bend = |change: &dyn Fn(&mut Maker)| {
+        let mut maker = Maker::new(1);
+        change(&mut maker);
+        refused(&maker)
+    };
+    let cases = [
+        (bend(&|m| drop(m.tensors.remove(&q_b))), "has no lora_B"),
+        (bend(&|m| drop(m.tensors.remove(&q_a))), "has no lora_A"),
+        (
+            bend(&|m| m.tensors.retain(|name, _| !name.contains("0.self_attn"))),
+            "layers.0.self_attn.q_proj",
+        ),
+        (bend(&|m| m.tensors.clear()), "no tensors"),
+        (bend(&|m| m.set(&q_a, &[2, 7], &values(14, 1))), "[2, 7]; this model and"),
+        (bend(&|m| m.set(&q_a, &[16], &values(16, 1))), "is a matrix"),
+        (bend(&|m| m.set(&q_a, &[0, 8], &[])), "is a matrix"),
+        (bend(&|m| m.add(0, Q, [3, 8, 8], 1)), "[3, 8]; this model and"),
+        (
+            bend(&|m| m.add(9, Q, [2, 8, 8], 1)),
+            "layers.9.self_attn.q_proj, which the model does not have",
+        ),
+        (bend(&|m| m.add(0, "self_attn.k_proj", [2, 8, 4], 1)), "does not select"),
+        (bend(&|m| m.set(&q_a, &[2, 8], &[f32::NAN; 16])), "NaN at element 0"),
+        (bend(&|m| m.set(&q_b, &[8, 2], &[f32::NEG_INFINITY; 16])), "-inf"),
+        (bend(&|m| m.set(&q_b, &[8, 2], &[f32::MAX; 16])), "scaling"),
+        (
+            bend(&|m| m.set(&q_a.replace("weight", "default.weight"), &[2, 8], &[0.0; 16])),
+            "same factor",
+        ),
+        (bend(&|m| m.set("base_model.model.lm_head.weight", &[1], &[0.0])), "modules_to_save"),
+        (bend(&|m| m.set("lm_head\n\u{202e}", &[1], &[0.0])), r"lm_head\n\u{202e}"),
+    ];
+    for (error, reason) in cases {
+        assert!(error.contains(reason), "`{reason}` is not in: {error}");
+        assert!(error.len() < 800, "{error}");
+    }
+}
+
+#[test]
+fn an_unknown_element_type_is_named() {
+    let mut maker = Maker::new(1);
+    for (dtype, shape, bytes) in maker.tensors.values_mut() {
+        *dtype = Dtype::F64;
+        *bytes = vec![0; shape.iter().product::<usize>() * 8];
+    }
+    assert!(refused(&maker).contains("is F64; adapters are F32, F16 or BF16"));
+}
+
+#[test]
+fn limits_hold() {
+    let files = Maker::new(1).files();
+    let limits = AdapterLimits { max_adapter_bytes: files.bytes() - 1, ..Default::default() };
+    let error = format::parse(&files, Some(&small_layout()), &limits).expect_err("too large");
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    let limits = AdapterLimits { max_adapter_rank: 1, ..Default::default() };
+    let error = format::parse(&files, Some(&small_layout()), &limits).expect_err("rank");
+    assert!(error.to_string().contains("--max-adapter-rank"), "{error}");
+}
+
+#[test]
+fn without_a_model_the_tensors_give_the_shapes() {
+    let parsed =
+        format::parse(&Maker::new(1).files(), None, &AdapterLimits::default()).expect("whole");
+    assert_eq!((parsed.description.sites, parsed.description.layers), (4, 2));
+    let mut odd = Maker::new(1);
+    odd.tensors.remove(&key(0, Q, 'B'));
+    assert!(format::parse(&odd.files(), None, &AdapterLimits::default()).is_err());
+}
+
+#[test]
+fn directories_are_read_without_following_pickles() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let read = || AdapterFiles::read(directory.path(), &AdapterLimits::default());
+    assert!(read().expect_err("empty").to_string().contains(CONFIG_FILE));
+    let files = Maker::new(1).files();
+    fs::write(directory.path().join(CONFIG_FILE), &files.config).expect("written");
+    assert!(read().expect_err("no weights").to_string().contains(WEIGHTS_FILE));
+    fs::write(directory.path().join("adapter_model.bin"), b"\x80\x02}q\x00.").expect("written");
+    assert!(read().expect_err("pickle").to_string().contains("pickle"));
+    fs::write(directory.path().join(WEIGHTS_FILE), &files.weights).expect("written");
+    assert_eq!(read().expect("both").version(), files.version());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn bent_files_never_panic(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..8),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let files = Maker::new(3).files();
+        let (mut config, mut weights) = (files.config.to_vec(), files.weights.to_vec());
+        for (at, byte, in_config) in flips {
+            let bytes = if in_config { &mut config } else { &mut weights };
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            weights.truncate(cut.index(weights.len()));
+        }
+        let bent = AdapterFiles { config: config.into(), weights: weights.into() };
+        if let Ok(parsed) = parse_files(&bent, &small_layout()) {
+            // Whatever was let through is a whole adapter with finite numbers.
+            for (site, pair) in parsed.weights.sites() {
+                let shape = small_layout().shape(site).expect("a site of the model");
+                prop_assert_eq!((pair.in_features(), pair.out_features()), (shape.in_features, shape.out_features));
+                let sum = pair.b().abs().and_then(|b| b.max_all()?.to_scalar::<f32>()).expect("f32");
+                prop_assert!(sum.is_finite());
+            }
+        }
+    }
+
+    #[test]
+    fn any_config_is_an_answer(field in "[a-z_]{1,20}", text in "\\PC{0,30}", number in any::<f64>()) {
+        for value in [json!(text), json!(number), json!([text]), json!({text.clone(): number})] {
+            let _ = parse(&Maker::new(1).with(&field, value.clone()));
+            for known in ["r", "lora_alpha", "target_modules", "rank_pattern", "layers_to_transform", "exclude_modules"] {
+                let _ = parse(&Maker::new(1).with(known, value.clone()));
+            }
+        }
+    }
+}
+
+/// Fixtures made by PEFT itself, where they are: `$LORAD_TEST_FIXTURES` or beside the repository.
+fn fixtures() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
+    let given = std::env::var_os("LORAD_TEST_FIXTURES").map_or(beside, PathBuf::from);
+    given.join("tiny").is_dir().then_some(given)
+}
+
+fn json_file(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON")
+}
+
+fn model_layout(model: &Path) -> LoraLayout {
+    let config = json_file(&model.join("config.json"));
+    let number = |key: &str| config[key].as_u64().map(|n| n as usize);
+    let (Some(hidden), Some(heads)) = (number("hidden_size"), number("num_attention_heads")) else {
+        return layout(2, 8, 8, 4, 12);
+    };
+    let head_dim = number("head_dim").unwrap_or(hidden / heads);
+    let kv = number("num_key_value_heads").unwrap_or(heads) * head_dim;
+    let layers = number("num_hidden_layers").expect("layers");
+    layout(layers, hidden, heads * head_dim, kv, number("intermediate_size").expect("mlp"))
+}
+
+fn directories(root: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root).into_iter().flatten();
+    let mut found: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    found.retain(|path| path.is_dir());
+    found.sort();
+    found
+}
+
+fn read_and_parse(directory: &Path, layout: &LoraLayout) -> Result<ParsedAdapter, String> {
+    let files = AdapterFiles::read(directory, &AdapterLimits::default());
+    files.map_err(|error| error.to_string()).and_then(|files| parse_files(&files, layout))
+}
+
+/// Part of the refusal of each fixture that is not served; the others are.
+const REFUSED: &[(&str, &str)] = &[
+    ("bias_all", "`bias`"),
+    ("bias_lora_only", "`bias`"),
+    ("dora", "`use_dora`"),
+    ("embed_full", "`modules_to_save`"),
+    ("embed_lora", "`model.embed_tokens`"),
+    ("embed_lora_ensure_tied", "`model.embed_tokens`"),
+    ("lmhead_embed_full", "`modules_to_save`"),
+    ("lmhead_full", "`modules_to_save`"),
+    ("lmhead_lora", "`lm_head`"),
+    ("lora_bias", "`lora_bias`"),
+    ("tokens", "`trainable_token_indices`"),
+    ("tokens_dict", "`trainable_token_indices`"),
+    ("alora", "`alora_invocation_tokens`"),
+    ("embed-lora", "`model.embed_tokens`"),
+    ("lm-head-lora", "`lm_head`"),
+    ("lora-bias", "`lora_bias`"),
+    ("minilm-newsworthiness", "`modules_to_save`"),
+    ("pickle-bin", "pickle"),
+    ("token-indices", "`trainable_token_indices`"),
+    ("bad_json", "not a JSON object"),
+    ("empty", "0 bytes"),
+    ("header_len_huge", "header claims 1152921504606846976 bytes"),
+    ("ia3", "`peft_type` is `\"IA3\"`"),
+    ("layer_replication", "`layer_replication`"),
+    ("missing_B", "has no lora_B"),
+    ("nan", "NaN"),
+    ("no_peft_type", "no `peft_type`"),
+    ("pickle_only", "pickle"),
+    ("r_zero", "`0`"),
+    ("rank_mismatch", "[4, 64]; this model and adapter_config.json make it [8, 64]"),
+    ("task_mismatch", "`task_type`"),
+    ("wrong_in_dim", "[4, 63]; this model and adapter_config.json make it [4, 64]"),
+    ("future_field", "`some_new_field`"),
+    ("magnitude_weight_suffix", "`use_dora`"),
+];
+
+fn check_fixture(directory: &Path, layout: &LoraLayout) {
+    let name = directory.file_name().and_then(|name| name.to_str()).expect("a name");
+    match (read_and_parse(directory, layout), REFUSED.iter().find(|(refused, _)| *refused == name))
+    {
+        (Ok(parsed), None) => assert!(parsed.description.delta_norm > 0.0, "{name}"),
+        (Err(error), Some((_, reason))) => assert!(error.contains(reason), "{name}: {error}"),
+        (Ok(_), Some(_)) => panic!("{} is served", directory.display()),
+        (Err(error), None) => panic!("{}: {error}", directory.display()),
+    }
+}
+
+#[test]
+fn adapters_that_peft_wrote_are_served_or_refused_by_name() {
+    let Some(fixtures) = fixtures() else { return };
+    for model in ["llama", "llama_tied", "mistral", "qwen2", "gemma2"] {
+        let model = fixtures.join("tiny").join(model);
+        let layout = model_layout(&model);
+        for kind in ["adapters", "bad", "compat"] {
+            for directory in directories(&model.join(kind)) {
+                check_fixture(&directory, &layout);
+            }
+        }
+    }
+    let smollm2 = layout(30, 576, 576, 192, 1536);
+    for directory in directories(&fixtures.join("adapters")) {
+        check_fixture(&directory, &smollm2);
+    }
+}
+
+#[test]
+fn adapters_of_other_architectures_are_refused() {
+    let Some(fixtures) = fixtures() else { return };
+    let llama = model_layout(&fixtures.join("tiny/llama"));
+    for model in ["bert_embed", "bert_seqcls", "gpt2", "phi3"] {
+        for directory in directories(&fixtures.join("tiny").join(model).join("adapters")) {
+            let error = read_and_parse(&directory, &llama).expect_err("another architecture");
+            assert!(!error.is_empty(), "{}", directory.display());
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct RefusedCase {
+    dir: String,
+    must_mention: String,
+}
+
+#[test]
+fn refused_goldens_are_refused_for_their_reason() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let layout = model_layout(&golden.join("llama_tied"));
+    let cases = fs::read(golden.join("refused/cases.json")).expect("the cases");
+    let cases: Vec<RefusedCase> = serde_json::from_slice(&cases).expect("JSON");
+    assert!(cases.len() > 30);
+    for RefusedCase { dir, must_mention } in cases {
+        let error = read_and_parse(&golden.join("refused").join(&dir), &layout).expect_err(&dir);
+        assert!(error.contains(&must_mention), "{dir}: `{must_mention}` is not in: {error}");
+    }
+    read_and_parse(&golden.join("refused/sound"), &layout).expect("the one they were made from");
+}
+
+#[test]
+fn golden_adapters_are_served() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut served = 0;
+    for model in directories(&golden).iter().filter(|model| model.join("adapters").is_dir()) {
+        let layout = model_layout(model);
+        for directory in directories(&model.join("adapters")) {
+            let parsed = read_and_parse(&directory, &layout);
+            let parsed = parsed.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+            assert!(parsed.description.delta_norm > 0.0, "{}", directory.display());
+            served += 1;
+        }
+    }
+    assert!(served > 3);
+}
