@@ -1,4 +1,5 @@
 //! Activations: f32 rows on their way through the model.
+use super::{KernelError, Result};
 use candle_core::Tensor;
 
 /// `[rows, cols]` f32, row-major. Where they lie is the kernel's business.
@@ -39,4 +40,32 @@ impl Act {
     pub fn cols(&self) -> usize {
         self.cols
     }
+
+    /// The values of host activations.
+    pub(super) fn values(&self) -> Result<&[f32]> {
+        match &self.data {
+            ActData::Host(values) => Ok(values),
+            ActData::Device(_) => Err(foreign()),
+        }
+    }
+
+    /// The values of host activations, to change in place.
+    pub(super) fn values_mut(&mut self) -> Result<&mut [f32]> {
+        match &mut self.data {
+            ActData::Host(values) => Ok(values),
+            ActData::Device(_) => Err(foreign()),
+        }
+    }
+
+    /// The tensor of device activations.
+    pub(super) fn tensor(&self) -> Result<&Tensor> {
+        match &self.data {
+            ActData::Device(tensor) => Ok(tensor),
+            ActData::Host(_) => Err(foreign()),
+        }
+    }
+}
+
+fn foreign() -> KernelError {
+    KernelError::mismatch("activations", "they belong to another implementation of the kernels")
 }

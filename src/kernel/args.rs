@@ -106,3 +106,39 @@ pub struct AttentionArgs<'a> {
     /// A token sees this many tokens, itself included; `None` sees all before it.
     pub window: Option<usize>,
 }
+
+/// One sequence of an [`AttentionArgs`].
+#[derive(Clone, Debug)]
+pub(super) struct SequenceArgs<'a> {
+    /// Its rows of `q`.
+    pub(super) rows: Range<usize>,
+    /// Its tokens in the cache.
+    pub(super) context: usize,
+    /// Its blocks.
+    pub(super) blocks: &'a [u32],
+}
+
+impl AttentionArgs<'_> {
+    /// The sequences, in batch order; the starts have been checked.
+    pub(super) fn sequences(&self) -> impl Iterator<Item = SequenceArgs<'_>> {
+        let range = |starts: &[u32], i: usize| starts[i] as usize..starts[i + 1] as usize;
+        self.context_lens.iter().enumerate().map(move |(i, &context)| SequenceArgs {
+            rows: range(self.query_starts, i),
+            context: context as usize,
+            blocks: &self.block_tables[range(self.block_starts, i)],
+        })
+    }
+}
+
+impl SequenceArgs<'_> {
+    /// The positions its `i`-th row sees: itself and what lies before it, within the window.
+    pub(super) fn visible(&self, i: usize, window: Option<usize>) -> Range<usize> {
+        let end = self.context - self.rows.len() + i + 1;
+        end.saturating_sub(window.unwrap_or(end))..end
+    }
+
+    /// The KV row of a position.
+    pub(super) fn kv_row(&self, position: usize, block_size: usize) -> usize {
+        self.blocks[position / block_size] as usize * block_size + position % block_size
+    }
+}

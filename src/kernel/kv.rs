@@ -1,4 +1,5 @@
 //! The memory of keys and values. Which block belongs to whom is the engine's business.
+use super::{KernelError, Result};
 use candle_core::Tensor;
 
 /// Sizes of a KV cache.
@@ -64,4 +65,40 @@ impl KvCache {
     pub fn bytes(&self) -> usize {
         self.shape.blocks * self.shape.block_bytes()
     }
+
+    /// Zeroed host memory, a KV row after the other.
+    pub(super) fn on_host(shape: KvShape) -> Self {
+        let zeros = || vec![0.0; shape.blocks * shape.block_size * shape.row()];
+        let layers =
+            (0..shape.layers).map(|_| KvLayer::Host { keys: zeros(), values: zeros() }).collect();
+        Self { shape, layers }
+    }
+
+    /// Keys and values of one layer in host memory.
+    pub(super) fn host_layer(&self, layer: usize) -> Result<(&[f32], &[f32])> {
+        match self.layers.get(layer) {
+            Some(KvLayer::Host { keys, values }) => Ok((keys, values)),
+            _ => Err(foreign()),
+        }
+    }
+
+    /// Keys and values of one layer in host memory, to write to.
+    pub(super) fn host_layer_mut(&mut self, layer: usize) -> Result<(&mut [f32], &mut [f32])> {
+        match self.layers.get_mut(layer) {
+            Some(KvLayer::Host { keys, values }) => Ok((keys, values)),
+            _ => Err(foreign()),
+        }
+    }
+
+    /// Keys and values of one layer as tensors.
+    pub(super) fn device_layer(&self, layer: usize) -> Result<(&Tensor, &Tensor)> {
+        match self.layers.get(layer) {
+            Some(KvLayer::Device { keys, values }) => Ok((keys, values)),
+            _ => Err(foreign()),
+        }
+    }
+}
+
+fn foreign() -> KernelError {
+    KernelError::mismatch("kv cache", "no such layer in these kernels' memory")
 }

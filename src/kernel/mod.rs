@@ -3,14 +3,23 @@
 //! Knows numbers and shapes, the instruction sets and the devices. Knows no names, no requests, no models.
 mod act;
 mod args;
+mod candle_ops;
+mod check;
+mod device;
 mod error;
 mod kv;
+#[cfg(test)]
+mod oracle_tests;
+mod reference;
 mod weight;
 
 pub use act::Act;
 pub use args::{Activation, AttentionArgs, LowRank, RopeTable, RowSegment};
+pub use candle_ops::CandleOps;
+pub use device::{DeviceChoice, KernelConfig, open};
 pub use error::{KernelError, Result};
 pub use kv::{KvCache, KvShape};
+pub use reference::Reference;
 pub use weight::{BaseWeight, Precision};
 
 use candle_core::Tensor;
@@ -51,6 +60,14 @@ pub trait Kernels: Send + Sync {
     /// When the device fails.
     fn load_low_rank(&self, pair: &LowRank) -> Result<LowRank>;
 
+    /// Brings a rope table to the device, so that [`Kernels::rope`] need not do it at every step.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn load_rope(&self, table: RopeTable) -> Result<RopeTable> {
+        Ok(table)
+    }
+
     /// Memory for keys and values, zeroed.
     ///
     /// # Errors
@@ -72,7 +89,8 @@ pub trait Kernels: Send + Sync {
     /// Adds every row's low-rank delta to `y`.
     ///
     /// `y[t] += weight · (x[t] · aᵀ) · b` with `slots[s]`'s factors, for each row `t` in a segment of slot
-    /// `s`. Rows in no segment, and rows whose slot is `None` here, stay as they are.
+    /// `s`, one segment after the other where they overlap. Rows in no segment, and rows whose slot is
+    /// `None` here, stay as they are.
     /// `y`: `[T, out]`, `x`: `[T, in]`. Hu et al. 2021, section 4.1.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Base weights in the device's own layout.
-use candle_core::Tensor;
+use super::{KernelError, Result};
+use candle_core::{DType, Tensor};
+use sha2::{Digest, Sha256};
 use std::{any::Any, fmt, str::FromStr};
 
 /// How base weights are stored and multiplied.
@@ -16,7 +18,7 @@ pub enum Precision {
 impl FromStr for Precision {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
             "f32" => Ok(Self::F32),
@@ -49,12 +51,14 @@ pub(super) enum WeightData {
     /// A candle tensor `[out, in]`.
     Device(Tensor),
     /// The CPU kernels' own panels.
+    #[expect(dead_code, reason = "the CPU kernels make it")]
     Packed(Box<dyn Packed>),
 }
 
 /// A packed layout: opaque outside the kernels that made it.
 pub(super) trait Packed: Any + Send + Sync {
     /// For the kernels to get their own type back.
+    #[expect(dead_code, reason = "the CPU kernels call it")]
     fn as_any(&self) -> &dyn Any;
     /// Its memory, in order, for [`BaseWeight::fingerprint`].
     fn bytes(&self) -> &[u8];
@@ -82,6 +86,42 @@ impl BaseWeight {
     /// How it is stored.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// A candle tensor `[out, in]` as it is.
+    pub(super) fn device(tensor: Tensor, precision: Precision) -> Result<Self> {
+        let (out_features, in_features) = super::check::weight(&tensor)?;
+        Ok(Self { out_features, in_features, precision, data: WeightData::Device(tensor) })
+    }
+
+    /// The tensor of an unpacked weight.
+    pub(super) fn tensor(&self) -> Result<&Tensor> {
+        match &self.data {
+            WeightData::Device(tensor) => Ok(tensor),
+            WeightData::Packed(_) => Err(KernelError::mismatch(
+                "weight",
+                "it was packed by another implementation of the kernels",
+            )),
+        }
+    }
+
+    /// SHA-256 of shape, precision and the stored values: equal as long as nothing has changed.
+    ///
+    /// # Errors
+    /// When the device does not give the values back.
+    pub fn fingerprint(&self) -> Result<[u8; 32]> {
+        let mut hash = Sha256::new();
+        hash.update(format!("{self:?}"));
+        match &self.data {
+            WeightData::Packed(packed) => hash.update(packed.bytes()),
+            WeightData::Device(tensor) => {
+                let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+                for value in values {
+                    hash.update(value.to_le_bytes());
+                }
+            }
+        }
+        Ok(hash.finalize().into())
     }
 }
 

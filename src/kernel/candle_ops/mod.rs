@@ -1,0 +1,8 @@
+//! Every operation in plain candle: whatever device candle has, these kernels run on.
+//!
+//! Knows candle tensors. Knows no device by name; what a device does best is its own kernels' business.
+mod attention;
+mod lora;
+mod ops;
+
+pub use ops::CandleOps;

@@ -1,0 +1,201 @@
+//! The operations as candle has them, on f32 activations.
+use super::{attention, lora};
+use crate::kernel::{
+    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvShape, LowRank, Precision,
+    Result, RopeTable, RowSegment, act::ActData, check, kv::KvLayer,
+};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{ops as nn, rotary_emb};
+use std::borrow::Cow;
+
+/// Plain candle operations on one device.
+///
+/// The products are the device's libraries': their order of summation may depend on the number of rows,
+/// so a row alone and the same row in company agree to rounding, not to the bit.
+#[derive(Clone, Debug)]
+pub struct CandleOps {
+    device: Device,
+}
+
+impl CandleOps {
+    /// On `device`.
+    pub fn new(device: Device) -> Self {
+        Self { device }
+    }
+
+    fn act(tensor: Tensor) -> Result<Act> {
+        let (rows, cols) = tensor.dims2()?;
+        Ok(Act::device(tensor, rows, cols))
+    }
+
+    fn indices(&self, indices: &[u32]) -> Result<Tensor> {
+        Ok(Tensor::from_slice(indices, indices.len(), &self.device)?)
+    }
+
+    fn empty(&self, cols: usize) -> Result<Act> {
+        Self::act(Tensor::zeros((0, cols), DType::F32, &self.device)?)
+    }
+
+    /// The rows of `table` at `indices`, on this device wherever the table is.
+    fn angles(&self, table: &Tensor, positions: &[u32]) -> Result<Tensor> {
+        let index = Tensor::from_slice(positions, positions.len(), table.device())?;
+        let rows = table.index_select(&index, 0)?.to_device(&self.device)?;
+        Ok(rows.to_dtype(DType::F32)?.unsqueeze(1)?)
+    }
+}
+
+impl Kernels for CandleOps {
+    fn describe(&self) -> String {
+        format!("candle operations on {:?}", self.device.location())
+    }
+
+    fn auto_precision(&self) -> Precision {
+        if self.device.is_cpu() { Precision::F32 } else { Precision::Bf16 }
+    }
+
+    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<BaseWeight> {
+        let precision = match precision {
+            Precision::Auto => self.auto_precision(),
+            other => other,
+        };
+        let dtype = if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
+        let tensor = weight.to_dtype(dtype)?.to_device(&self.device)?.contiguous()?;
+        BaseWeight::device(tensor, precision)
+    }
+
+    fn upload(&self, values: &[f32], rows: usize, cols: usize) -> Result<Act> {
+        check::upload(values, rows, cols)?;
+        Self::act(Tensor::from_slice(values, (rows, cols), &self.device)?)
+    }
+
+    fn read<'a>(&self, x: &'a Act) -> Result<Cow<'a, [f32]>> {
+        Ok(Cow::Owned(x.tensor()?.flatten_all()?.to_vec1()?))
+    }
+
+    fn load_low_rank(&self, pair: &LowRank) -> Result<LowRank> {
+        LowRank::new(pair.a().to_device(&self.device)?, pair.b().to_device(&self.device)?)
+    }
+
+    fn load_rope(&self, table: RopeTable) -> Result<RopeTable> {
+        let (cos, sin) = (table.cos.to_device(&self.device)?, table.sin.to_device(&self.device)?);
+        Ok(RopeTable { cos, sin, ..table })
+    }
+
+    fn new_kv(&self, shape: KvShape) -> Result<KvCache> {
+        let rows = shape.blocks * shape.block_size;
+        let zeros = || Tensor::zeros((rows, shape.row()), DType::F32, &self.device);
+        let layer = |_| Ok(KvLayer::Device { keys: zeros()?, values: zeros()? });
+        Ok(KvCache { shape, layers: (0..shape.layers).map(layer).collect::<Result<_>>()? })
+    }
+
+    fn embed(&self, table: &BaseWeight, ids: &[u32]) -> Result<Act> {
+        check::indices("embed", ids, table.out_features())?;
+        let rows = table.tensor()?.index_select(&self.indices(ids)?, 0)?;
+        Self::act(rows.to_dtype(DType::F32)?)
+    }
+
+    fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
+        check::linear(x, weight, bias)?;
+        if x.rows() == 0 {
+            return self.empty(weight.out_features());
+        }
+        let weight = weight.tensor()?;
+        let y = x.tensor()?.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)?;
+        Self::act(match bias {
+            Some(bias) => y.broadcast_add(bias.tensor()?)?,
+            None => y,
+        })
+    }
+
+    fn add_lora(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        slots: &[Option<LowRank>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        check::lora(y, x, slots, segments)?;
+        lora::add(y.tensor()?, x.tensor()?, slots, segments)
+    }
+
+    fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act> {
+        check::rms_norm(x, weight)?;
+        if x.rows() == 0 {
+            return self.empty(x.cols());
+        }
+        let groups = x.tensor()?.reshape(((), weight.cols()))?;
+        let y = nn::rms_norm(&groups, &weight.tensor()?.flatten_all()?, eps)?;
+        Self::act(y.reshape((x.rows(), x.cols()))?)
+    }
+
+    fn add(&self, y: &mut Act, x: &Act) -> Result<()> {
+        check::same_shape("add", y, x)?;
+        y.data = ActData::Device((y.tensor()? + x.tensor()?)?);
+        Ok(())
+    }
+
+    fn rope(&self, x: &mut Act, positions: &[u32], table: &RopeTable) -> Result<()> {
+        check::rope(x, positions, table)?;
+        if x.rows() == 0 {
+            return Ok(());
+        }
+        // Every token is a batch row of its own, with its own angles: positions may be ragged.
+        let (cos, sin) = (self.angles(&table.cos, positions)?, self.angles(&table.sin, positions)?);
+        let (rows, cols) = (x.rows(), x.cols());
+        let heads = x.tensor()?.reshape((rows, cols / table.head_dim, 1, table.head_dim))?;
+        let rotated = rotary_emb::rope(&heads, &cos, &sin)?.reshape((rows, cols))?;
+        x.data = ActData::Device(rotated);
+        Ok(())
+    }
+
+    fn gated(&self, gate: &Act, up: &Act, activation: Activation) -> Result<Act> {
+        check::same_shape("gated", gate, up)?;
+        let gate = match activation {
+            Activation::Silu => gate.tensor()?.silu()?,
+            Activation::GeluTanh => gate.tensor()?.gelu()?,
+        };
+        Self::act((gate * up.tensor()?)?)
+    }
+
+    fn write_kv(
+        &self,
+        cache: &mut KvCache,
+        layer: usize,
+        k: &Act,
+        v: &Act,
+        slot_mapping: &[u32],
+    ) -> Result<()> {
+        check::write_kv(cache, layer, k, v, slot_mapping)?;
+        if k.rows() == 0 {
+            return Ok(());
+        }
+        let index = self.indices(slot_mapping)?.unsqueeze(1)?;
+        let index = index.broadcast_as((k.rows(), k.cols()))?.contiguous()?;
+        let (keys, values) = cache.device_layer(layer)?;
+        keys.scatter_set(&index, k.tensor()?, 0)?;
+        values.scatter_set(&index, v.tensor()?, 0)?;
+        Ok(())
+    }
+
+    fn paged_attention(
+        &self,
+        q: &Act,
+        cache: &KvCache,
+        layer: usize,
+        args: &AttentionArgs<'_>,
+    ) -> Result<Act> {
+        check::attention(q, cache, layer, args)?;
+        if q.rows() == 0 {
+            return self.empty(q.cols());
+        }
+        Self::act(attention::paged(q.tensor()?, cache, layer, args)?)
+    }
+
+    fn select_rows(&self, x: &Act, rows: &[u32]) -> Result<Act> {
+        check::indices("select_rows", rows, x.rows())?;
+        if rows.is_empty() {
+            return self.empty(x.cols());
+        }
+        Self::act(x.tensor()?.index_select(&self.indices(rows)?, 0)?)
+    }
+}

@@ -1,0 +1,72 @@
+//! The implementations under test, and how near to the reference each must come.
+use crate::kernel::{Act, CandleOps, Kernels, Precision, Reference};
+use candle_core::Device;
+use std::sync::OnceLock;
+
+/// One implementation under test.
+pub(super) struct Candidate {
+    pub(super) name: &'static str,
+    pub(super) kernels: Box<dyn Kernels>,
+    /// Whether it promises that company does not change a row's bits.
+    pub(super) row_invariant: bool,
+    /// Largest error at [`Precision::Bf16`], relative to the largest value of the result.
+    bf16_tolerance: f32,
+}
+
+/// Rounding of some hundred f32 products and sums, relative to the largest value of the result.
+const F32_TOLERANCE: f32 = 2e-5;
+
+/// All of them; made once, as some start threads.
+pub(super) fn candidates() -> &'static [Candidate] {
+    static CANDIDATES: OnceLock<Vec<Candidate>> = OnceLock::new();
+    CANDIDATES.get_or_init(|| {
+        vec![
+            // Sums in another order than the oracle's would be the only difference; there is none.
+            candidate("reference", Reference, true, 0.0),
+            // candle rounds a bf16 product's result to bf16 as well: half a unit in 8 bits.
+            candidate("candle on the CPU", CandleOps::new(Device::Cpu), false, 5e-3),
+        ]
+    })
+}
+
+fn candidate(
+    name: &'static str,
+    kernels: impl Kernels + 'static,
+    row_invariant: bool,
+    bf16_tolerance: f32,
+) -> Candidate {
+    Candidate { name, kernels: Box::new(kernels), row_invariant, bf16_tolerance }
+}
+
+impl Candidate {
+    /// `[rows, cols]` on its device.
+    pub(super) fn act(&self, values: &[f32], cols: usize) -> Act {
+        self.kernels.upload(values, values.len() / cols, cols).expect("sizes agree")
+    }
+
+    /// The values of `x`.
+    pub(super) fn read(&self, x: &Act) -> Vec<f32> {
+        self.kernels.read(x).expect("the device answers").into_owned()
+    }
+
+    /// Fails with the first value of `got` that is too far from `want`.
+    pub(super) fn check(&self, got: &Act, want: &Act, precision: Precision) -> Result<(), String> {
+        let shapes = ((got.rows(), got.cols()), (want.rows(), want.cols()));
+        if shapes.0 != shapes.1 {
+            return Err(format!("{}: shape {:?}, expected {:?}", self.name, shapes.0, shapes.1));
+        }
+        let (got, want) = (self.read(got), Reference.read(want).expect("host memory"));
+        let largest = want.iter().fold(1.0_f32, |max, value| max.max(value.abs()));
+        let relative =
+            if precision == Precision::Bf16 { self.bf16_tolerance } else { F32_TOLERANCE };
+        let tolerance = largest * relative;
+        for (i, (got, want)) in got.iter().zip(want.iter()).enumerate() {
+            let error = (got - want).abs();
+            if error.is_nan() || error > tolerance {
+                let name = self.name;
+                return Err(format!("{name}: value {i} is {got}, expected {want} ± {tolerance}"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! A row alone gives the same bits as the row in company.
+use super::{
+    candidates::{Candidate, candidates},
+    inputs::{Noise, paged},
+};
+use crate::kernel::{Act, Activation, LowRank, Precision, RowSegment};
+use proptest::{collection::vec, prelude::*};
+
+fn invariant() -> impl Iterator<Item = &'static Candidate> {
+    candidates().iter().filter(|candidate| candidate.row_invariant)
+}
+
+/// Compares `whole`, computed on all rows, with what `one` computes on each row alone.
+fn rows_agree(
+    candidate: &Candidate,
+    whole: &Act,
+    one: impl Fn(u32) -> Act,
+) -> Result<(), TestCaseError> {
+    let values = candidate.read(whole);
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    for (row, expected) in values.chunks_exact(whole.cols()).enumerate() {
+        let alone = candidate.read(&one(row as u32));
+        prop_assert_eq!(bits(&alone), bits(expected), "{}: row {}", candidate.name, row);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn linear(rows in 1..40_usize, k in 1..300_usize, n in 1..150_usize, seed: u64) {
+        let mut noise = Noise(seed);
+        let (weight, x) = (noise.tensor(n, k), noise.values(rows * k));
+        for candidate in invariant() {
+            let kernels = &candidate.kernels;
+            for precision in [Precision::F32, Precision::Bf16] {
+                let (w, x) = (kernels.pack(&weight, precision).unwrap(), candidate.act(&x, k));
+                let whole = kernels.linear(&x, &w, None).unwrap();
+                rows_agree(candidate, &whole, |row| {
+                    kernels.linear(&kernels.select_rows(&x, &[row]).unwrap(), &w, None).unwrap()
+                })?;
+            }
+        }
+    }
+
+    #[test]
+    fn lora(
+        rows in 1..40_usize,
+        (k, n) in (1..120_usize, 1..120_usize),
+        ranks in vec(1..70_usize, 1..5),
+        seed: u64,
+    ) {
+        let mut noise = Noise(seed);
+        let (x, y) = (noise.values(rows * k), noise.values(rows * n));
+        let slots: Vec<Option<LowRank>> =
+            ranks.iter().map(|rank| Some(noise.pair(*rank, k, n))).collect();
+        // Neighbours of one adapter: runs of up to three rows.
+        let slot = |row: usize| row / 3 % slots.len();
+        let run = |start: usize| RowSegment {
+            rows: start..(start + 3).min(rows),
+            slot: slot(start),
+            weight: 0.5,
+        };
+        let segments: Vec<RowSegment> = (0..rows).step_by(3).map(run).collect();
+        for candidate in invariant() {
+            let kernels = &candidate.kernels;
+            let (x, mut whole) = (candidate.act(&x, k), candidate.act(&y, n));
+            kernels.add_lora(&mut whole, &x, &slots, &segments).unwrap();
+            rows_agree(candidate, &whole, |row| {
+                let at = row as usize;
+                let mut y = candidate.act(&y[at * n..(at + 1) * n], n);
+                let x = kernels.select_rows(&x, &[row]).unwrap();
+                let segment = RowSegment { rows: 0..1, slot: slot(at), weight: 0.5 };
+                kernels.add_lora(&mut y, &x, &slots, &[segment]).unwrap();
+                y
+            })?;
+        }
+    }
+
+    #[test]
+    fn norm_and_gate(rows in 1..40_usize, cols in 1..200_usize, seed: u64) {
+        let mut noise = Noise(seed);
+        let (x, weight) = (noise.values(rows * cols), noise.values(cols));
+        for candidate in invariant() {
+            let kernels = &candidate.kernels;
+            let (x, w) = (candidate.act(&x, cols), candidate.act(&weight, cols));
+            let run = |x: &Act| {
+                let normed = kernels.rms_norm(x, &w, 1e-6).unwrap();
+                kernels.gated(&normed, x, Activation::Silu).unwrap()
+            };
+            rows_agree(candidate, &run(&x), |row| run(&kernels.select_rows(&x, &[row]).unwrap()))?;
+        }
+    }
+
+    #[test]
+    fn attention(paged in paged()) {
+        for candidate in invariant() {
+            let kernels = &*candidate.kernels;
+            let batch = paged.fill(kernels);
+            let whole = candidate.read(&batch.attend(kernels, &paged));
+            let mut alone = Vec::new();
+            for i in 0..paged.sequences.len() {
+                alone.extend(candidate.read(&batch.attend_to(kernels, &paged, i..i + 1)));
+            }
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&alone), bits(&whole), "{}", candidate.name);
+        }
+    }
+
+    /// A prompt in one chunk gives its last row the bits that a decode step gives it.
+    #[test]
+    fn chunks(paged in paged()) {
+        for candidate in invariant() {
+            let kernels = &*candidate.kernels;
+            let whole = candidate.read(&paged.fill(kernels).attend(kernels, &paged));
+            let cols = paged.heads * paged.shape.head_dim;
+            let mut last = paged.clone();
+            let mut batch = paged.fill(kernels);
+            last.sequences.iter_mut().for_each(|(rows, _)| *rows = (*rows).min(1));
+            let mut q = Vec::new();
+            let mut expected = Vec::new();
+            for end in batch.query_starts.windows(2).filter(|pair| pair[0] < pair[1]) {
+                let row = (end[1] as usize - 1) * cols..end[1] as usize * cols;
+                q.extend_from_slice(&batch.q[row.clone()]);
+                expected.extend_from_slice(&whole[row]);
+            }
+            batch.q = q;
+            for i in 0..last.sequences.len() {
+                batch.query_starts[i + 1] = batch.query_starts[i] + last.sequences[i].0 as u32;
+            }
+            let got = candidate.read(&batch.attend(kernels, &last));
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&got), bits(&expected), "{}", candidate.name);
+        }
+    }
+}

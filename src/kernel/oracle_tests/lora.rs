@@ -1,0 +1,54 @@
+//! Low-rank deltas: any ranks, any segments, several adapters in a batch.
+use super::{
+    candidates::candidates,
+    inputs::{Noise, both, segments},
+};
+use crate::kernel::{Kernels, LowRank, Precision, Reference};
+use proptest::{collection::vec, option, prelude::*};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn deltas_of_mixed_ranks(
+        rows in 1..40_usize,
+        (k, n) in (1..120_usize, 1..120_usize),
+        ranks in vec(option::of(1..70_usize), 1..5),
+        raw in vec((0.0..1.0, 0.0..1.0, 0..8_usize, -2.0..2.0_f32), 0..7),
+        seed: u64,
+    ) {
+        let mut noise = Noise(seed);
+        let (x, y) = (noise.values(rows * k), noise.values(rows * n));
+        let slots: Vec<Option<LowRank>> =
+            ranks.iter().map(|rank| rank.map(|rank| noise.pair(rank, k, n))).collect();
+        let segments = segments(&raw, rows, slots.len());
+        for candidate in candidates() {
+            let ((x, x_ref), (mut y, mut want)) = (both(candidate, &x, k), both(candidate, &y, n));
+            let load = |pair: &LowRank| candidate.kernels.load_low_rank(pair).unwrap();
+            let loaded: Vec<_> = slots.iter().map(|slot| slot.as_ref().map(load)).collect();
+            candidate.kernels.add_lora(&mut y, &x, &loaded, &segments).unwrap();
+            Reference.add_lora(&mut want, &x_ref, &slots, &segments).unwrap();
+            candidate.check(&y, &want, Precision::F32).map_err(TestCaseError::fail)?;
+        }
+    }
+}
+
+#[test]
+fn rows_without_an_adapter_keep_their_bits() {
+    let mut noise = Noise(7);
+    let (x, y) = (noise.values(6 * 33), noise.values(6 * 17));
+    let slots = [None, Some(noise.pair(5, 33, 17))];
+    for candidate in candidates() {
+        let (x, mut changed) = (candidate.act(&x, 33), candidate.act(&y, 17));
+        let load = |pair: &LowRank| candidate.kernels.load_low_rank(pair).unwrap();
+        let loaded: Vec<_> = slots.iter().map(|slot| slot.as_ref().map(load)).collect();
+        let batch = segments(&[(0.0, 0.3, 0, 1.0), (0.3, 0.6, 1, 1.0)], 6, 2);
+        candidate.kernels.add_lora(&mut changed, &x, &loaded, &batch).unwrap();
+        let changed = candidate.read(&changed);
+        let touched = batch[1].rows.start * 17..batch[1].rows.end * 17;
+        for (i, (got, had)) in changed.iter().zip(&y).enumerate() {
+            let same = got.to_bits() == had.to_bits();
+            assert_eq!(same, !touched.contains(&i), "{}: value {i}", candidate.name);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Every implementation of the kernels against [`Reference`](super::Reference), at shapes nobody chose.
+//!
+//! A new implementation is one line in `candidates.rs`.
+mod arguments;
+mod attention;
+mod candidates;
+mod dense;
+mod inputs;
+mod invariance;
+mod lora;

@@ -1,0 +1,384 @@
+//! Every operation as plain loops with f64 sums: never fast, the oracle of every other implementation.
+use super::{
+    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvShape, LowRank, Precision,
+    Result, RopeTable, RowSegment, args::SequenceArgs, check,
+};
+use candle_core::{DType, Device, Tensor};
+use half::bf16;
+use std::borrow::Cow;
+
+/// Plain loops in host memory. Weights are candle tensors in the precision asked for; with
+/// [`Precision::Bf16`] activations too are rounded to bf16 before a product, and sums are not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reference;
+
+impl Kernels for Reference {
+    fn describe(&self) -> String {
+        "reference loops".into()
+    }
+
+    fn auto_precision(&self) -> Precision {
+        Precision::F32
+    }
+
+    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<BaseWeight> {
+        let (dtype, precision) = match precision {
+            Precision::Auto | Precision::F32 => (DType::F32, Precision::F32),
+            Precision::Bf16 => (DType::BF16, Precision::Bf16),
+        };
+        BaseWeight::device(weight.to_device(&Device::Cpu)?.to_dtype(dtype)?, precision)
+    }
+
+    fn upload(&self, values: &[f32], rows: usize, cols: usize) -> Result<Act> {
+        check::upload(values, rows, cols)?;
+        Ok(Act::host(values.to_vec(), rows, cols))
+    }
+
+    fn read<'a>(&self, x: &'a Act) -> Result<Cow<'a, [f32]>> {
+        Ok(Cow::Borrowed(x.values()?))
+    }
+
+    fn load_low_rank(&self, pair: &LowRank) -> Result<LowRank> {
+        Ok(pair.clone())
+    }
+
+    fn new_kv(&self, shape: KvShape) -> Result<KvCache> {
+        Ok(KvCache::on_host(shape))
+    }
+
+    fn embed(&self, table: &BaseWeight, ids: &[u32]) -> Result<Act> {
+        check::indices("embed", ids, table.out_features())?;
+        let (values, cols) = (host(table.tensor()?)?, table.in_features());
+        Ok(Act::host(gather(&values, cols, ids), ids.len(), cols))
+    }
+
+    fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
+        check::linear(x, weight, bias)?;
+        let w = host(weight.tensor()?)?;
+        let x_values = in_precision(x.values()?, weight.precision());
+        let bias = bias.map(Act::values).transpose()?;
+        let (k, n) = (weight.in_features(), weight.out_features());
+        let mut y = Vec::with_capacity(x.rows() * n);
+        for row in x_values.chunks_exact(k.max(1)) {
+            for out in 0..n {
+                let sum = dot(row, &w[out * k..(out + 1) * k]);
+                y.push((sum + bias.map_or(0.0, |bias| f64::from(bias[out]))) as f32);
+            }
+        }
+        Ok(Act::host(y, x.rows(), n))
+    }
+
+    fn add_lora(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        slots: &[Option<LowRank>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        check::lora(y, x, slots, segments)?;
+        let (x_values, n) = (x.values()?, y.cols());
+        for segment in segments {
+            let Some(pair) = &slots[segment.slot] else { continue };
+            let (a, b) = (host(pair.a())?, host(pair.b())?);
+            for t in segment.rows.clone() {
+                let x_row = &x_values[t * x.cols()..(t + 1) * x.cols()];
+                let delta = low_rank_row(x_row, &a, &b, n);
+                let y_row = &mut y.values_mut()?[t * n..(t + 1) * n];
+                for (y, delta) in y_row.iter_mut().zip(delta) {
+                    *y = (f64::from(*y) + f64::from(segment.weight) * delta) as f32;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act> {
+        check::rms_norm(x, weight)?;
+        let (weight, mut values) = (weight.values()?, x.values()?.to_vec());
+        for group in values.chunks_exact_mut(weight.len()) {
+            let mean = dot(group, group) / group.len() as f64;
+            let factor = 1.0 / (mean + f64::from(eps)).sqrt();
+            for (value, w) in group.iter_mut().zip(weight) {
+                *value = (f64::from(*value) * factor * f64::from(*w)) as f32;
+            }
+        }
+        Ok(Act::host(values, x.rows(), x.cols()))
+    }
+
+    fn add(&self, y: &mut Act, x: &Act) -> Result<()> {
+        check::same_shape("add", y, x)?;
+        let x = x.values()?;
+        y.values_mut()?.iter_mut().zip(x).for_each(|(y, x)| *y += x);
+        Ok(())
+    }
+
+    fn rope(&self, x: &mut Act, positions: &[u32], table: &RopeTable) -> Result<()> {
+        check::rope(x, positions, table)?;
+        let (cos, sin) = (host(&table.cos)?, host(&table.sin)?);
+        let (cols, half) = (x.cols(), table.head_dim / 2);
+        for (row, &position) in x.values_mut()?.chunks_exact_mut(cols.max(1)).zip(positions) {
+            let angles = position as usize * half..(position as usize + 1) * half;
+            for head in row.chunks_exact_mut(table.head_dim) {
+                rotate(head, &cos[angles.clone()], &sin[angles.clone()]);
+            }
+        }
+        Ok(())
+    }
+
+    fn gated(&self, gate: &Act, up: &Act, activation: Activation) -> Result<Act> {
+        check::same_shape("gated", gate, up)?;
+        let pairs = gate.values()?.iter().zip(up.values()?);
+        let values = pairs
+            .map(|(&gate, &up)| (activate(f64::from(gate), activation) * f64::from(up)) as f32)
+            .collect();
+        Ok(Act::host(values, gate.rows(), gate.cols()))
+    }
+
+    fn write_kv(
+        &self,
+        cache: &mut KvCache,
+        layer: usize,
+        k: &Act,
+        v: &Act,
+        slot_mapping: &[u32],
+    ) -> Result<()> {
+        check::write_kv(cache, layer, k, v, slot_mapping)?;
+        let (k, v, width) = (k.values()?, v.values()?, cache.shape().row());
+        let (keys, values) = cache.host_layer_mut(layer)?;
+        for (t, &slot) in slot_mapping.iter().enumerate() {
+            let (from, to) = (t * width..(t + 1) * width, slot as usize * width);
+            keys[to..to + width].copy_from_slice(&k[from.clone()]);
+            values[to..to + width].copy_from_slice(&v[from]);
+        }
+        Ok(())
+    }
+
+    fn paged_attention(
+        &self,
+        q: &Act,
+        cache: &KvCache,
+        layer: usize,
+        args: &AttentionArgs<'_>,
+    ) -> Result<Act> {
+        check::attention(q, cache, layer, args)?;
+        let (shape, q_values) = (cache.shape(), q.values()?);
+        let mut y = vec![0.0; q_values.len()];
+        for sequence in args.sequences() {
+            for (i, row) in sequence.rows.clone().enumerate() {
+                for head in 0..args.heads {
+                    let at = row * q.cols() + head * shape.head_dim;
+                    let query = &q_values[at..at + shape.head_dim];
+                    let kv_head = head / (args.heads / shape.kv_heads);
+                    let read = HeadCache::new(cache, layer, kv_head, &sequence)?;
+                    let output = attend(query, &read, sequence.visible(i, args.window), args.scale);
+                    y[at..at + shape.head_dim].copy_from_slice(&output);
+                }
+            }
+        }
+        Ok(Act::host(y, q.rows(), q.cols()))
+    }
+
+    fn select_rows(&self, x: &Act, rows: &[u32]) -> Result<Act> {
+        check::indices("select_rows", rows, x.rows())?;
+        Ok(Act::host(gather(x.values()?, x.cols(), rows), rows.len(), x.cols()))
+    }
+}
+
+/// One key/value head of one sequence.
+struct HeadCache<'a> {
+    keys: &'a [f32],
+    values: &'a [f32],
+    shape: KvShape,
+    kv_head: usize,
+    sequence: &'a SequenceArgs<'a>,
+}
+
+impl<'a> HeadCache<'a> {
+    fn new(
+        cache: &'a KvCache,
+        layer: usize,
+        kv_head: usize,
+        sequence: &'a SequenceArgs<'a>,
+    ) -> Result<Self> {
+        let (keys, values) = cache.host_layer(layer)?;
+        Ok(Self { keys, values, shape: cache.shape(), kv_head, sequence })
+    }
+
+    fn at<'b>(&self, memory: &'b [f32], position: usize) -> &'b [f32] {
+        let row = self.sequence.kv_row(position, self.shape.block_size);
+        let start = row * self.shape.row() + self.kv_head * self.shape.head_dim;
+        &memory[start..start + self.shape.head_dim]
+    }
+}
+
+/// `softmax(q · Kᵀ · scale) · V` of one query over the positions it sees.
+fn attend(
+    query: &[f32],
+    cache: &HeadCache<'_>,
+    seen: std::ops::Range<usize>,
+    scale: f32,
+) -> Vec<f32> {
+    let score = |position| dot(query, cache.at(cache.keys, position)) * f64::from(scale);
+    let scores: Vec<f64> = seen.clone().map(score).collect();
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let mut output = vec![0.0; query.len()];
+    for (weight, position) in weights.iter().zip(seen) {
+        for (sum, value) in output.iter_mut().zip(cache.at(cache.values, position)) {
+            *sum += weight / total * f64::from(*value);
+        }
+    }
+    output.into_iter().map(|sum: f64| sum as f32).collect()
+}
+
+/// `(x · aᵀ) · b` of one row.
+fn low_rank_row(x: &[f32], a: &[f32], b: &[f32], out: usize) -> Vec<f64> {
+    let mut delta = vec![0.0; out];
+    for (a_row, b_row) in a.chunks_exact(x.len()).zip(b.chunks_exact(out)) {
+        let shrunk = dot(x, a_row);
+        delta.iter_mut().zip(b_row).for_each(|(sum, b)| *sum += shrunk * f64::from(*b));
+    }
+    delta
+}
+
+fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (low, high) = head.split_at_mut(cos.len());
+    for (((x, y), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
+    }
+}
+
+fn activate(x: f64, activation: Activation) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        }
+    }
+}
+
+fn dot(x: &[f32], y: &[f32]) -> f64 {
+    x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+}
+
+fn gather(values: &[f32], cols: usize, rows: &[u32]) -> Vec<f32> {
+    rows.iter().flat_map(|&row| &values[row as usize * cols..][..cols]).copied().collect()
+}
+
+/// A tensor's values, widened to f32.
+fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+/// What a product of this precision makes of the activations.
+fn in_precision(values: &[f32], precision: Precision) -> Vec<f32> {
+    if precision == Precision::Bf16 {
+        return values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect();
+    }
+    values.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn act(values: &[f32], cols: usize) -> Act {
+        Reference.upload(values, values.len() / cols, cols).unwrap()
+    }
+
+    fn pack(values: &[f32], cols: usize, precision: Precision) -> BaseWeight {
+        let tensor = Tensor::from_slice(values, (values.len() / cols, cols), &Device::Cpu).unwrap();
+        Reference.pack(&tensor, precision).unwrap()
+    }
+
+    #[test]
+    fn a_linear_layer_multiplies_by_the_transposed_weight_and_adds_the_bias() {
+        let weight = pack(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, Precision::F32);
+        let y = Reference.linear(&act(&[1.0, 10.0], 2), &weight, Some(&act(&[0.5, 0.0, -1.0], 3)));
+        assert_eq!(y.unwrap().values().unwrap(), [21.5, 43.0, 64.0]);
+    }
+
+    #[test]
+    fn bf16_rounds_weights_and_activations_but_not_the_sum() {
+        let fine = 1.0 + 1.0 / 1024.0; // bf16 has 8 bits of precision: rounds to 1
+        let weight = pack(&[fine, 1.0 / 1024.0], 2, Precision::Bf16);
+        let y = Reference.linear(&act(&[fine, 1.0], 2), &weight, None).unwrap();
+        assert_eq!(y.values().unwrap(), [fine]);
+    }
+
+    #[test]
+    fn a_delta_reaches_the_rows_of_its_segment_alone() {
+        let cpu = &Device::Cpu;
+        let a = Tensor::from_slice(&[1.0_f32, 1.0], (1, 2), cpu).unwrap();
+        let b = Tensor::from_slice(&[1.0_f32, -1.0], (1, 2), cpu).unwrap();
+        let slots = [None, Some(LowRank::new(a, b).unwrap())];
+        let segment = |rows, slot| RowSegment { rows, slot, weight: 2.0 };
+        let (mut y, x) = (act(&[0.0; 6], 2), act(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2));
+        Reference.add_lora(&mut y, &x, &slots, &[segment(0..1, 0), segment(1..2, 1)]).unwrap();
+        assert_eq!(y.values().unwrap(), [0.0, 0.0, 14.0, -14.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_norm_divides_each_group_by_its_root_mean_square() {
+        let x = act(&[3.0, 3.0, -2.0, 2.0], 4);
+        let y = Reference.rms_norm(&x, &act(&[1.0, 10.0], 2), 0.0).unwrap();
+        assert_eq!(y.values().unwrap(), [1.0, 10.0, -1.0, 10.0]);
+    }
+
+    #[test]
+    fn a_quarter_turn_moves_the_first_half_to_the_second() {
+        let angles = |values: [f32; 4]| Tensor::from_slice(&values, (2, 2), &Device::Cpu).unwrap();
+        let (cos, sin) = (angles([1.0, 1.0, 0.0, 0.0]), angles([0.0, 0.0, 1.0, 1.0]));
+        let mut x = act(&[1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0], 4);
+        Reference.rope(&mut x, &[0, 1], &RopeTable { cos, sin, head_dim: 4 }).unwrap();
+        assert_eq!(x.values().unwrap(), [1.0, 2.0, 3.0, 4.0, -3.0, -4.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn equal_keys_give_the_mean_of_the_values_seen() {
+        let shape = KvShape { layers: 1, blocks: 3, block_size: 2, kv_heads: 1, head_dim: 1 };
+        let mut cache = Reference.new_kv(shape).unwrap();
+        let (k, v) = (act(&[0.0; 4], 1), act(&[1.0, 3.0, 8.0, 20.0], 1));
+        Reference.write_kv(&mut cache, 0, &k, &v, &[4, 5, 0, 1]).unwrap();
+        let attend = |window| {
+            let args = AttentionArgs {
+                block_tables: &[2, 0],
+                block_starts: &[0, 2],
+                query_starts: &[0, 2],
+                context_lens: &[4],
+                heads: 1,
+                scale: 1.0,
+                window,
+            };
+            let q = act(&[1.0, 1.0], 1);
+            Reference.paged_attention(&q, &cache, 0, &args).unwrap().values().unwrap().to_vec()
+        };
+        assert_eq!(attend(None), [4.0, 8.0]);
+        assert_eq!(attend(Some(2)), [5.5, 14.0]);
+    }
+
+    #[test]
+    fn gates_are_known_values() {
+        let (gate, up) = (act(&[1.0, -1.0], 2), act(&[2.0, 2.0], 2));
+        let silu = Reference.gated(&gate, &up, Activation::Silu).unwrap();
+        let gelu = Reference.gated(&gate, &up, Activation::GeluTanh).unwrap();
+        let close = |got: &Act, want: [f32; 2]| {
+            got.values().unwrap().iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-5)
+        };
+        assert!(close(&silu, [1.462_117, -0.537_883]), "{silu:?}");
+        assert!(close(&gelu, [1.682_384, -0.317_616]), "{gelu:?}");
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_shape_precision_and_values() {
+        let print =
+            |values: &[f32], cols, precision| pack(values, cols, precision).fingerprint().unwrap();
+        let first = print(&[1.0, 2.0], 2, Precision::F32);
+        assert_eq!(first, print(&[1.0, 2.0], 2, Precision::F32));
+        assert_ne!(first, print(&[1.0, 2.0], 1, Precision::F32));
+        assert_ne!(first, print(&[1.0, 2.0], 2, Precision::Bf16));
+        assert_ne!(first, print(&[1.0, 2.5], 2, Precision::F32));
+    }
+}
