@@ -12,6 +12,7 @@ pub mod adapter;
 pub mod engine;
 pub mod error;
 pub mod generation;
+pub mod http;
 pub mod kernel;
 pub mod lora;
 pub mod model;

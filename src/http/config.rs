@@ -1,0 +1,135 @@
+//! The front door's settings.
+use std::{net::IpAddr, time::Duration};
+
+/// Where to listen, what to accept, and from whom.
+#[derive(Clone, Debug, clap::Args)]
+pub struct HttpConfig {
+    /// Address to listen on; `127.0.0.1` keeps the server to this machine.
+    #[arg(long, env = "LORAD_HOST", default_value = "0.0.0.0")]
+    pub host: IpAddr,
+
+    /// Port to listen on; 0 takes a free one and logs it.
+    #[arg(long, env = "LORAD_PORT", default_value_t = 8000)]
+    pub port: u16,
+
+    /// Keys that clients send as `Authorization: Bearer KEY`; none leaves the API open.
+    #[arg(
+        long = "api-key",
+        env = "LORAD_API_KEY",
+        value_name = "KEY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub api_keys: Vec<String>,
+
+    /// Keys for everything under /admin; without one, API keys open it too.
+    #[arg(
+        long = "admin-key",
+        env = "LORAD_ADMIN_KEY",
+        value_name = "KEY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub admin_keys: Vec<String>,
+
+    /// Largest JSON body, bytes.
+    #[arg(long, env = "LORAD_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 8 << 20)]
+    pub max_body_bytes: usize,
+
+    /// Largest adapter upload, bytes.
+    #[arg(long, env = "LORAD_MAX_UPLOAD_BYTES", value_name = "BYTES", default_value_t = 2 << 30)]
+    pub max_upload_bytes: usize,
+
+    /// Most answers one request may ask for: its prompts times `n`.
+    #[arg(long, env = "LORAD_MAX_PROMPTS", value_name = "COUNT", default_value_t = 128)]
+    pub max_prompts: usize,
+
+    /// Requests worked on at once; more are answered 429.
+    #[arg(long, env = "LORAD_MAX_REQUESTS", value_name = "COUNT", default_value_t = 1024)]
+    pub max_requests: usize,
+
+    /// Open connections; more wait in the operating system's queue.
+    #[arg(long, env = "LORAD_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 4096)]
+    pub max_connections: usize,
+
+    /// Longest time for an answer that is not streamed, or for the head of one that is, seconds.
+    #[arg(long, env = "LORAD_REQUEST_TIMEOUT", value_name = "SECONDS", default_value_t = 600)]
+    pub request_timeout: u64,
+
+    /// Longest wait for a request's head, and for the next piece of its body, seconds.
+    #[arg(long, env = "LORAD_READ_TIMEOUT", value_name = "SECONDS", default_value_t = 10)]
+    pub read_timeout: u64,
+
+    /// Longest time that a streaming client may take nothing off the connection, seconds.
+    #[arg(long, env = "LORAD_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
+    pub write_timeout: u64,
+
+    /// Time that running requests get to finish after SIGTERM, seconds.
+    #[arg(long, env = "LORAD_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
+    pub drain_timeout: u64,
+}
+
+impl HttpConfig {
+    /// The time an answer may take.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout)
+    }
+
+    /// The time a piece of a request may take.
+    pub fn read_timeout(&self) -> Duration {
+        Duration::from_secs(self.read_timeout)
+    }
+
+    /// The time a piece of an answer may lie unread.
+    pub fn write_timeout(&self) -> Duration {
+        Duration::from_secs(self.write_timeout)
+    }
+
+    /// The time a shutdown waits.
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.drain_timeout)
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::from([0, 0, 0, 0]),
+            port: 8000,
+            api_keys: Vec::new(),
+            admin_keys: Vec::new(),
+            max_body_bytes: 8 << 20,
+            max_upload_bytes: 2 << 30,
+            max_prompts: 128,
+            max_requests: 1024,
+            max_connections: 4096,
+            request_timeout: 600,
+            read_timeout: 10,
+            write_timeout: 30,
+            drain_timeout: 30,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, Command, FromArgMatches};
+
+    #[test]
+    fn no_flags_are_the_defaults() {
+        let command = HttpConfig::augment_args(Command::new("serve"));
+        let matches = command.try_get_matches_from(["serve"]).expect("no flags");
+        let parsed = HttpConfig::from_arg_matches(&matches).expect("complete");
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", HttpConfig::default()));
+    }
+
+    #[test]
+    fn several_keys_may_be_given() {
+        let command = HttpConfig::augment_args(Command::new("serve"));
+        let flags = ["serve", "--api-key", "a,b", "--api-key", "c"];
+        let matches = command.try_get_matches_from(flags).expect("keys");
+        let parsed = HttpConfig::from_arg_matches(&matches).expect("complete");
+        assert_eq!(parsed.api_keys, ["a", "b", "c"]);
+    }
+}

@@ -1,0 +1,303 @@
+//! The one place where a failure becomes a status code and a body.
+use crate::error::{Classified, ErrorKind};
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+use std::borrow::Cow;
+
+/// Longest message shown to a client, characters: an error must not be an amplifier.
+const MAX_MESSAGE: usize = 1000;
+
+/// A failure as every dialect can show it. Its own response is OpenAI's error object.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    reason: Cow<'static, str>,
+    message: String,
+    param: Option<String>,
+}
+
+impl<E: Classified> From<E> for ApiError {
+    fn from(error: E) -> Self {
+        let status = match error.kind() {
+            ErrorKind::InvalidRequest => StatusCode::BAD_REQUEST,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if error.kind() == ErrorKind::Internal {
+            tracing::error!(code = error.code(), cause = ?error, "a request failed");
+            return Self::internal(error.code());
+        }
+        let param = error.param().map(ToOwned::to_owned);
+        Self { param, ..Self::new(status, error.code(), error.to_string()) }
+    }
+}
+
+impl ApiError {
+    fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        let message: String = message.into();
+        let message = match message.char_indices().nth(MAX_MESSAGE) {
+            Some((end, _)) => format!("{}…", &message[..end]),
+            None => message,
+        };
+        Self { status, reason: reason.into(), message, param: None }
+    }
+
+    /// 400: the body is no JSON, or not of the shape it must have. `path` leads to the field.
+    pub fn malformed(path: &str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_body", message).with_param(path)
+    }
+
+    /// 400: `field` has a value that cannot be served.
+    pub fn invalid(field: &str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).with_param(field)
+    }
+
+    /// 400: the body is not declared as JSON. Browsers cannot send that across sites unasked.
+    pub fn not_json() -> Self {
+        let message = "Unsupported Media Type: Only 'application/json' is allowed";
+        Self::new(StatusCode::BAD_REQUEST, "unsupported_media_type", message)
+    }
+
+    /// 501: `field` is known, and not served.
+    pub fn unsupported(field: &str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "unsupported_parameter", message).with_param(field)
+    }
+
+    /// 401.
+    pub fn unauthorized() -> Self {
+        let message = "Invalid API key: send `Authorization: Bearer KEY`.";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    /// 404: no such model or adapter.
+    pub fn no_model(name: &str) -> Self {
+        let shown: String = name.chars().take(80).collect();
+        let message = format!("The model `{}` does not exist.", shown.escape_debug());
+        Self::new(StatusCode::NOT_FOUND, "model_not_found", message).with_param("model")
+    }
+
+    /// 404: no such path.
+    pub fn no_route() -> Self {
+        let message = "There is nothing at this path; README lists the routes.";
+        Self::new(StatusCode::NOT_FOUND, "route_not_found", message)
+    }
+
+    /// 405.
+    pub fn no_method() -> Self {
+        let message = "This path does not take that method.";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    /// 408: the client sent its body too slowly.
+    pub fn slow_body() -> Self {
+        let message = "The request's body stopped arriving.";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+    }
+
+    /// 412: an `If-Match` or `If-None-Match` that does not hold.
+    pub fn precondition(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", message)
+    }
+
+    /// 413: the body is over its limit.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("The request's body is larger than the limit of {limit} bytes.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
+    /// 429: every place is taken.
+    pub fn busy() -> Self {
+        let message = "The server works on as many requests as it may; try again later.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+    }
+
+    /// 503: the server starts, stops, or lost its engine.
+    pub fn unavailable(message: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// 504: the answer was not done in time.
+    pub fn too_slow(seconds: u64) -> Self {
+        let message = format!(
+            "The answer took longer than {seconds} seconds; ask for fewer tokens or stream it."
+        );
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "request_timeout", message)
+    }
+
+    /// 500: our own failure. What it was stands in the log, never here.
+    pub fn internal(reason: &'static str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason, "internal error")
+    }
+
+    /// The same error, at `field`.
+    #[must_use]
+    pub fn with_param(mut self, field: &str) -> Self {
+        let field: String = field.chars().take(200).collect();
+        self.param = (!field.is_empty()).then_some(field);
+        self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// A stable name of the failure, `snake_case`.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// What to tell a person.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// OpenAI's error object, with vLLM's types and integer code, and our stable `reason`.
+    pub fn openai(&self) -> Value {
+        json!({"error": {
+            "message": self.message,
+            "type": self.openai_type(),
+            "param": self.param,
+            "code": self.status.as_u16(),
+            "reason": self.reason,
+        }})
+    }
+
+    /// TGI's and LoRAX's error object.
+    pub fn lorax(&self) -> Value {
+        let (prefix, kind) = match self.status {
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => {
+                ("Input validation error: ", "validation")
+            }
+            StatusCode::TOO_MANY_REQUESTS => ("Model is overloaded: ", "overloaded"),
+            StatusCode::SERVICE_UNAVAILABLE => ("", "healthcheck"),
+            StatusCode::INTERNAL_SERVER_ERROR => {
+                ("Request failed during generation: ", "generation")
+            }
+            _ => ("", self.reason.as_ref()),
+        };
+        json!({"error": format!("{prefix}{}", self.message), "error_type": kind})
+    }
+
+    /// The status that TGI's clients expect: 422 for what OpenAI answers with 400.
+    pub fn lorax_status(&self) -> StatusCode {
+        match self.status {
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            StatusCode::INTERNAL_SERVER_ERROR => StatusCode::FAILED_DEPENDENCY,
+            status => status,
+        }
+    }
+
+    fn openai_type(&self) -> &'static str {
+        match self.status {
+            StatusCode::BAD_REQUEST if self.reason == "malformed_body" => "Bad Request",
+            StatusCode::UNAUTHORIZED => "invalid_request_error",
+            StatusCode::NOT_FOUND => "NotFoundError",
+            StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowedError",
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "TimeoutError",
+            StatusCode::CONFLICT => "ConflictError",
+            StatusCode::PRECONDITION_FAILED => "PreconditionFailedError",
+            StatusCode::PAYLOAD_TOO_LARGE => "RequestTooLargeError",
+            StatusCode::TOO_MANY_REQUESTS => "RateLimitError",
+            StatusCode::NOT_IMPLEMENTED => "NotImplementedError",
+            StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableError",
+            StatusCode::INTERNAL_SERVER_ERROR => "InternalServerError",
+            _ => "BadRequestError",
+        }
+    }
+
+    /// Headers that say what to do next: authenticate, or come again.
+    fn headers(&self, response: &mut Response) {
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// The OpenAI form; the error itself rides along for dialects that show it in another.
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.openai())).into_response();
+        self.headers(&mut response);
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Shows an error that a LoRAX route answered with in LoRAX's own form.
+pub(super) async fn in_lorax_form(mut response: Response) -> Response {
+    let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
+    let mut response = (error.lorax_status(), Json(error.lorax())).into_response();
+    error.headers(&mut response);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{adapter::AdapterError, generation::GenerateError};
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("full")]
+    struct Full;
+
+    impl Classified for Full {
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Overloaded
+        }
+
+        fn code(&self) -> &'static str {
+            "queue_full"
+        }
+    }
+
+    #[test]
+    fn every_kind_has_its_status() {
+        let missing = AdapterError::NotFound("rate".parse().expect("a name"));
+        let missing = ApiError::from(GenerateError::from(missing));
+        assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+        assert!(missing.message().contains("`rate`"), "{}", missing.message());
+        assert_eq!(missing.openai()["error"]["param"], "model");
+        let full = ApiError::from(Full);
+        assert_eq!(full.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(full.into_response().headers()["retry-after"], "1");
+        let long = GenerateError::ContextLength { context: 8, prompt: 9, asked: 1 };
+        let long = ApiError::from(long).openai();
+        assert_eq!(long["error"]["code"], 400);
+        assert_eq!(long["error"]["type"], "BadRequestError");
+        assert_eq!(long["error"]["param"], "input_tokens");
+        assert_eq!(long["error"]["reason"], "context_length_exceeded");
+    }
+
+    #[test]
+    fn a_cause_is_never_shown() {
+        let error = ApiError::from(GenerateError::Internal("/secret/path".into()));
+        assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!error.openai().to_string().contains("secret"));
+        assert_eq!(error.lorax()["error_type"], "generation");
+    }
+
+    #[test]
+    fn an_error_is_never_longer_than_a_page() {
+        let error = ApiError::malformed(&"p".repeat(5000), "é".repeat(5000));
+        assert!(error.message().chars().count() <= MAX_MESSAGE + 1);
+        assert!(error.openai().to_string().len() < 3 * MAX_MESSAGE);
+    }
+}

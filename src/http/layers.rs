@@ -1,0 +1,105 @@
+//! What every request passes on its way to a handler.
+use super::{ApiError, AppState};
+use axum::{
+    Router,
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderName, Method, Response as HttpResponse, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use std::{
+    any::Any,
+    time::{Duration, Instant},
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    sensitive_headers::SetSensitiveRequestHeadersLayer,
+    timeout::RequestBodyTimeoutLayer,
+    trace::TraceLayer,
+};
+use tracing::{Span, field::Empty};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that reaches the log, bytes.
+const MAX_LOGGED_ID: usize = 64;
+
+/// Wraps all routes. The last layer is the first to see a request.
+pub(super) fn wrap(routes: Router<AppState>, app: &AppState) -> Router<AppState> {
+    let trace = TraceLayer::new_for_http()
+        .make_span_with(span)
+        .on_request(())
+        .on_response(log_response)
+        .on_body_chunk(())
+        .on_eos(())
+        .on_failure(());
+    routes
+        .layer(from_fn_with_state(app.clone(), deadline))
+        .layer(RequestBodyTimeoutLayer::new(app.config.read_timeout()))
+        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(from_fn_with_state(app.clone(), measure))
+        .layer(trace)
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION]))
+}
+
+fn span(request: &Request<Body>) -> Span {
+    let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let id = &id[..id.len().min(MAX_LOGGED_ID)];
+    let (method, route) = (method(request.method()), route(request));
+    tracing::info_span!("request", %method, route, id, status = Empty)
+}
+
+fn log_response(response: &HttpResponse<Body>, latency: Duration, span: &Span) {
+    let status = response.status().as_u16();
+    span.record("status", status);
+    let latency_ms = latency.as_secs_f64() * 1e3;
+    tracing::info!(status, latency_ms, "answered");
+}
+
+/// Counts every response by its route.
+async fn measure(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let (method, route) = (method(request.method()), route(&request).to_owned());
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    app.metrics.responded(&route, method, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// The time until the head of a response. Dropping the handler cancels what it started.
+async fn deadline(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let limit = app.config.request_timeout();
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::too_slow(limit.as_secs()).into_response(),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the cause over")]
+fn answer_panic(cause: Box<dyn Any + Send + 'static>) -> Response {
+    let text = cause.downcast_ref::<String>().map(String::as_str);
+    let cause = text.or_else(|| cause.downcast_ref::<&str>().copied());
+    tracing::error!(cause, "a handler panicked");
+    ApiError::internal("panicked").into_response()
+}
+
+/// The pattern that matched: paths are the clients', and there is no end to them.
+fn route(request: &Request<Body>) -> &str {
+    request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str)
+}
+
+/// A method is any token a client likes to send; metrics keep to those that routes have.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}

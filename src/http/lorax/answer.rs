@@ -1,0 +1,181 @@
+//! Answers as LoRAX and TGI write them: the union of both, which the clients of both can read.
+use super::parameters::Shown;
+use crate::{
+    generation::{Completion, FinishedBecause, GenerateEvent, StopReason, Token, Usage},
+    http::{
+        ApiError,
+        sse::{SseBuffer, StreamDialect},
+    },
+};
+use serde_json::{Value, json};
+
+/// JSON has no infinity.
+const LEAST: f32 = -9999.0;
+
+/// The response to a request that does not stream.
+pub(super) fn whole(answer: &Completion, shown: &Shown) -> Value {
+    let prompt = shown.prompt.as_deref().unwrap_or_default();
+    let mut response = json!({"generated_text": format!("{prompt}{}", answer.text)});
+    if shown.details {
+        let mut details = details(&answer.because, answer.usage, shown.seed);
+        details["prefill"] = json!([]);
+        details["tokens"] = answer.tokens.iter().map(|token| described(token, shown)).collect();
+        response["details"] = details;
+    }
+    response
+}
+
+fn details(because: &FinishedBecause, usage: Usage, seed: Option<u64>) -> Value {
+    json!({
+        "finish_reason": finish_reason(because),
+        "prompt_tokens": usage.prompt_tokens,
+        "input_length": usage.prompt_tokens,
+        "generated_tokens": usage.completion_tokens,
+        "skipped_tokens": 0,
+        "seed": seed,
+    })
+}
+
+fn finish_reason(because: &FinishedBecause) -> &'static str {
+    match because {
+        FinishedBecause::Length => "length",
+        FinishedBecause::Stop(StopReason::EndOfSequence) => "eos_token",
+        FinishedBecause::Stop(StopReason::Token(_) | StopReason::Text(_)) => "stop_sequence",
+    }
+}
+
+fn described(token: &Token, shown: &Shown) -> Value {
+    let mut described = described_alone(token);
+    if shown.alternatives {
+        described["alternative_tokens"] = token.top.iter().map(described_alone).collect();
+    }
+    described
+}
+
+fn described_alone(token: &Token) -> Value {
+    json!({
+        "id": token.id,
+        "text": token.text,
+        "logprob": token.logprob.unwrap_or(LEAST).max(LEAST),
+        "special": token.special,
+        "skipped": false,
+    })
+}
+
+/// The response to a request that streams: an event a token, the last one with the whole text.
+///
+/// The last token waits for the end, because only then is it known to be the last.
+#[derive(Debug)]
+pub(super) struct LoraxStream {
+    shown: Shown,
+    text: String,
+    sent: usize,
+    held: Option<Token>,
+}
+
+impl LoraxStream {
+    /// Nothing sent yet.
+    pub(super) fn new(shown: Shown) -> Self {
+        let text = shown.prompt.clone().unwrap_or_default();
+        Self { shown, text, sent: 0, held: None }
+    }
+
+    /// The next event; `end` is the whole text and its details.
+    fn send(&mut self, token: &Token, end: Option<(&str, Value)>, out: &mut SseBuffer) {
+        self.sent += 1;
+        let (text, details) = end.unzip();
+        out.tight_json(&json!({
+            "index": self.sent,
+            "token": described(token, &self.shown),
+            "generated_text": text,
+            "details": details,
+        }));
+    }
+}
+
+impl StreamDialect for LoraxStream {
+    fn event(&mut self, event: GenerateEvent, out: &mut SseBuffer) {
+        match event {
+            GenerateEvent::Delta { text, tokens, .. } => {
+                self.text.push_str(&text);
+                for token in tokens {
+                    if let Some(before) = self.held.replace(token) {
+                        self.send(&before, None, out);
+                    }
+                }
+            }
+            GenerateEvent::Finished { because, usage, .. } => {
+                let details = details(&because, usage, self.shown.seed);
+                // An answer without any token still needs an event to end with.
+                let last = self.held.take().unwrap_or_else(nothing);
+                let text = std::mem::take(&mut self.text);
+                self.send(&last, Some((&text, details)), out);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &ApiError, out: &mut SseBuffer) {
+        out.tight_json(&error.lorax());
+    }
+}
+
+fn nothing() -> Token {
+    let (text, bytes, top) = (String::new(), Vec::new(), Vec::new());
+    Token { id: 0, text, bytes, special: true, logprob: Some(0.0), top }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(id: u32, text: &str) -> Token {
+        let (text, bytes, top) = (text.to_owned(), text.as_bytes().to_vec(), Vec::new());
+        Token { id, text, bytes, special: false, logprob: Some(-0.5), top }
+    }
+
+    const USAGE: Usage = Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0 };
+
+    #[test]
+    fn a_whole_answer_has_the_fields_of_both_clients() {
+        let answer = Completion {
+            index: 0,
+            text: " hi".into(),
+            tokens: vec![token(5, " hi")],
+            because: FinishedBecause::Length,
+            usage: USAGE,
+        };
+        assert_eq!(whole(&answer, &Shown::default()), json!({"generated_text": " hi"}));
+        let shown = Shown { details: true, prompt: Some("oh".into()), ..Shown::default() };
+        let expected = json!({"generated_text": "oh hi", "details": {
+            "finish_reason": "length", "prompt_tokens": 3, "input_length": 3,
+            "generated_tokens": 2, "skipped_tokens": 0, "seed": null, "prefill": [],
+            "tokens": [{"id": 5, "text": " hi", "logprob": -0.5, "special": false, "skipped": false}],
+        }});
+        assert_eq!(whole(&answer, &shown), expected);
+    }
+
+    #[test]
+    fn only_the_last_event_of_a_stream_has_the_text() {
+        let mut stream = LoraxStream::new(Shown::default());
+        let mut out = SseBuffer::default();
+        for (id, text) in [(1, "a"), (2, "b")] {
+            let tokens = vec![token(id, text)];
+            stream.event(GenerateEvent::Delta { index: 0, text: text.into(), tokens }, &mut out);
+        }
+        let because = FinishedBecause::Stop(StopReason::EndOfSequence);
+        stream.event(GenerateEvent::Finished { index: 0, because, usage: USAGE }, &mut out);
+        stream.close(&mut out);
+        let text = out.text();
+        let events: Vec<Value> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data:"))
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        assert_eq!(events.len(), 2);
+        assert_eq!(events[0]["index"], 1);
+        assert_eq!(events[0]["generated_text"], Value::Null);
+        assert_eq!(events[1]["token"]["id"], 2);
+        assert_eq!(events[1]["generated_text"], "ab");
+        assert_eq!(events[1]["details"]["finish_reason"], "eos_token");
+    }
+}

@@ -1,0 +1,6 @@
+//! LoRAX's and TGI's dialect: `inputs` and `parameters`, details on request, no end mark in streams.
+mod answer;
+mod parameters;
+mod routes;
+
+pub(super) use routes::{compat, generate, generate_stream, info, tokenize};

@@ -1,0 +1,244 @@
+//! `inputs` and `parameters`.
+use crate::{
+    generation::{GenerateRequest, Prompt, SamplingOptions},
+    http::{ApiError, json::JsonBody},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// TGI's.
+const DEFAULT_NEW_TOKENS: usize = 100;
+/// Most stop strings.
+const MAX_STOP: usize = 4;
+/// LoRAX's name of the base.
+const BASE: &str = "__base_model__";
+
+#[derive(Debug, Deserialize)]
+struct Body {
+    inputs: String,
+    parameters: Option<Parameters>,
+    stream: Option<bool>,
+}
+
+/// As they came; `null` is absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Parameters {
+    adapter_id: Option<String>,
+    temperature: Option<f32>,
+    top_k: Option<usize>,
+    top_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    do_sample: Option<bool>,
+    seed: Option<u64>,
+    max_new_tokens: Option<usize>,
+    ignore_eos_token: Option<bool>,
+    return_full_text: Option<bool>,
+    stop: Option<Vec<String>>,
+    truncate: Option<usize>,
+    details: Option<bool>,
+    apply_chat_template: Option<bool>,
+    return_k_alternatives: Option<usize>,
+    top_n_tokens: Option<usize>,
+}
+
+/// A request and what its answer shows.
+#[derive(Debug)]
+pub(super) struct LoraxRequest {
+    /// Without its adapter.
+    pub(super) request: GenerateRequest,
+    /// `None` is the base.
+    pub(super) adapter: Option<String>,
+    /// Whether the body asks for a stream.
+    pub(super) stream: bool,
+    /// What the answer shows.
+    pub(super) shown: Shown,
+}
+
+/// What an answer shows besides generated text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shown {
+    /// Tokens, counts and the reason of the end.
+    pub(super) details: bool,
+    /// The prompt, where it goes before the text.
+    pub(super) prompt: Option<String>,
+    /// The seed, if the client gave one.
+    pub(super) seed: Option<u64>,
+    /// Alternatives to every token.
+    pub(super) alternatives: bool,
+}
+
+impl LoraxRequest {
+    /// Reads and checks what can be checked without a model.
+    ///
+    /// # Errors
+    /// The first field that is wrong, or known and not served.
+    pub(super) fn read(body: &JsonBody) -> Result<Self, ApiError> {
+        let read: Body = body.read()?;
+        let given = body.get("parameters").and_then(Value::as_object);
+        given.map_or(Ok(()), check_supported)?;
+        let parameters = read.parameters.unwrap_or_default();
+        let shown = Shown {
+            details: parameters.details.unwrap_or(false),
+            prompt: parameters.return_full_text.unwrap_or(false).then(|| read.inputs.clone()),
+            seed: parameters.seed,
+            alternatives: parameters.alternatives().is_some(),
+        };
+        let adapter = parameters.adapter_id.clone().filter(|id| !id.is_empty() && id != BASE);
+        let stream = read.stream.unwrap_or(false);
+        Ok(Self { request: parameters.request(read.inputs)?, adapter, stream, shown })
+    }
+}
+
+impl Parameters {
+    fn alternatives(&self) -> Option<usize> {
+        self.return_k_alternatives.or(self.top_n_tokens).filter(|count| *count > 0)
+    }
+
+    fn request(&self, inputs: String) -> Result<GenerateRequest, ApiError> {
+        let stop = self.stop.clone().unwrap_or_default();
+        if stop.len() > MAX_STOP {
+            let given = stop.len();
+            let message =
+                format!("`stop` supports up to {MAX_STOP} stop sequences. Given: {given}");
+            return Err(ApiError::invalid("stop", message));
+        }
+        let sampling = self.sampling();
+        let prompt = if self.apply_chat_template.unwrap_or(false) {
+            conversation(&inputs)
+        } else {
+            Prompt::Text { text: inputs, add_special_tokens: true }
+        };
+        Ok(GenerateRequest {
+            prompt,
+            adapter: None,
+            sampling,
+            max_tokens: Some(self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS)),
+            // An empty stop string could only mean none.
+            stop: stop.into_iter().filter(|text| !text.is_empty()).collect(),
+            // TGI's answers end with the stop string that ended them.
+            include_stop: true,
+            skip_special_tokens: true,
+            n: 1,
+            truncate_prompt_tokens: self.truncate,
+        })
+    }
+
+    /// Greedy, unless something asks for chance.
+    fn sampling(&self) -> SamplingOptions {
+        let neutral = SamplingOptions::default();
+        let samples = self.do_sample.unwrap_or(false)
+            || self.temperature.is_some()
+            || self.top_k.is_some()
+            || self.top_p.is_some();
+        SamplingOptions {
+            temperature: if samples { self.temperature.unwrap_or(1.0) } else { 0.0 },
+            top_k: self.top_k.unwrap_or(neutral.top_k),
+            top_p: self.top_p.unwrap_or(neutral.top_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(neutral.repetition_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(neutral.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(neutral.presence_penalty),
+            seed: self.seed,
+            ignore_eos: self.ignore_eos_token.unwrap_or(false),
+            // Clients require a number at every token.
+            logprobs: Some(self.alternatives().unwrap_or(0)),
+            ..neutral
+        }
+    }
+}
+
+fn conversation(inputs: &str) -> Prompt {
+    Prompt::Chat {
+        messages: vec![json!({"role": "user", "content": inputs})],
+        tools: Vec::new(),
+        add_generation_prompt: true,
+        continue_final_message: false,
+        variables: Map::new(),
+    }
+}
+
+/// Which values change nothing.
+type Neutral = fn(&Value) -> bool;
+
+/// Known to LoRAX or TGI and not served: refused unless neutral, never ignored.
+const REFUSED: &[(&str, Neutral)] = &[
+    ("adapter_source", |value| value == "local"),
+    ("best_of", |value| value == 1),
+    ("decoder_input_details", |value| value == false),
+    ("grammar", |_| false),
+    ("merged_adapters", |_| false),
+    ("response_format", |_| false),
+    ("typical_p", |value| value.as_f64() == Some(1.0)),
+    ("watermark", |value| value == false),
+];
+
+fn check_supported(given: &Map<String, Value>) -> Result<(), ApiError> {
+    for (field, is_neutral) in REFUSED {
+        let value = given.get(*field).filter(|value| !value.is_null());
+        if value.is_some_and(|value| !is_neutral(value)) {
+            let path = format!("parameters.{field}");
+            let message = format!("`{field}` is not supported; leave it out");
+            return Err(ApiError::unsupported(&path, message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &Value) -> Result<LoraxRequest, ApiError> {
+        LoraxRequest::read(&JsonBody::parse(body.to_string().as_bytes())?)
+    }
+
+    /// What lorax-client 0.6.3 sends when little is set.
+    fn lorax_client() -> Value {
+        json!({"inputs": "x", "parameters": {
+            "adapter_id": "ad", "adapter_source": "local", "merged_adapters": null,
+            "api_token": null, "do_sample": false, "max_new_tokens": 2, "ignore_eos_token": false,
+            "repetition_penalty": null, "return_full_text": false, "stop": [], "seed": null,
+            "temperature": null, "top_k": null, "top_p": null, "truncate": null,
+            "typical_p": null, "best_of": null, "watermark": false, "details": true,
+            "decoder_input_details": false, "return_k_alternatives": null,
+            "response_format": null}, "stream": false})
+    }
+
+    #[test]
+    fn what_the_client_library_sends_is_understood() {
+        let read = read(&lorax_client()).expect("valid");
+        assert_eq!(read.adapter.as_deref(), Some("ad"));
+        assert!(!read.stream && read.shown.details && read.shown.prompt.is_none());
+        assert_eq!(read.request.max_tokens, Some(2));
+        assert!(read.request.sampling.temperature.abs() < f32::EPSILON, "greedy");
+    }
+
+    #[test]
+    fn a_temperature_alone_is_enough_to_sample() {
+        let sampled = read(&json!({"inputs": "x", "parameters": {"temperature": 0.7}}));
+        let temperature = sampled.expect("valid").request.sampling.temperature;
+        assert!((temperature - 0.7).abs() < f32::EPSILON);
+        let base = read(&json!({"inputs": "x", "parameters": {"adapter_id": BASE}}));
+        assert_eq!(base.expect("valid").adapter, None);
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_by_name() {
+        for (field, value) in [
+            ("adapter_source", json!("hub")),
+            ("best_of", json!(2)),
+            ("grammar", json!({"type": "regex"})),
+            ("merged_adapters", json!({"ids": ["a"]})),
+            ("watermark", json!(true)),
+        ] {
+            let refused = read(&json!({"inputs": "x", "parameters": {field: value}}));
+            let error = refused.expect_err(field).lorax();
+            assert!(error["error"].as_str().expect("text").contains(field), "{error}");
+            assert_eq!(error["error_type"], "validation");
+        }
+        let many = read(&json!({"inputs": "x", "parameters": {"stop": ["a", "b", "c", "d", "e"]}}));
+        assert!(many.expect_err("too many").message().ends_with("Given: 5"));
+    }
+}

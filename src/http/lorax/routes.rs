@@ -1,0 +1,110 @@
+//! The routes of this dialect.
+use super::{
+    answer::{LoraxStream, whole},
+    parameters::LoraxRequest,
+};
+use crate::http::{ApiError, AppState, fan_out::Answers, json::JsonBody, sse};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// `POST /generate`
+pub(in crate::http) async fn generate(
+    State(app): State<AppState>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    let answer = answered(&app, LoraxRequest::read(&body)?).await?;
+    Ok(Json(answer).into_response())
+}
+
+/// `POST /generate_stream`
+pub(in crate::http) async fn generate_stream(
+    State(app): State<AppState>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    streamed(&app, LoraxRequest::read(&body)?).await
+}
+
+/// `POST /`: `stream` decides, and an answer that is not streamed comes in a list.
+pub(in crate::http) async fn compat(
+    State(app): State<AppState>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    let request = LoraxRequest::read(&body)?;
+    if request.stream {
+        return streamed(&app, request).await;
+    }
+    Ok(Json(json!([answered(&app, request).await?])).into_response())
+}
+
+async fn answered(app: &AppState, request: LoraxRequest) -> Result<Value, ApiError> {
+    let shown = request.shown.clone();
+    let completions = started(app, request).await?.collect().await?;
+    let answer = completions.first().ok_or_else(|| ApiError::internal("no_answer"))?;
+    Ok(whole(answer, &shown))
+}
+
+async fn streamed(app: &AppState, request: LoraxRequest) -> Result<Response, ApiError> {
+    let stream = LoraxStream::new(request.shown.clone());
+    let answers = started(app, request).await?;
+    Ok(sse::respond(answers, stream, app.config.write_timeout()))
+}
+
+async fn started(app: &AppState, asked: LoraxRequest) -> Result<Answers, ApiError> {
+    let mut request = asked.request;
+    request.adapter = app.resolve(asked.adapter.as_deref())?;
+    Answers::start(&app.generator, vec![request]).await
+}
+
+/// `GET /info`: both spellings of every limit.
+pub(in crate::http) async fn info(State(app): State<AppState>) -> Json<Value> {
+    let model = app.generator.model();
+    let most_input = model.max_context.saturating_sub(1);
+    Json(json!({
+        "model_id": model.name,
+        "model_sha": null,
+        "model_dtype": null,
+        "model_device_type": null,
+        "model_pipeline_tag": "text-generation",
+        "max_concurrent_requests": app.config.max_requests,
+        "max_best_of": 1,
+        "max_stop_sequences": 4,
+        "max_input_length": most_input,
+        "max_input_tokens": most_input,
+        "max_total_tokens": model.max_context,
+        "max_client_batch_size": 1,
+        "router": "lorad",
+        "version": env!("CARGO_PKG_VERSION"),
+        "sha": null,
+        "docker_label": null,
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+struct TokenizeFields {
+    inputs: String,
+    add_special_tokens: Option<bool>,
+}
+
+/// `POST /tokenize` with `inputs`. Offsets count characters of the tokens' own texts.
+pub(in crate::http) async fn tokenize(
+    app: &AppState,
+    body: &JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let fields: TokenizeFields = body.read()?;
+    let special = fields.add_special_tokens.unwrap_or(true);
+    let tokens = app.generator.tokenize(fields.inputs, special).await?;
+    let mut start = 0;
+    let described = tokens.iter().map(|token| {
+        let length = if token.special { 0 } else { token.text.chars().count() };
+        let stop = start + length;
+        let described = json!({"id": token.id, "text": token.text, "start": start, "stop": stop});
+        start = stop;
+        described
+    });
+    Ok(Json(described.collect()))
+}

@@ -1,0 +1,47 @@
+//! `GET /metrics`
+use super::AppState;
+use crate::{
+    generation::EngineSnapshot,
+    telemetry::{EngineFigures, Exposition},
+};
+use axum::{
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+
+/// What the engine and the request counters say, in the format the scraper asks for.
+pub(super) async fn scrape(State(app): State<AppState>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let (format, content_type) = match accepted {
+        Some(accepted) if accepted.contains("application/openmetrics-text") => {
+            (Exposition::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        }
+        _ => (Exposition::Prometheus, "text/plain; version=0.0.4; charset=utf-8"),
+    };
+    let adapters = app.registry.list().len();
+    let text = app.metrics.expose(&figures(app.generator.snapshot(), adapters), format);
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+fn figures(snapshot: EngineSnapshot, adapters: usize) -> EngineFigures {
+    EngineFigures {
+        running: snapshot.running,
+        waiting: snapshot.waiting,
+        kv_blocks_used: snapshot.kv_blocks_used,
+        kv_blocks: snapshot.kv_blocks,
+        block_size: snapshot.block_size,
+        kv_bytes: snapshot.kv_bytes,
+        steps: snapshot.steps,
+        failed_steps: snapshot.failed_steps,
+        preemptions: snapshot.preemptions,
+        prompt_tokens: snapshot.prompt_tokens,
+        generated_tokens: snapshot.generated_tokens,
+        prefix_queries: snapshot.prefix_queries,
+        prefix_hits: snapshot.prefix_hits,
+        resident_adapters: snapshot.resident_adapters,
+        waiting_adapters: snapshot.waiting_adapters,
+        adapter_slots: snapshot.adapter_slots,
+        adapters,
+    }
+}

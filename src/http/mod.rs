@@ -1,0 +1,31 @@
+//! The front door. Translates between HTTP and the rooms behind it; decides nothing.
+//!
+//! Knows JSON, status codes and who may come in. Knows no tokens, no tensors and no slots. A dialect
+//! is a folder; a route is a line in [`ROUTES`]; a failure becomes a status code in [`ApiError`] alone.
+mod adapters;
+mod admission;
+mod auth;
+mod config;
+mod error;
+mod fan_out;
+mod health;
+mod json;
+mod layers;
+mod lorax;
+mod metrics;
+mod openai;
+mod router;
+mod serve;
+mod sse;
+mod state;
+mod time;
+mod tokens;
+mod upload;
+
+pub use auth::{Access, Keys};
+pub use config::HttpConfig;
+pub use error::ApiError;
+pub use router::{Dialect, ROUTES, Route, router};
+pub use serve::serve;
+pub use state::AppState;
+use time::unix_seconds;

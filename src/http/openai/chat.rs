@@ -1,0 +1,82 @@
+//! `POST /v1/chat/completions`
+use super::{
+    chat_answer::{ChatStream, whole},
+    fields::SharedFields,
+    messages::chat_prompt,
+    refused,
+    usage::Head,
+};
+use crate::http::{ApiError, AppState, fan_out::Answers, json::JsonBody, sse};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+
+/// What only chat has.
+#[derive(Debug, Deserialize)]
+struct ChatFields {
+    max_completion_tokens: Option<usize>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<usize>,
+}
+
+impl ChatFields {
+    /// Alternatives to every token; `None` for no log-probabilities at all.
+    fn alternatives(&self) -> Result<Option<usize>, ApiError> {
+        let top = self.top_logprobs.unwrap_or(0);
+        match self.logprobs {
+            Some(true) => Ok(Some(top)),
+            _ if top == 0 => Ok(None),
+            _ => {
+                let message = "`top_logprobs` needs `logprobs` to be true";
+                Err(ApiError::invalid("top_logprobs", message))
+            }
+        }
+    }
+}
+
+pub(in crate::http) async fn chat_completions(
+    State(app): State<AppState>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    refused::check_chat(&body)?;
+    let shared = SharedFields::read(&body, app.config.max_prompts)?;
+    let fields: ChatFields = body.read()?;
+    let prompt = chat_prompt(&body)?;
+
+    let adapter = app.resolve(shared.model.as_deref())?;
+    let head = Head::new("chatcmpl", app.model_name(adapter.as_ref()));
+    let mut request = shared.request(prompt, adapter, app.generator.model().max_context)?;
+    request.max_tokens = fields.max_completion_tokens.or(request.max_tokens);
+    request.sampling.logprobs = fields.alternatives()?;
+    let with_logprobs = request.sampling.logprobs.is_some();
+
+    let answers = Answers::start(&app.generator, vec![request]).await?;
+    if shared.streams() {
+        let stream = ChatStream::new(head, &shared, with_logprobs);
+        return Ok(sse::respond(answers, stream, app.config.write_timeout()));
+    }
+    let completions = answers.collect().await?;
+    Ok(Json(whole(&head, &completions, with_logprobs)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alternatives_need_logprobs() {
+        let fields = |logprobs, top_logprobs| ChatFields {
+            max_completion_tokens: None,
+            logprobs,
+            top_logprobs,
+        };
+        assert_eq!(fields(None, None).alternatives().expect("valid"), None);
+        assert_eq!(fields(Some(false), Some(0)).alternatives().expect("valid"), None);
+        assert_eq!(fields(Some(true), None).alternatives().expect("valid"), Some(0));
+        assert_eq!(fields(Some(true), Some(3)).alternatives().expect("valid"), Some(3));
+        assert!(fields(None, Some(1)).alternatives().is_err());
+    }
+}

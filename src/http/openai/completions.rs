@@ -1,0 +1,165 @@
+//! `POST /v1/completions`
+use super::{
+    completion_answer::{CompletionStream, whole},
+    fields::SharedFields,
+    refused,
+    usage::Head,
+};
+use crate::{
+    generation::Prompt,
+    http::{ApiError, AppState, fan_out::Answers, json::JsonBody, sse},
+};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// vLLM's and OpenAI's.
+const DEFAULT_MAX_TOKENS: usize = 16;
+
+/// What only completions have.
+#[derive(Debug, Deserialize)]
+struct CompletionFields {
+    prompt: Option<Value>,
+    logprobs: Option<usize>,
+}
+
+pub(in crate::http) async fn completions(
+    State(app): State<AppState>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    refused::check_completions(&body)?;
+    let shared = SharedFields::read(&body, app.config.max_prompts)?;
+    let CompletionFields { prompt, logprobs } = body.read()?;
+    let prompts = prompts(prompt, shared.add_special_tokens.unwrap_or(true))?;
+    check_count(prompts.len(), shared.answers(), app.config.max_prompts)?;
+
+    let adapter = app.resolve(shared.model.as_deref())?;
+    let head = Head::new("cmpl", app.model_name(adapter.as_ref()));
+    let context = app.generator.model().max_context;
+    let mut requests = Vec::with_capacity(prompts.len());
+    for prompt in prompts {
+        let mut request = shared.request(prompt, adapter.clone(), context)?;
+        request.max_tokens = Some(request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS));
+        request.sampling.logprobs = logprobs;
+        requests.push(request);
+    }
+
+    let answers = Answers::start(&app.generator, requests).await?;
+    if shared.streams() {
+        let stream = CompletionStream::new(head, &shared, logprobs.is_some());
+        return Ok(sse::respond(answers, stream, app.config.write_timeout()));
+    }
+    let completions = answers.collect().await?;
+    Ok(Json(whole(&head, &completions, shared.answers(), logprobs.is_some())).into_response())
+}
+
+fn check_count(prompts: usize, answers: usize, most: usize) -> Result<(), ApiError> {
+    if prompts.saturating_mul(answers) <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "{prompts} prompts with {answers} answers each are more than the limit of {most} answers a \
+         request; send several requests"
+    );
+    Err(ApiError::invalid("prompt", message))
+}
+
+/// A text, a list of texts, a list of token ids, or a list of such lists.
+fn prompts(prompt: Option<Value>, add_special_tokens: bool) -> Result<Vec<Prompt>, ApiError> {
+    let text = |text: String| Prompt::Text { text, add_special_tokens };
+    match prompt {
+        None => Err(ApiError::malformed("prompt", "`prompt` is missing")),
+        Some(Value::String(prompt)) => Ok(vec![text(prompt)]),
+        Some(Value::Array(items)) if items.is_empty() => {
+            Err(ApiError::invalid("prompt", "`prompt` must not be an empty list"))
+        }
+        Some(Value::Array(items)) if items[0].is_number() => {
+            Ok(vec![Prompt::Tokens(token_ids(&items, "prompt")?)])
+        }
+        Some(Value::Array(items)) => items
+            .into_iter()
+            .enumerate()
+            .map(|(index, item)| match item {
+                Value::String(prompt) => Ok(text(prompt)),
+                Value::Array(ids) => {
+                    Ok(Prompt::Tokens(token_ids(&ids, &format!("prompt[{index}]"))?))
+                }
+                _ => Err(wrong_prompt(&format!("prompt[{index}]"))),
+            })
+            .collect(),
+        Some(_) => Err(wrong_prompt("prompt")),
+    }
+}
+
+fn token_ids(items: &[Value], path: &str) -> Result<Vec<u32>, ApiError> {
+    if items.is_empty() {
+        return Err(ApiError::invalid(path, format!("`{path}` has no tokens")));
+    }
+    let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok());
+    items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| id(item).ok_or_else(|| wrong_prompt(&format!("{path}[{index}]"))))
+        .collect()
+}
+
+fn wrong_prompt(path: &str) -> ApiError {
+    let message = format!(
+        "`{path}`: a prompt is a string, a list of strings, a list of token ids or a list of such lists"
+    );
+    ApiError::malformed(path, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn shape(prompt: Value) -> Vec<String> {
+        let described = |prompt: &Prompt| match prompt {
+            Prompt::Text { text, add_special_tokens: true } => format!("text {text}"),
+            Prompt::Tokens(ids) => format!("tokens {ids:?}"),
+            other => format!("{other:?}"),
+        };
+        prompts(Some(prompt), true).expect("prompts").iter().map(described).collect()
+    }
+
+    #[test]
+    fn a_prompt_has_four_forms() {
+        assert_eq!(shape(json!("a")), ["text a"]);
+        assert_eq!(shape(json!(["a", "b"])), ["text a", "text b"]);
+        assert_eq!(shape(json!([1, 2])), ["tokens [1, 2]"]);
+        assert_eq!(shape(json!([[1], [2, 3]])), ["tokens [1]", "tokens [2, 3]"]);
+        assert_eq!(shape(json!("")), ["text "]);
+    }
+
+    #[test]
+    fn a_wrong_prompt_is_named_by_its_path() {
+        for (prompt, path) in [
+            (json!([]), "prompt"),
+            (json!([[]]), "prompt[0]"),
+            (json!([1, -1]), "prompt[1]"),
+            (json!([1, 1.5]), "prompt[1]"),
+            (json!([[1], [2, "a"]]), "prompt[1][1]"),
+            (json!(["a", 1]), "prompt[1]"),
+            (json!([4_294_967_296_u64]), "prompt[0]"),
+            (json!({"a": 1}), "prompt"),
+            (json!(1), "prompt"),
+        ] {
+            let error = prompts(Some(prompt.clone()), true).expect_err("refused").openai();
+            assert_eq!(error["error"]["param"], path, "{prompt}");
+        }
+        assert!(prompts(None, true).is_err());
+    }
+
+    #[test]
+    fn prompts_times_answers_are_limited() {
+        assert!(check_count(64, 2, 128).is_ok());
+        assert!(check_count(65, 2, 128).is_err());
+        assert!(check_count(usize::MAX, 2, 128).is_err());
+    }
+}

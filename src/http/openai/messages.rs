@@ -1,0 +1,211 @@
+//! Conversations: messages, tools and what the template gets besides.
+use crate::{
+    generation::Prompt,
+    http::{ApiError, json::JsonBody},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Who may speak.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+/// Most messages of a conversation.
+const MAX_MESSAGES: usize = 4096;
+/// Most tools of a conversation.
+const MAX_TOOLS: usize = 128;
+
+/// What makes a prompt of a conversation.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ChatPromptFields {
+    messages: Option<Vec<Value>>,
+    tools: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
+    documents: Option<Vec<Value>>,
+    reasoning_effort: Option<String>,
+    add_generation_prompt: Option<bool>,
+    continue_final_message: Option<bool>,
+    chat_template_kwargs: Option<Map<String, Value>>,
+}
+
+/// The conversation in `body`.
+///
+/// # Errors
+/// The path of whatever is wrong with it.
+pub(in crate::http) fn chat_prompt(body: &JsonBody) -> Result<Prompt, ApiError> {
+    let fields: ChatPromptFields = body.read()?;
+    let mut messages = fields.messages.unwrap_or_default();
+    check_messages(&mut messages)?;
+    let tools = tools(fields.tools, fields.tool_choice.as_ref())?;
+    if fields.documents.is_some_and(|documents| !documents.is_empty()) {
+        return Err(ApiError::unsupported("documents", "`documents` is not supported"));
+    }
+    let mut variables = fields.chat_template_kwargs.unwrap_or_default();
+    if let Some(effort) = fields.reasoning_effort {
+        variables.entry("reasoning_effort").or_insert(effort.into());
+    }
+    let continue_final_message = fields.continue_final_message.unwrap_or(false);
+    let opens = fields.add_generation_prompt.unwrap_or(!continue_final_message);
+    if opens && continue_final_message {
+        let field = "continue_final_message";
+        let message = format!("`{field}` and `add_generation_prompt` exclude each other");
+        return Err(ApiError::invalid(field, message));
+    }
+    Ok(Prompt::Chat {
+        messages,
+        tools,
+        add_generation_prompt: opens,
+        continue_final_message,
+        variables,
+    })
+}
+
+fn check_messages(messages: &mut [Value]) -> Result<(), ApiError> {
+    if !(1..=MAX_MESSAGES).contains(&messages.len()) {
+        let message = format!("`messages` must have 1 to {MAX_MESSAGES} messages");
+        return Err(ApiError::invalid("messages", message));
+    }
+    for (index, message) in messages.iter_mut().enumerate() {
+        let path = format!("messages[{index}]");
+        let Some(message) = message.as_object_mut() else {
+            return Err(ApiError::malformed(&path, format!("`{path}` must be an object")));
+        };
+        check_role(message, &path)?;
+        check_content(message, &path)?;
+    }
+    Ok(())
+}
+
+fn check_role(message: &mut Map<String, Value>, path: &str) -> Result<(), ApiError> {
+    let path = format!("{path}.role");
+    match message.get_mut("role") {
+        // Newer models' word for it; templates know the older one.
+        Some(role) if *role == "developer" => *role = "system".into(),
+        Some(role) if role.as_str().is_some_and(|role| ROLES.contains(&role)) => {}
+        _ => {
+            let message = format!("`{path}` must be one of {}", ROLES.join(", "));
+            return Err(ApiError::invalid(&path, message));
+        }
+    }
+    Ok(())
+}
+
+fn check_content(message: &Map<String, Value>, path: &str) -> Result<(), ApiError> {
+    let path = format!("{path}.content");
+    match message.get("content") {
+        Some(Value::String(_)) => Ok(()),
+        None | Some(Value::Null) if message.contains_key("tool_calls") => Ok(()),
+        Some(Value::Array(parts)) => {
+            let other =
+                parts.iter().position(|part| part["type"] != "text" || !part["text"].is_string());
+            match other {
+                None => Ok(()),
+                Some(index) => {
+                    let path = format!("{path}[{index}]");
+                    let message = format!("`{path}` must be a part of type `text` with a `text`");
+                    Err(ApiError::invalid(&path, message))
+                }
+            }
+        }
+        _ => {
+            let message = format!("`{path}` must be a string or a list of text parts");
+            Err(ApiError::malformed(&path, message))
+        }
+    }
+}
+
+/// The tools for the template. The model's answer stays text: nothing here parses calls out of it,
+/// so a choice that promises a call is refused.
+fn tools(tools: Option<Vec<Value>>, choice: Option<&Value>) -> Result<Vec<Value>, ApiError> {
+    let tools = match tools {
+        Some(tools) if tools.is_empty() || tools.len() > MAX_TOOLS => {
+            let message = format!("`tools` must have 1 to {MAX_TOOLS} tools, or be left out");
+            return Err(ApiError::invalid("tools", message));
+        }
+        tools => tools.unwrap_or_default(),
+    };
+    for (index, tool) in tools.iter().enumerate() {
+        if tool["type"] != "function" || !tool["function"]["name"].is_string() {
+            let path = format!("tools[{index}]");
+            let message = format!("`{path}` must be a function with a name");
+            return Err(ApiError::invalid(&path, message));
+        }
+    }
+    match choice.map(|choice| choice.as_str().unwrap_or_default()) {
+        None | Some("auto") => Ok(tools),
+        Some("none") => Ok(Vec::new()),
+        Some(_) => {
+            let message = "`tool_choice` can only be `auto` or `none`";
+            Err(ApiError::unsupported("tool_choice", message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn prompt(body: &Value) -> Result<Prompt, ApiError> {
+        chat_prompt(&JsonBody::parse(body.to_string().as_bytes()).expect("an object"))
+    }
+
+    #[test]
+    fn a_conversation_opens_the_assistants_turn_unless_it_continues_it() {
+        let turn =
+            json!([{"role": "developer", "content": "be kind"}, {"role": "user", "content": "hi"}]);
+        let opened = prompt(&json!({"messages": turn, "reasoning_effort": "low"})).expect("valid");
+        let Prompt::Chat { messages, add_generation_prompt, variables, .. } = opened else {
+            panic!("not a conversation");
+        };
+        assert!(add_generation_prompt);
+        assert_eq!(messages[0]["role"], "system");
+        assert_eq!(variables["reasoning_effort"], "low");
+        let continued = prompt(&json!({"messages": turn, "continue_final_message": true}));
+        assert!(matches!(
+            continued.expect("valid"),
+            Prompt::Chat { add_generation_prompt: false, continue_final_message: true, .. }
+        ));
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_named_by_its_path() {
+        let hi = json!([{"role": "user", "content": "hi"}]);
+        let tool = json!({"type": "function", "function": {"name": "f"}});
+        for (body, path) in [
+            (json!({}), "messages"),
+            (json!({"messages": []}), "messages"),
+            (json!({"messages": "hi"}), "messages"),
+            (json!({"messages": [1]}), "messages[0]"),
+            (json!({"messages": [{"content": "hi"}]}), "messages[0].role"),
+            (json!({"messages": [{"role": "robot", "content": "hi"}]}), "messages[0].role"),
+            (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
+            (json!({"messages": [{"role": "user", "content": 1}]}), "messages[0].content"),
+            (
+                json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+                "messages[0].content[0]",
+            ),
+            (json!({"messages": hi, "tools": []}), "tools"),
+            (json!({"messages": hi, "tools": [{"type": "function"}]}), "tools[0]"),
+            (json!({"messages": hi, "tools": [tool], "tool_choice": "required"}), "tool_choice"),
+            (json!({"messages": hi, "tool_choice": {"type": "function"}}), "tool_choice"),
+            (json!({"messages": hi, "documents": [{}]}), "documents"),
+            (
+                json!({"messages": hi, "add_generation_prompt": true, "continue_final_message": true}),
+                "continue_final_message",
+            ),
+        ] {
+            let error = prompt(&body).expect_err("refused").openai();
+            assert_eq!(error["error"]["param"], path, "{body}");
+        }
+    }
+
+    #[test]
+    fn tools_reach_the_template_only_if_they_may_be_called() {
+        let tool = json!({"type": "function", "function": {"name": "f"}});
+        let count = |choice: Value| {
+            let choice = Some(choice).filter(|choice| !choice.is_null());
+            tools(Some(vec![tool.clone()]), choice.as_ref()).expect("valid").len()
+        };
+        assert_eq!((count(json!(null)), count(json!("auto")), count(json!("none"))), (1, 1, 0));
+    }
+}

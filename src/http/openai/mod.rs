@@ -1,0 +1,19 @@
+//! OpenAI's dialect with vLLM's extensions: completions, chat completions, models.
+//!
+//! Every body is read several times, each time for the fields one part knows: the sampling fields
+//! that completions and chat share, the fields of the route, and the table of what is refused.
+mod chat;
+mod chat_answer;
+mod completion_answer;
+mod completions;
+mod fields;
+mod logprobs;
+mod messages;
+mod models;
+mod refused;
+mod usage;
+
+pub(super) use chat::chat_completions;
+pub(super) use completions::completions;
+pub(super) use messages::chat_prompt;
+pub(super) use models::{list, retrieve};

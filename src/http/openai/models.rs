@@ -1,0 +1,55 @@
+//! `GET /v1/models`: the base and its adapters.
+use crate::{
+    adapter::AdapterEntry,
+    http::{ApiError, AppState, unix_seconds},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde_json::{Value, json};
+
+pub(in crate::http) async fn list(State(app): State<AppState>) -> Json<Value> {
+    let mut cards = vec![base_card(&app)];
+    cards.extend(app.registry.list().iter().map(|entry| adapter_card(&app, entry)));
+    Json(json!({"object": "list", "data": cards}))
+}
+
+pub(in crate::http) async fn retrieve(
+    State(app): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    if id == app.generator.model().name {
+        return Ok(Json(base_card(&app)));
+    }
+    let entry = id.parse().ok().and_then(|name| app.registry.get(&name));
+    let entry = entry.ok_or_else(|| ApiError::no_model(&id))?;
+    Ok(Json(adapter_card(&app, &entry)))
+}
+
+fn base_card(app: &AppState) -> Value {
+    let model = app.generator.model();
+    let mut card = card(&model.name, &model.root, unix_seconds(app.started));
+    card["max_model_len"] = model.max_context.into();
+    card
+}
+
+/// `parent` is what tells an adapter from a base; `root` names the content it has now.
+fn adapter_card(app: &AppState, entry: &AdapterEntry) -> Value {
+    let root = format!("{}@{}", entry.name, entry.version);
+    let mut card = card(entry.name.as_str(), &root, unix_seconds(entry.published_at));
+    card["parent"] = app.generator.model().name.as_str().into();
+    card
+}
+
+fn card(id: &str, root: &str, created: u64) -> Value {
+    json!({
+        "id": id,
+        "object": "model",
+        "created": created,
+        "owned_by": "lorad",
+        "root": root,
+        "parent": null,
+        "max_model_len": null,
+    })
+}

@@ -1,0 +1,162 @@
+//! Every route in one table.
+use super::{
+    ApiError, AppState, adapters,
+    admission::admit,
+    auth::{Access, Keys, guard},
+    error::in_lorax_form,
+    health,
+    json::BodyLimit,
+    layers, lorax, metrics, openai, tokens,
+};
+use axum::{
+    Extension, Router,
+    extract::DefaultBodyLimit,
+    middleware::{from_fn_with_state, map_response},
+    routing::{MethodRouter, delete, get, post, put},
+};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// In which form a route answers errors.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dialect {
+    /// OpenAI's object.
+    OpenAi,
+    /// TGI's and LoRAX's.
+    Lorax,
+}
+
+/// What a request to a route costs, and so which limits it has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cost {
+    /// Nothing: answered whatever the load.
+    Free,
+    /// A generation: `--max-requests`, `--max-body-bytes`.
+    Work,
+    /// An adapter's files: `--max-upload-bytes`.
+    Upload,
+}
+
+/// One line of [`ROUTES`].
+#[derive(Clone, Copy)]
+pub struct Route {
+    /// `GET`, `POST`, `PUT` or `DELETE`.
+    pub method: &'static str,
+    /// As axum writes patterns.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// How it fails.
+    pub dialect: Dialect,
+    /// What it is for: README's words.
+    pub purpose: &'static str,
+    cost: Cost,
+    handler: fn() -> MethodRouter<AppState>,
+}
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    purpose: &'static str,
+    handler: fn() -> MethodRouter<AppState>,
+) -> Route {
+    let (access, dialect, cost) = (Access::Key, Dialect::OpenAi, Cost::Work);
+    Route { method, path, access, dialect, purpose, cost, handler }
+}
+
+impl Route {
+    const fn open(self) -> Self {
+        Self { access: Access::Open, cost: Cost::Free, ..self }
+    }
+
+    const fn free(self) -> Self {
+        Self { cost: Cost::Free, ..self }
+    }
+
+    const fn admin(self, cost: Cost) -> Self {
+        Self { access: Access::Admin, cost, ..self }
+    }
+
+    const fn lorax(self) -> Self {
+        Self { dialect: Dialect::Lorax, ..self }
+    }
+}
+
+/// Everything there is. README's table says the same: a test compares them.
+pub const ROUTES: &[Route] = &[
+    route("POST", "/v1/completions", "complete a prompt, or several", || post(openai::completions)),
+    route("POST", "/v1/chat/completions", "continue a conversation", || {
+        post(openai::chat_completions)
+    }),
+    route("GET", "/v1/models", "the base model and every adapter", || get(openai::list)).free(),
+    route("GET", "/v1/models/{*id}", "one of them", || get(openai::retrieve)).free(),
+    route("POST", "/generate", "LoRAX and TGI: complete `inputs`", || post(lorax::generate))
+        .lorax(),
+    route("POST", "/generate_stream", "the same, as a stream", || post(lorax::generate_stream))
+        .lorax(),
+    route("POST", "/", "LoRAX and TGI: either, by `stream`", || post(lorax::compat)).lorax(),
+    route("GET", "/info", "LoRAX and TGI: the model and its limits", || get(lorax::info))
+        .free()
+        .lorax(),
+    route("POST", "/tokenize", "text or a conversation to tokens", || post(tokens::tokenize)),
+    route("POST", "/detokenize", "tokens to text", || post(tokens::detokenize)),
+    route("GET", "/admin/adapters", "every adapter, its version, rank and size", || {
+        get(adapters::list)
+    })
+    .admin(Cost::Free),
+    route("GET", "/admin/adapters/{name}", "one adapter", || get(adapters::get)).admin(Cost::Free),
+    route("PUT", "/admin/adapters/{name}", "publish or replace an adapter, while serving", || {
+        put(adapters::publish)
+    })
+    .admin(Cost::Upload),
+    route("DELETE", "/admin/adapters/{name}", "take an adapter out of service", || {
+        delete(adapters::retire)
+    })
+    .admin(Cost::Free),
+    route("GET", "/health", "200, or 503 when the engine is dead or draining", || {
+        get(health::health)
+    })
+    .open(),
+    route("GET", "/ping", "the same", || get(health::health)).open(),
+    route("POST", "/ping", "the same", || post(health::health)).open(),
+    route("GET", "/v1/health", "the same, with a body", || get(health::status)).open(),
+    route("GET", "/version", "the server's version", || get(health::version)).open(),
+    route("GET", "/metrics", "Prometheus metrics", || get(metrics::scrape)).open(),
+];
+
+/// The whole server as one service.
+pub fn router(app: AppState) -> Router {
+    let keys = Keys::new(&app.config);
+    let places = Arc::new(Semaphore::new(app.config.max_requests));
+    let mut routes = Router::new();
+    for route in ROUTES {
+        routes = routes.route(route.path, guarded(route, &app, &keys, &places));
+    }
+    let routes = routes
+        .method_not_allowed_fallback(|| async { ApiError::no_method() })
+        .fallback(|| async { ApiError::no_route() });
+    layers::wrap(routes, &app).with_state(app)
+}
+
+/// A route's handler behind its limits, its door and its dialect.
+fn guarded(
+    route: &Route,
+    app: &AppState,
+    keys: &Keys,
+    places: &Arc<Semaphore>,
+) -> MethodRouter<AppState> {
+    let limit = match route.cost {
+        Cost::Free | Cost::Work => app.config.max_body_bytes,
+        Cost::Upload => app.config.max_upload_bytes,
+    };
+    let limits = (DefaultBodyLimit::max(limit), Extension(BodyLimit(limit)));
+    let mut handler: MethodRouter<AppState> = (route.handler)().layer(limits);
+    if route.cost == Cost::Work {
+        handler = handler.layer(from_fn_with_state(Arc::clone(places), admit));
+    }
+    handler = handler.layer(from_fn_with_state((keys.clone(), route.access), guard));
+    match route.dialect {
+        Dialect::OpenAi => handler,
+        Dialect::Lorax => handler.layer(map_response(in_lorax_form)),
+    }
+}

@@ -1,0 +1,55 @@
+//! `POST /tokenize` and `POST /detokenize`: vLLM's form, and LoRAX's where the body has `inputs`.
+use super::{ApiError, AppState, json::JsonBody, lorax, openai};
+use crate::generation::Prompt;
+use axum::{Json, extract::State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Debug, Deserialize)]
+struct TokenizeFields {
+    prompt: Option<String>,
+    add_special_tokens: Option<bool>,
+    return_token_strs: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DetokenizeFields {
+    tokens: Vec<u32>,
+}
+
+pub(super) async fn tokenize(
+    State(app): State<AppState>,
+    body: JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    if body.get("inputs").is_some() {
+        return lorax::tokenize(&app, &body).await;
+    }
+    let fields: TokenizeFields = body.read()?;
+    let prompt = match fields.prompt {
+        Some(text) => {
+            Prompt::Text { text, add_special_tokens: fields.add_special_tokens.unwrap_or(true) }
+        }
+        None if body.get("messages").is_some() => openai::chat_prompt(&body)?,
+        None => {
+            let message = "the body needs a `prompt`, `messages` or `inputs`";
+            return Err(ApiError::malformed("prompt", message));
+        }
+    };
+    let tokens = app.generator.tokenize_prompt(prompt).await?;
+    let texts = fields.return_token_strs.unwrap_or(false);
+    let texts = texts.then(|| tokens.iter().map(|token| token.text.as_str()).collect::<Vec<_>>());
+    Ok(Json(json!({
+        "count": tokens.len(),
+        "max_model_len": app.generator.model().max_context,
+        "tokens": tokens.iter().map(|token| token.id).collect::<Vec<_>>(),
+        "token_strs": texts,
+    })))
+}
+
+pub(super) async fn detokenize(
+    State(app): State<AppState>,
+    body: JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let DetokenizeFields { tokens } = body.read()?;
+    Ok(Json(json!({"prompt": app.generator.detokenize(&tokens)?})))
+}
