@@ -1,5 +1,8 @@
 //! One frozen base model, many LoRA adapters, one batch: a multi-adapter inference server.
 //!
+//! A LoRA adapter is a pair of thin matrices a layer: `W' = W + s·B·A` (Hu et al. 2021). lorad keeps `W` once
+//! and applies each request's own `s·B·A` to that request's rows of a batch which all requests share.
+//!
 //! # Rooms
 //!
 //! ```text
@@ -8,7 +11,49 @@
 //! ```
 //!
 //! Imports point down; `tests/house.rs` fails the build when one does not.
+//!
+//! | room | what it does | what it does not know |
+//! |---|---|---|
+//! | [`kernel`] | a step's operations, once per device | names, requests, models |
+//! | [`lora`] | low-rank deltas: shape, memory, routing of rows | adapter names, files |
+//! | [`model`] | checkpoint in, logits out | adapter names, sequences, scheduling |
+//! | [`adapter`] | files → checked weights; names, versions, leases | device memory, slots, sequences |
+//! | [`engine`] | one thread: schedule → run → sample | HTTP, text, files |
+//! | [`generation`] | text in, text out | HTTP, tensors |
+//! | [`http`] | dialects to one request type and back | tokens, tensors, slots |
+//!
+//! # The sentence that carries it
+//!
+//! The model knows slots, never names; the registry knows names, never slots; only `engine/residency.rs` knows
+//! both.
+//!
+//! # The path of a request
+//!
+//! 1. [`http`] parses a dialect's JSON into a [`generation::GenerateRequest`].
+//! 2. [`generation::Generator`] renders the chat template, tokenises, checks the length, leases the adapter's
+//!    current version from [`adapter::AdapterRegistry`] and submits to [`engine::EngineHandle`].
+//! 3. The engine thread schedules: tokens to sequences while budget, KV blocks and adapter slots last.
+//! 4. The runner builds one flat [`model::ForwardBatch`] of all of them; every linear layer adds each segment's
+//!    low-rank delta; the sampler draws each sequence's token from its own seed.
+//! 5. Tokens go back as [`engine::Event`]s, become text with stop strings honoured, and leave as JSON or SSE.
+//!    A client that goes away drops the stream, and its blocks are free before the next step.
+//!
+//! # The path of an upload
+//!
+//! `PUT /admin/adapters/{name}` → content hash → every field and tensor checked against the model's
+//! [`lora::LoraLayout`] → stored: all or nothing → one map insert. Requests that run keep the version they leased.
+//!
+//! # Glossary
+//!
+//! *sequence*: a prompt and its continuation in the engine; *request*: the same in HTTP and generation. *step*: one
+//! forward pass. *block*: a fixed number of tokens' keys and values; *block table*: a sequence's blocks. *site*: one
+//! linear layer that an adapter may change. *adapter slot*: a resident adapter's place on the device. *version*: an
+//! adapter's immutable content; *current*: what a name points at. *lease*: the right to use a version.
 pub mod adapter;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod generation;
