@@ -23,8 +23,8 @@ const ROOF: &[&str] = &["app.rs", "cli", "config.rs", "demo.rs", "lib.rs", "main
 /// Where `unsafe` may stand: the instruction sets, and the one memory map.
 const UNSAFE_ALLOWED: &[&str] = &["kernel/", "model/checkpoint"];
 
-/// A file that nears this wants a seam.
-const MAX_LINES: usize = 500;
+/// A file that nears this, its tests included, wants a seam.
+const MAX_LINES: usize = 600;
 
 fn sources(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
@@ -49,7 +49,9 @@ fn src() -> PathBuf {
 fn imported_rooms(text: &str) -> Vec<String> {
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code: String = code.flat_map(|line| [line, "\n"]).collect();
-    code.match_indices("crate::").flat_map(|(at, path)| first_words(&code[at + path.len()..])).collect()
+    code.match_indices("crate::")
+        .flat_map(|(at, path)| first_words(&code[at + path.len()..]))
+        .collect()
 }
 
 fn first_words(rest: &str) -> Vec<String> {
@@ -90,7 +92,10 @@ fn rooms_import_only_what_lies_below_them() {
                     bad.push(format!("{}: {room} may not use {used}", file.display()));
                 }
                 if ROOF.iter().any(|top| top.trim_end_matches(".rs") == used) {
-                    bad.push(format!("{}: {room} may not use {used}, it stands above", file.display()));
+                    bad.push(format!(
+                        "{}: {room} may not use {used}, it stands above",
+                        file.display()
+                    ));
                 }
             }
         }
@@ -119,7 +124,8 @@ fn files_are_short_begin_with_their_purpose_and_keep_unsafe_in_its_place() {
         if !text.starts_with("//! ") {
             bad.push(format!("{name}: does not begin with what it is for"));
         }
-        if text.contains("unsafe {") && !UNSAFE_ALLOWED.iter().any(|place| name.starts_with(place)) {
+        if text.contains("unsafe {") && !UNSAFE_ALLOWED.iter().any(|place| name.starts_with(place))
+        {
             bad.push(format!("{name}: unsafe"));
         }
         if text.contains("cfg(feature") && !name.starts_with("kernel/") {

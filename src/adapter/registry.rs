@@ -141,6 +141,19 @@ impl AdapterRegistry {
         blocking(move || inner.publish(&name, &files, rule)).await
     }
 
+    /// As [`AdapterRegistry::publish`], on this thread.
+    ///
+    /// # Errors
+    /// As [`AdapterRegistry::publish`].
+    pub fn publish_blocking(
+        &self,
+        name: &AdapterName,
+        files: &AdapterFiles,
+        rule: PublishRule,
+    ) -> Result<Publication, AdapterError> {
+        self.0.publish(name, files, rule)
+    }
+
     /// Takes `name` out of service; with `expected`, only when it is at that version. Running sequences go on.
     ///
     /// # Errors

@@ -3,11 +3,14 @@ use super::{
     BaseWeights, CausalLm, ModelError, ModelSource, TextAssets,
     arch::read_spec,
     checkpoint::{Checkpoint, Files, SafetensorsCheckpoint, Weights},
-    decoder::Decoder,
+    decoder::{Decoder, lora_layout},
     hub,
     spec::ArchSpec,
 };
-use crate::kernel::{Kernels, Precision};
+use crate::{
+    kernel::{Kernels, Precision},
+    lora::LoraLayout,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 const DOWNLOAD: &str =
@@ -78,15 +81,30 @@ pub fn load(
     kernels: &dyn Kernels,
     options: &LoadOptions,
 ) -> Result<LoadedModel, ModelError> {
+    let checkpoint = open(source, options.progress)?;
+    load_checkpoint(checkpoint.as_ref(), source.name(), kernels, options)
+}
+
+/// The sites that adapters of this model may change, from its config alone.
+///
+/// # Errors
+/// As [`load`], as far as the config goes.
+pub fn layout(source: &ModelSource) -> Result<LoraLayout, ModelError> {
+    let checkpoint = open(source, Progress::Shown)?;
+    let (_, spec) = read_spec(checkpoint.config())?;
+    Ok(lora_layout(&spec))
+}
+
+fn open(source: &ModelSource, progress: Progress) -> Result<Box<dyn Checkpoint>, ModelError> {
     let files = match source {
         ModelSource::Directory(path) => Files::Directory(path.clone()),
         ModelSource::Hub(id) => {
-            let bar = progress_bar(options.progress, DOWNLOAD, &source.name());
+            let bar = progress_bar(progress, DOWNLOAD, &source.name());
             Files::Directory(hub::fetch(id, bar)?)
         }
         ModelSource::Embedded(files) => Files::Embedded(files),
     };
-    load_checkpoint(&SafetensorsCheckpoint::open(files)?, source.name(), kernels, options)
+    Ok(Box::new(SafetensorsCheckpoint::open(files)?))
 }
 
 fn load_checkpoint(
