@@ -4,6 +4,7 @@ use crate::{
     engine::{EngineError, EngineSnapshot, EventStream, Submission},
 };
 use futures_util::future::BoxFuture;
+use std::sync::Arc;
 
 /// Leases adapters and runs sequences.
 pub trait Backend: Send + Sync + 'static {
@@ -20,7 +21,7 @@ pub trait Backend: Send + Sync + 'static {
     fn submit(&self, submission: Submission) -> Result<EventStream, EngineError>;
 
     /// What the engine did last.
-    fn snapshot(&self) -> EngineSnapshot;
+    fn snapshot(&self) -> Arc<EngineSnapshot>;
 
     /// Whether the engine still takes submissions.
     fn is_alive(&self) -> bool;

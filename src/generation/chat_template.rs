@@ -295,7 +295,7 @@ mod tests {
                 let rendered = render(&template, golden_chat(&case));
                 match (case["expected"].as_str(), case["error"].as_str()) {
                     (Some(expected), _) => {
-                        assert_eq!(rendered.expect(&source), expected, "{source}")
+                        assert_eq!(rendered.expect(&source), expected, "{source}");
                     }
                     (_, Some(error)) => {
                         let got = rendered.expect_err(&source).to_string();

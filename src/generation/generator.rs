@@ -9,6 +9,7 @@ use super::{
     tokenizer::Tokenizer,
 };
 use crate::{
+    adapter::AdapterLease,
     engine::{EventStream, Submission},
     telemetry::Metrics,
 };
@@ -30,7 +31,8 @@ pub struct ModelCard {
     pub name: String,
     /// Where it came from: a hub id, a directory's or a file's name.
     pub root: String,
-    /// Tokens of prompt and answer together.
+    /// Tokens that prompt and answer may have together: what the model was made for, or less
+    /// where less fits the KV cache.
     pub max_context: usize,
     /// Width of the logits.
     pub vocab: usize,
@@ -90,7 +92,7 @@ impl Generator {
     }
 
     /// What the engine did last.
-    pub fn snapshot(&self) -> EngineSnapshot {
+    pub fn snapshot(&self) -> Arc<EngineSnapshot> {
         self.0.backend.snapshot()
     }
 
@@ -161,20 +163,26 @@ impl Generator {
             Some(wanted) => Some(self.0.backend.lease(wanted).await?),
             None => None,
         };
-        let streams: Vec<EventStream> = sampling
-            .into_iter()
-            .map(|sampling| Submission {
-                prompt: prompt.clone(),
-                adapter: adapter.clone(),
-                sampling,
-            })
-            .map(|submission| self.0.backend.submit(submission))
-            .collect::<Result<_, _>>()?;
-        self.0.metrics.request_started(adapter.as_ref().map(|adapter| adapter.name.as_str()));
-        let answers = streams.into_iter().enumerate();
-        let answers = answers.map(|(index, events)| self.answer(index, events, &prompt, &options));
-        let answers = answers.collect();
+        let streams = self.submit(&prompt, adapter.as_ref(), sampling)?;
+        let answer = |(index, events)| self.answer(index, events, &prompt, &options);
+        let answers = streams.into_iter().enumerate().map(answer).collect();
         Ok(Generation::new(prompt, answers))
+    }
+
+    /// All answers or none: what is queued when one is refused is dropped, and so cancelled.
+    fn submit(
+        &self,
+        prompt: &[u32],
+        adapter: Option<&AdapterLease>,
+        sampling: Vec<SamplingParams>,
+    ) -> Result<Vec<EventStream>, GenerateError> {
+        let submit = |sampling| {
+            let (prompt, adapter) = (prompt.to_vec(), adapter.cloned());
+            self.0.backend.submit(Submission { prompt, adapter, sampling })
+        };
+        let streams = sampling.into_iter().map(submit).collect::<Result<_, _>>()?;
+        self.0.metrics.request_started(adapter.map(|adapter| adapter.name.as_str()));
+        Ok(streams)
     }
 
     fn answer(

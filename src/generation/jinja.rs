@@ -182,3 +182,61 @@ impl Dump<'_> {
 fn quoted(text: &str) -> Result<String, Error> {
     serde_json::to_string(text).map_err(|_| failed("tojson: the text is not JSON"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn dumps(json: &Json, call: &str) -> String {
+        let environment = environment().expect("an environment");
+        let context = Value::from_pairs([("x", value(json))]);
+        environment.render_str(&format!("{{{{ x | {call} }}}}"), context).expect("text")
+    }
+
+    #[test]
+    fn tojson_writes_as_python_does() {
+        let json = json!({"b": [1, -2.5, true, null], "a": {"é<&>": "\"\n"}, "c": [], "d": {}});
+        assert_eq!(
+            dumps(&json, "tojson"),
+            r#"{"b": [1, -2.5, true, null], "a": {"é<&>": "\"\n"}, "c": [], "d": {}}"#
+        );
+        assert_eq!(
+            dumps(&json!({"b": 1, "a": 2}), "tojson(sort_keys=true)"),
+            r#"{"a": 2, "b": 1}"#
+        );
+        assert_eq!(dumps(&json!([1, [2]]), "tojson(separators=[',', ':'])"), "[1,[2]]");
+        assert_eq!(
+            dumps(&json!({"a": [1, {}], "b": []}), "tojson(indent=2)"),
+            "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": []\n}"
+        );
+    }
+
+    #[test]
+    fn whole_numbers_stay_whole_and_large() {
+        let json = json!([u64::MAX, i64::MIN, 1.0]);
+        assert_eq!(dumps(&json, "tojson"), "[18446744073709551615, -9223372036854775808, 1.0]");
+    }
+
+    #[test]
+    fn marks_of_training_are_blocks_like_any_other() {
+        let source =
+            "a\n{%- generation -%}\n b \n{%- endgeneration %}c{% if x %}{{ '{%' }}{% endif %}";
+        let environment = environment().expect("an environment");
+        let text = without_generation_tags(source);
+        let context = Value::from_pairs([("x", true)]);
+        assert_eq!(environment.render_str(&text, context).expect("text"), "abc{%");
+    }
+
+    #[test]
+    fn the_clock_speaks_strftime() {
+        let environment = environment().expect("an environment");
+        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(24 * 59);
+        let render = |format: &str| {
+            let context = Value::from_pairs([("strftime_now", strftime(now))]);
+            environment.render_str(&format!("{{{{ strftime_now('{format}') }}}}"), context)
+        };
+        assert_eq!(render("%d %b %Y, %H:%M").expect("text"), "01 Mar 1970, 00:00");
+        assert!(render("%Q").is_err());
+    }
+}

@@ -12,6 +12,8 @@ mod pieces;
 mod request;
 mod stop_strings;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod text_stream;
 mod tokenizer;
 

@@ -112,8 +112,25 @@ fn is_beginning(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing, *};
     use proptest::prelude::*;
+
+    fn stream(inner: tokenizers::Tokenizer, stop: &[&str], prompt: &[u32]) -> TextStream {
+        let options = TextOptions {
+            stop: stop.iter().map(ToString::to_string).collect(),
+            include_stop: false,
+            skip_special_tokens: true,
+            min_tokens: 0,
+        };
+        let tokenizer = Tokenizer::new(inner, None, None).expect("a tokenizer");
+        TextStream::new(Arc::new(tokenizer), options, prompt)
+    }
+
+    fn all(mut stream: TextStream, ids: &[u32]) -> String {
+        let mut text: String = ids.iter().map(|id| stream.push(*id).text).collect();
+        text.push_str(&stream.finish().text);
+        text
+    }
 
     fn joined(pieces: &[Vec<u8>]) -> String {
         let mut utf8 = Utf8::default();
@@ -134,7 +151,75 @@ mod tests {
         assert_eq!(utf8.finish(), "");
     }
 
+    #[test]
+    fn the_first_space_is_dropped_only_where_the_text_begins() {
+        let tokenizer = testing::sentence_piece();
+        let id = |token| tokenizer.token_to_id(token).expect("a token");
+        let ids = [id("\u{2581}a"), id("\u{2581}b")];
+        for (prompt, text) in [(vec![], "a b"), (vec![id("<s>")], "a b"), (vec![id("a")], " a b")] {
+            assert_eq!(all(stream(tokenizer.clone(), &[], &prompt), &ids), text, "{prompt:?}");
+        }
+        let spaces = [id("\u{2581}"), id("\u{2581}a")];
+        assert_eq!(all(stream(tokenizer, &[], &[]), &spaces), " a", "one space and no more");
+    }
+
+    #[test]
+    fn special_tokens_are_silent() {
+        let tokenizer = testing::sentence_piece();
+        let id = |token| tokenizer.token_to_id(token).expect("a token");
+        let ids = [id("<s>"), id("\u{2581}a"), id("</s>"), id("b")];
+        assert_eq!(all(stream(tokenizer.clone(), &[], &[]), &ids), "ab");
+    }
+
+    #[test]
+    fn a_stop_string_may_begin_within_a_character_s_bytes() {
+        let mut stream = stream(testing::sentence_piece(), &["€"], &[]);
+        let bytes = "b€".bytes().map(|byte| 2 + u32::from(byte));
+        let mut released: Vec<Released> = bytes.map(|id| stream.push(id)).collect();
+        assert_eq!(released.pop().expect("the last").stop.as_deref(), Some("€"));
+        assert_eq!(released.into_iter().map(|r| r.text).collect::<String>(), "b");
+    }
+
     proptest! {
+        #[test]
+        fn streamed_text_is_the_text_decoded_whole(
+            ids in prop::collection::vec(0u32..520, 0..24),
+            text in "[ab é€🚀]{0,12}",
+        ) {
+            let byte_level = testing::byte_level();
+            let whole = byte_level.decode(&ids, true).expect("text");
+            prop_assert_eq!(all(stream(byte_level, &[], &[]), &ids), whole);
+            let pieces = testing::sentence_piece();
+            let ids = pieces.encode_fast(text.as_str(), false).expect("ids").get_ids().to_vec();
+            let whole = pieces.decode(&ids, true).expect("text");
+            prop_assert_eq!(all(stream(pieces, &[], &[]), &ids), whole);
+        }
+
+        #[test]
+        fn any_tokens_stop_where_their_whole_text_first_has_the_stop_string(
+            ids in prop::collection::vec(3u32..520, 0..24),
+            stop in "[a-e ]{1,2}",
+        ) {
+            let byte_level = testing::byte_level();
+            let whole = byte_level.decode(&ids, true).expect("text");
+            let mut stream = stream(byte_level, &[&stop], &[]);
+            let mut text = String::new();
+            let mut stopped = false;
+            for id in ids {
+                let released = stream.push(id);
+                text.push_str(&released.text);
+                if released.stop.is_some() {
+                    stopped = true;
+                    break;
+                }
+            }
+            if !stopped {
+                text.push_str(&stream.finish().text);
+            }
+            prop_assert_eq!(stopped, whole.contains(&stop));
+            prop_assert_eq!(text, whole.split(&stop).next().unwrap_or_default());
+        }
+
         #[test]
         fn any_cut_of_any_bytes_gives_the_lossy_whole(
             pieces in prop::collection::vec(

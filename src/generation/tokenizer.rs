@@ -104,3 +104,93 @@ pub(super) fn drop_spaces<'a>(bytes: &'a [u8], dropped: &mut usize) -> &'a [u8] 
     *dropped = if rest.is_empty() { *dropped - spaces } else { 0 };
     rest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing, *};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn plain(inner: tokenizers::Tokenizer) -> Tokenizer {
+        Tokenizer::new(inner, None, None).expect("a tokenizer")
+    }
+
+    #[test]
+    fn a_text_begins_as_the_checkpoint_says() {
+        let encode = |add_bos, add_special| {
+            let tokenizer = Tokenizer::new(testing::sentence_piece(), add_bos, Some("<s>"));
+            tokenizer.expect("a tokenizer").encode("a", add_special).expect("ids")
+        };
+        let a = encode(None, false);
+        assert_eq!(encode(None, true), a, "this tokenizer has no rule");
+        assert_eq!(encode(Some(false), true), a);
+        assert_eq!(encode(Some(true), false), a);
+        assert_eq!(encode(Some(true), true), [&[0], a.as_slice()].concat());
+        let again = Tokenizer::new(testing::sentence_piece(), Some(true), Some("<s>"))
+            .expect("a tokenizer")
+            .encode("<s>a", true)
+            .expect("ids");
+        assert_eq!(again.iter().filter(|id| **id == 0).count(), 1, "once is enough");
+    }
+
+    #[test]
+    fn a_begin_that_is_no_token_is_refused() {
+        for bos in [None, Some("<bos>")] {
+            assert!(Tokenizer::new(testing::sentence_piece(), Some(true), bos).is_err());
+        }
+    }
+
+    #[test]
+    fn a_token_shows_its_bytes_and_its_kind() {
+        let tokenizer = plain(testing::sentence_piece());
+        let euro = tokenizer.token(2 + 0xe2);
+        assert_eq!((euro.text.as_str(), euro.bytes.as_slice()), ("\u{fffd}", &[0xe2][..]));
+        assert!(!euro.special && tokenizer.token(0).special);
+        let space = tokenizer.inner.token_to_id("\u{2581}a").expect("a token");
+        assert_eq!(tokenizer.token(space).text, " a");
+        assert_eq!(tokenizer.token(9999).bytes, b"");
+    }
+
+    #[test]
+    fn words_without_a_decoder_stand_apart() {
+        let tokenizer = plain(testing::words(&Value::Null));
+        assert_eq!(tokenizer.decode(&[0, 1]), "one two");
+    }
+
+    #[test]
+    fn metaspace_drops_the_first_space_unless_told_otherwise() {
+        let metaspace = |scheme: &str| {
+            let decoder = json!({"type": "Metaspace", "replacement": "\u{2581}",
+                "prepend_scheme": scheme, "split": true});
+            plain(testing::words(&decoder))
+        };
+        assert_eq!(metaspace("always").decode(&[2, 2]), "three three");
+        assert_eq!(metaspace("never").decode(&[2, 2]), " three three");
+    }
+
+    #[test]
+    fn a_decoder_that_cannot_stream_is_refused_by_name() {
+        let decoder = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
+        let error = Tokenizer::new(testing::words(&decoder), None, None).err().expect("refused");
+        assert!(format!("{error:?}").contains("`WordPiece`"), "{error:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_back(text in "[ab é€🚀\\n]{0,12}") {
+            for tokenizer in [plain(testing::byte_level()), plain(testing::sentence_piece())] {
+                let ids = tokenizer.encode(&text, false).expect("ids");
+                prop_assert_eq!(tokenizer.decode(&ids), text.as_str());
+            }
+        }
+
+        #[test]
+        fn any_byte_level_tokens_decode_as_in_the_library(
+            ids in prop::collection::vec(0u32..520, 0..24),
+        ) {
+            let tokenizer = plain(testing::byte_level());
+            let wanted = tokenizer.inner.decode(&ids, false).expect("text");
+            prop_assert_eq!(tokenizer.decode(&ids), wanted);
+        }
+    }
+}
