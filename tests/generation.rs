@@ -94,8 +94,8 @@ impl Backend for Stub {
         Ok(stream)
     }
 
-    fn snapshot(&self) -> Arc<EngineSnapshot> {
-        Arc::new(EngineSnapshot::default())
+    fn snapshot(&self) -> EngineSnapshot {
+        EngineSnapshot::default()
     }
 
     fn is_alive(&self) -> bool {

@@ -4,7 +4,6 @@ use crate::{
     engine::{EngineError, EngineSnapshot, EventStream, Submission},
 };
 use futures_util::future::BoxFuture;
-use std::sync::Arc;
 
 /// Leases adapters and runs sequences.
 pub trait Backend: Send + Sync + 'static {
@@ -21,7 +20,7 @@ pub trait Backend: Send + Sync + 'static {
     fn submit(&self, submission: Submission) -> Result<EventStream, EngineError>;
 
     /// What the engine did last.
-    fn snapshot(&self) -> Arc<EngineSnapshot>;
+    fn snapshot(&self) -> EngineSnapshot;
 
     /// Whether the engine still takes submissions.
     fn is_alive(&self) -> bool;

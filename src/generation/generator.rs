@@ -92,7 +92,7 @@ impl Generator {
     }
 
     /// What the engine did last.
-    pub fn snapshot(&self) -> Arc<EngineSnapshot> {
+    pub fn snapshot(&self) -> EngineSnapshot {
         self.0.backend.snapshot()
     }
 
