@@ -6,6 +6,7 @@ mod config;
 mod describe;
 mod error;
 pub mod format;
+mod inspect;
 mod lease;
 mod name;
 mod registry;
@@ -15,6 +16,7 @@ pub use config::{AdapterConfig, AdapterLimits};
 pub use describe::{AdapterDescription, ProjectionSummary};
 pub use error::AdapterError;
 pub use format::{AdapterFiles, ParsedAdapter};
+pub use inspect::{Inspection, inspect};
 pub use lease::{AdapterLease, AdapterVersion};
 pub use name::{AdapterName, AdapterRef, VersionId};
 pub use registry::{

@@ -1,7 +1,7 @@
 //! Which adapters exist, and which version each name means now.
 use super::{
-    AdapterDescription, AdapterError, AdapterLease, AdapterLimits, AdapterName, AdapterRef,
-    AdapterStore, AdapterVersion, VersionId,
+    AdapterConfig, AdapterDescription, AdapterError, AdapterLease, AdapterLimits, AdapterName,
+    AdapterRef, AdapterStore, AdapterVersion, LocalStore, VersionId,
     catalogue::{Catalogue, Published},
     format::{self, AdapterFiles},
 };
@@ -109,6 +109,21 @@ impl AdapterRegistry {
         }))
     }
 
+    /// The registry that the settings ask for, with everything its directory holds published. Blocks.
+    ///
+    /// # Errors
+    /// When the directory cannot be used. A broken adapter in it is no error: the report has it.
+    pub fn open(
+        config: &AdapterConfig,
+        layout: LoraLayout,
+    ) -> Result<(Self, LoadReport), AdapterError> {
+        let store = config.adapters.as_deref().map(LocalStore::open).transpose()?;
+        let store = store.map(|store| Box::new(store) as Box<dyn AdapterStore>);
+        let registry = Self::new(layout, config.limits.clone(), store);
+        let report = registry.load_stored()?;
+        Ok((registry, report))
+    }
+
     /// Calls `departed` for each version that no name means any more. Running sequences may still lease it.
     pub fn on_departure(&self, departed: Departure) {
         self.0.departures.write().unwrap_or_else(PoisonError::into_inner).push(departed);
@@ -203,32 +218,26 @@ impl Inner {
         files: &AdapterFiles,
         rule: PublishRule,
     ) -> Result<Publication, AdapterError> {
-        files.check_size(&self.limits)?;
         let version = files.version();
-        if let Some(unchanged) = self.unchanged(name, version) {
-            return Ok(unchanged);
-        }
-        let parsed = format::parse(files, Some(&self.layout), &self.limits)?;
+        // One at a time, parsing included: that bounds the memory of uploads.
         let _publishing = self.lock_publishing();
-        // Someone may have been faster while this was parsed.
         if let Some(unchanged) = self.unchanged(name, version) {
             return Ok(unchanged);
         }
         self.check_rule(name, rule)?;
+        let parsed = format::parse(files, Some(&self.layout), &self.limits)?;
         if let Some(store) = &self.store {
             store.put(name, files)?;
         }
-        let published = Published {
-            version: Arc::new(AdapterVersion {
-                name: name.clone(),
-                id: version,
-                weights: parsed.weights,
-            }),
+        let version = AdapterVersion { name: name.clone(), id: version, weights: parsed.weights };
+        let publication = self.put(Published {
+            version: Arc::new(version),
             description: Arc::new(parsed.description),
             since: SystemTime::now(),
             durable: self.store.is_some(),
-        };
-        Ok(self.put(published))
+        });
+        tracing::info!(adapter = %name, version = %publication.version, outcome = ?publication.outcome, "published");
+        Ok(publication)
     }
 
     fn put(&self, published: Published) -> Publication {
@@ -290,6 +299,7 @@ impl Inner {
         }
         self.write(|catalogue| catalogue.remove(name));
         self.depart(current);
+        tracing::info!(adapter = %name, version = %current, "retired");
         Ok(current)
     }
 
@@ -315,9 +325,9 @@ impl Inner {
         let stored = store.get(&name, &self.limits)?;
         let parsed = format::parse(&stored.files, Some(&self.layout), &self.limits)?;
         let id = stored.files.version();
-        let weights = parsed.weights;
+        let version = AdapterVersion { name: name.clone(), id, weights: parsed.weights };
         self.put(Published {
-            version: Arc::new(AdapterVersion { name: name.clone(), id, weights }),
+            version: Arc::new(version),
             description: Arc::new(parsed.description),
             since: stored.stored_at,
             durable: true,

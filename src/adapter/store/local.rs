@@ -31,9 +31,20 @@ impl LocalStore {
     ///
     /// # Errors
     /// When `root` is no directory, or cannot be read or repaired.
-    pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
-        let store = Self { root: root.into() };
-        store.recover()?;
+    pub fn open(root: &Path) -> Result<Self, AdapterError> {
+        if root.join(CONFIG_FILE).exists() {
+            return Err(AdapterError::invalid(format!(
+                "`{}` is itself an adapter: give the directory that it lies in",
+                root.display()
+            )));
+        }
+        let store = Self { root: root.to_owned() };
+        store.recover().map_err(|error| {
+            AdapterError::invalid(format!(
+                "`{}` cannot be used as a directory of adapters: {error}",
+                root.display()
+            ))
+        })?;
         Ok(store)
     }
 

@@ -214,7 +214,10 @@ fn read_layers_patterns(value: Option<&Value>) -> Result<Vec<Pattern>, AdapterEr
         Some(Value::String(source)) if source.is_empty() => return Ok(Vec::new()),
         Some(Value::String(source)) => vec![source],
         Some(Value::Array(items)) if items.len() <= MAX_EXPRESSIONS => {
-            items.iter().filter_map(Value::as_str).collect()
+            let names: Option<_> = items.iter().map(Value::as_str).collect();
+            names.ok_or_else(|| {
+                wrong("layers_pattern", value.unwrap_or(&Value::Null), "a list of names")
+            })?
         }
         Some(other) => return Err(wrong("layers_pattern", other, "a name or a list of names")),
     };

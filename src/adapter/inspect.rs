@@ -1,0 +1,85 @@
+//! A report on one adapter directory: what it is, and whether a model can serve it.
+use super::{
+    AdapterDescription, AdapterError, AdapterLimits, VersionId,
+    format::{self, AdapterFiles},
+};
+use crate::lora::LoraLayout;
+use serde::{Serialize, Serializer};
+use std::{fmt, path::Path};
+
+/// What [`inspect`] found. `Display` is the same for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// Identity of the content.
+    #[serde(serialize_with = "as_text")]
+    pub version: VersionId,
+    /// What the adapter is.
+    pub description: AdapterDescription,
+    /// Why the model cannot serve it. `None` when it can, and when there was no model to ask.
+    pub misfit: Option<String>,
+    /// Whether there was a model to ask.
+    pub model_given: bool,
+}
+
+fn as_text<S: Serializer>(version: &VersionId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(version)
+}
+
+/// Reads the adapter in `directory`, checks it by itself, and against the model when there is one.
+///
+/// # Errors
+/// When no model of any shape could serve the adapter; the message says why.
+pub fn inspect(
+    directory: &Path,
+    layout: Option<&LoraLayout>,
+    limits: &AdapterLimits,
+) -> Result<Inspection, AdapterError> {
+    let files = AdapterFiles::read(directory, limits)?;
+    let alone = format::parse(&files, None, limits)?;
+    let fit = layout.map(|layout| format::parse(&files, Some(layout), limits));
+    Ok(Inspection {
+        version: files.version(),
+        description: alone.description,
+        model_given: fit.is_some(),
+        misfit: fit.and_then(Result::err).map(|error| error.to_string()),
+    })
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let about = &self.description;
+        let scaling = if about.rslora { "alpha / √rank" } else { "alpha / rank" };
+        writeln!(f, "kind            {}", about.kind)?;
+        writeln!(f, "version         {}", self.version)?;
+        writeln!(f, "base            {}", about.base_model.as_deref().unwrap_or("not said"))?;
+        writeln!(f, "rank            {}", joined(&about.ranks))?;
+        writeln!(f, "scaling         {scaling}, alpha {}", about.alpha)?;
+        writeln!(f, "target_modules  {}", about.target_modules)?;
+        writeln!(f, "changes         {} linear layers in {} blocks", about.sites, about.layers)?;
+        writeln!(f, "parameters      {} ({})", about.parameters, about.dtypes.join(", "))?;
+        writeln!(f, "bytes           {} in files, {} in memory", about.file_bytes, about.bytes)?;
+        writeln!(f, "norm of delta   {:.6}", about.delta_norm)?;
+        if !about.ignored_fields.is_empty() {
+            writeln!(f, "ignored fields  {}", about.ignored_fields.join(", "))?;
+        }
+        writeln!(f, "\n{:<20}{:>8}{:>14}{:>14}  ranks", "layer", "blocks", "parameters", "norm")?;
+        for row in &about.projections {
+            let (module, norm, ranks) = (row.module, row.delta_norm, joined(&row.ranks));
+            writeln!(
+                f,
+                "{module:<20}{:>8}{:>14}{norm:>14.6}  {ranks}",
+                row.layers, row.parameters
+            )?;
+        }
+        match (&self.misfit, self.model_given) {
+            (Some(reason), _) => write!(f, "\nThe model cannot serve it: {reason}"),
+            (None, true) => write!(f, "\nThe model can serve it."),
+            (None, false) => write!(f, "\nWhole and sound; not compared with a model."),
+        }
+    }
+}
+
+fn joined(numbers: &[usize]) -> String {
+    let texts: Vec<_> = numbers.iter().map(usize::to_string).collect();
+    texts.join(", ")
+}

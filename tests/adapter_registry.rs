@@ -1,0 +1,469 @@
+//! The registry against a plain map, its readers against its writers, and its directory against crashes.
+mod adapter_maker;
+
+use adapter_maker::{Maker, key, small_layout, values};
+use lorad::adapter::{
+    AdapterConfig, AdapterError, AdapterFiles, AdapterLease, AdapterLimits, AdapterName,
+    AdapterRef, AdapterRegistry, AdapterStore, LocalStore, PublishOutcome, PublishRule,
+    StoredAdapter, VersionId, inspect,
+};
+use lorad::lora::LoraLayout;
+use proptest::prelude::*;
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// Four adapters of different content.
+static CONTENTS: LazyLock<Vec<AdapterFiles>> =
+    LazyLock::new(|| (0..4).map(|seed| Maker::new(seed).files()).collect());
+
+fn content(number: usize) -> AdapterFiles {
+    CONTENTS[number].clone()
+}
+
+fn id(number: usize) -> VersionId {
+    CONTENTS[number].version()
+}
+
+fn name(text: &str) -> AdapterName {
+    text.parse().expect("a name")
+}
+
+fn current(text: &str) -> AdapterRef {
+    AdapterRef { name: name(text), version: None }
+}
+
+fn in_memory() -> AdapterRegistry {
+    AdapterRegistry::new(small_layout(), AdapterLimits::default(), None)
+}
+
+fn in_directory(root: &Path) -> AdapterRegistry {
+    let config =
+        AdapterConfig { adapters: Some(root.to_owned()), limits: AdapterLimits::default() };
+    let (registry, report) = AdapterRegistry::open(&config, small_layout()).expect("a directory");
+    assert!(report.skipped.is_empty(), "{:?}", report.skipped);
+    registry
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(future)
+}
+
+fn publish(
+    registry: &AdapterRegistry,
+    text: &str,
+    number: usize,
+    rule: PublishRule,
+) -> Result<PublishOutcome, AdapterError> {
+    wait(registry.publish(name(text), content(number), rule)).map(|done| done.outcome)
+}
+
+/// What the registry lists, as a map.
+fn listed(registry: &AdapterRegistry) -> BTreeMap<String, VersionId> {
+    let pairs = registry.list().into_iter().map(|entry| (entry.name.to_string(), entry.version));
+    pairs.collect()
+}
+
+#[test]
+fn rules_compare_with_what_the_name_means_now() {
+    let registry = in_memory();
+    let missing = publish(&registry, "a", 0, PublishRule::ReplaceIf(id(0)));
+    assert!(matches!(missing, Err(AdapterError::NotFound(_))));
+    let created = publish(&registry, "a", 0, PublishRule::Create).expect("free");
+    assert_eq!(created, PublishOutcome::Created);
+    let again = publish(&registry, "a", 0, PublishRule::Create).expect("the same content");
+    assert_eq!(again, PublishOutcome::Unchanged);
+    for lost in [PublishRule::Create, PublishRule::ReplaceIf(id(2))] {
+        let error = publish(&registry, "a", 1, lost).expect_err("taken");
+        assert!(matches!(error, AdapterError::Conflict { current, .. } if current == id(0)));
+    }
+    let replaced = publish(&registry, "a", 1, PublishRule::ReplaceIf(id(0))).expect("as expected");
+    assert_eq!(replaced, PublishOutcome::Replaced(id(0)));
+    assert!(wait(registry.retire(name("a"), Some(id(0)))).is_err());
+    assert_eq!(wait(registry.retire(name("a"), Some(id(1)))).expect("as expected"), id(1));
+    assert!(matches!(wait(registry.lease(&current("a"))), Err(AdapterError::NotFound(_))));
+}
+
+#[test]
+fn a_replaced_version_lives_as_long_as_its_leases() {
+    let registry = in_memory();
+    publish(&registry, "a", 0, PublishRule::Create).expect("free");
+    let lease = wait(registry.lease(&current("a"))).expect("published");
+    assert_eq!(registry.get(&name("a")).expect("published").leases, 1);
+    publish(&registry, "a", 1, PublishRule::Replace).expect("always");
+    let former = AdapterRef { name: name("a"), version: Some(id(0)) };
+    assert_eq!(wait(registry.lease(&former)).expect("leased by someone").id, id(0));
+    assert_eq!(registry.get(&name("a")).expect("published").leases, 0);
+    drop(lease);
+    let gone = wait(registry.lease(&former));
+    assert!(matches!(gone, Err(AdapterError::VersionNotFound(..))));
+}
+
+#[test]
+fn refused_files_change_nothing() {
+    let root = TempDir::new().expect("a directory");
+    let registry = in_directory(root.path());
+    publish(&registry, "a", 0, PublishRule::Create).expect("free");
+    let mut odd = Maker::new(9);
+    odd.set(&key(0, "mlp.down_proj", 'A'), &[2, 11], &values(22, 1));
+    for adapter in ["a", "b"] {
+        let refused = wait(registry.publish(name(adapter), odd.files(), PublishRule::Replace));
+        assert!(matches!(refused, Err(AdapterError::Invalid(_))));
+    }
+    let files = fs::read_dir(root.path()).expect("listed");
+    assert_eq!(files.count(), 1);
+    assert_eq!(listed(&registry), listed(&in_directory(root.path())));
+}
+
+#[test]
+fn the_number_of_adapters_is_limited_and_case_twins_are_refused() {
+    let limits = AdapterLimits { max_adapters: 2, ..Default::default() };
+    let registry = AdapterRegistry::new(small_layout(), limits, None);
+    publish(&registry, "a", 0, PublishRule::Create).expect("free");
+    let twin = publish(&registry, "A", 0, PublishRule::Create);
+    assert!(matches!(twin, Err(AdapterError::InvalidName(_))));
+    publish(&registry, "b", 0, PublishRule::Create).expect("free");
+    let third = publish(&registry, "c", 0, PublishRule::Create);
+    assert!(matches!(third, Err(AdapterError::TooMany(2))));
+    publish(&registry, "b", 1, PublishRule::Replace).expect("no new name");
+}
+
+#[test]
+fn a_version_departs_when_no_name_means_it() {
+    let registry = in_memory();
+    let departed = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&departed);
+    registry.on_departure(Box::new(move |version| seen.lock().expect("unpoisoned").push(version)));
+    publish(&registry, "a", 0, PublishRule::Create).expect("free");
+    publish(&registry, "b", 0, PublishRule::Create).expect("free");
+    publish(&registry, "a", 1, PublishRule::Replace).expect("always");
+    assert!(departed.lock().expect("unpoisoned").is_empty());
+    wait(registry.retire(name("b"), None)).expect("published");
+    assert_eq!(*departed.lock().expect("unpoisoned"), [id(0)]);
+}
+
+/// A store whose disk is full.
+#[derive(Debug)]
+struct FullDisk;
+
+impl AdapterStore for FullDisk {
+    fn put(&self, _: &AdapterName, _: &AdapterFiles) -> Result<(), AdapterError> {
+        Err(io::Error::from(io::ErrorKind::StorageFull).into())
+    }
+
+    fn get(&self, _: &AdapterName, _: &AdapterLimits) -> Result<StoredAdapter, AdapterError> {
+        Err(io::Error::from(io::ErrorKind::NotFound).into())
+    }
+
+    fn list(&self) -> Result<Vec<String>, AdapterError> {
+        Ok(vec!["listed-but-gone".to_owned()])
+    }
+
+    fn delete(&self, _: &AdapterName) -> Result<(), AdapterError> {
+        Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem).into())
+    }
+}
+
+#[test]
+fn a_failing_store_publishes_nothing() {
+    let limits = AdapterLimits::default();
+    let registry = AdapterRegistry::new(small_layout(), limits, Some(Box::new(FullDisk)));
+    let report = registry.load_stored().expect("listed");
+    assert_eq!((report.loaded.len(), report.skipped.len()), (0, 1));
+    let failed = publish(&registry, "a", 0, PublishRule::Replace);
+    assert!(matches!(failed, Err(AdapterError::Store(_))));
+    assert!(registry.list().is_empty());
+}
+
+#[test]
+fn a_directory_is_served_but_for_what_is_broken_in_it() {
+    let root = TempDir::new().expect("a directory");
+    let write = |directory: &str, files: &AdapterFiles| {
+        let path = root.path().join(directory);
+        fs::create_dir(&path).expect("made");
+        fs::write(path.join("adapter_config.json"), &files.config).expect("written");
+        fs::write(path.join("adapter_model.safetensors"), &files.weights).expect("written");
+    };
+    write("good", &content(0));
+    write("broken", &AdapterFiles { config: content(0).config, weights: vec![1, 2, 3].into() });
+    write("no name", &content(1));
+    fs::write(root.path().join("README.md"), "not an adapter").expect("written");
+    fs::create_dir(root.path().join("empty")).expect("made");
+    let config = AdapterConfig { adapters: Some(root.path().to_owned()), ..Default::default() };
+    let (registry, report) = AdapterRegistry::open(&config, small_layout()).expect("a directory");
+    assert_eq!(report.loaded, [name("good")]);
+    let skipped: Vec<_> = report.skipped.iter().map(|(directory, _)| directory.as_str()).collect();
+    assert_eq!(skipped, ["broken", "no name"]);
+    assert!(registry.get(&name("good")).expect("served").durable);
+
+    let inside = AdapterConfig { adapters: Some(root.path().join("good")), ..config.clone() };
+    let error =
+        AdapterRegistry::open(&inside, small_layout()).expect_err("not a directory of them");
+    assert!(error.to_string().contains("itself an adapter"), "{error}");
+    let nowhere = AdapterConfig { adapters: Some(root.path().join("nowhere")), ..config };
+    assert!(AdapterRegistry::open(&nowhere, small_layout()).is_err());
+}
+
+#[test]
+fn inspection_says_whether_a_model_can_serve_it() {
+    let root = TempDir::new().expect("a directory");
+    let store = LocalStore::open(root.path()).expect("a directory");
+    store.put(&name("a"), &content(0)).expect("stored");
+    let look = |layout: Option<LoraLayout>| {
+        let directory = root.path().join("a");
+        inspect(&directory, layout.as_ref(), &AdapterLimits::default()).expect("whole")
+    };
+    let alone = look(None);
+    assert!(alone.to_string().contains("self_attn.q_proj"), "{alone}");
+    assert!(alone.to_string().ends_with("not compared with a model."), "{alone}");
+    assert!(look(Some(small_layout())).to_string().ends_with("can serve it."));
+    let other = adapter_maker::layout(2, 16, 8, 4, 12);
+    assert!(look(Some(other)).misfit.expect("too wide").contains("[2, 16]"));
+    let json = serde_json::to_value(&alone).expect("JSON");
+    assert_eq!(json["version"], id(0).to_string());
+    assert_eq!(json["description"]["ranks"], serde_json::json!([2]));
+}
+
+#[test]
+fn readers_always_see_one_whole_version() {
+    let registry = in_memory();
+    publish(&registry, "a", 0, PublishRule::Create).expect("free");
+    let first = |lease: &AdapterLease| {
+        let (_, pair) = lease.weights.sites().next().expect("a site");
+        pair.a().flatten_all().and_then(|a| a.to_vec1::<f32>()).expect("f32")
+    };
+    let factors: Vec<Vec<f32>> = (0..4).map(|seed| values(16, seed)).collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let lease = wait(registry.lease(&current("a"))).expect("always there");
+                    let number = (0..4).find(|number| id(*number) == lease.id).expect("a content");
+                    assert_eq!(first(&lease), factors[number]);
+                }
+            });
+        }
+        for round in 1..200 {
+            publish(&registry, "a", round % 4, PublishRule::Replace).expect("always");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(usize, usize, Option<Option<usize>>),
+    Retire(usize, Option<usize>),
+    Lease(usize, Option<usize>),
+    Drop(prop::sample::Index),
+    Restart,
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c.1"];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let rule = prop::option::of(prop::option::of(0..4usize));
+    let step = prop_oneof![
+        5 => (0..3usize, 0..4usize, rule).prop_map(|(n, c, rule)| Step::Publish(n, c, rule)),
+        2 => (0..3usize, prop::option::of(0..4usize)).prop_map(|(n, v)| Step::Retire(n, v)),
+        4 => (0..3usize, prop::option::of(0..4usize)).prop_map(|(n, v)| Step::Lease(n, v)),
+        2 => any::<prop::sample::Index>().prop_map(Step::Drop),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..30)
+}
+
+/// What the registry should know: contents by number.
+#[derive(Default)]
+struct Model {
+    current: BTreeMap<usize, usize>,
+    /// Leases and the name and content each is of; `true` while the name has been published without a break.
+    leases: Vec<(usize, usize, bool, AdapterLease)>,
+}
+
+impl Model {
+    /// `rule`: `None` replaces, `Some(None)` creates, `Some(Some(n))` replaces content `n`.
+    fn publish(
+        &mut self,
+        registry: &AdapterRegistry,
+        name: usize,
+        number: usize,
+        rule: Option<Option<usize>>,
+    ) {
+        let before = self.current.get(&name).copied();
+        let wanted = match (before, rule) {
+            (Some(now), _) if now == number => Some(PublishOutcome::Unchanged),
+            (None, None | Some(None)) => Some(PublishOutcome::Created),
+            (Some(now), None) => Some(PublishOutcome::Replaced(id(now))),
+            (Some(now), Some(Some(expected))) if now == expected => {
+                Some(PublishOutcome::Replaced(id(now)))
+            }
+            _ => None,
+        };
+        let rule = match rule {
+            None => PublishRule::Replace,
+            Some(None) => PublishRule::Create,
+            Some(Some(expected)) => PublishRule::ReplaceIf(id(expected)),
+        };
+        assert_eq!(publish(registry, NAMES[name], number, rule).ok(), wanted);
+        if wanted.is_some() {
+            self.current.insert(name, number);
+        }
+    }
+
+    fn retire(&mut self, registry: &AdapterRegistry, name: usize, expected: Option<usize>) {
+        let now = self.current.get(&name).copied();
+        let wanted = now.filter(|now| expected.is_none_or(|expected| expected == *now));
+        let retired = wait(registry.retire(NAMES[name].parse().expect("a name"), expected.map(id)));
+        assert_eq!(retired.ok(), wanted.map(id));
+        if wanted.is_some() {
+            self.current.remove(&name);
+            for lease in self.leases.iter_mut().filter(|lease| lease.0 == name) {
+                lease.2 = false;
+            }
+        }
+    }
+
+    fn lease(&mut self, registry: &AdapterRegistry, name: usize, version: Option<usize>) {
+        let now = self.current.get(&name).copied();
+        let living = |number: &usize| {
+            let leased =
+                |lease: &(usize, usize, bool, _)| lease.0 == name && lease.1 == *number && lease.2;
+            now == Some(*number) || (now.is_some() && self.leases.iter().any(leased))
+        };
+        let wanted = version.map_or(now, |version| Some(version).filter(living));
+        let reference =
+            AdapterRef { name: NAMES[name].parse().expect("a name"), version: version.map(id) };
+        let lease = wait(registry.lease(&reference)).ok();
+        assert_eq!(lease.as_ref().map(|lease| lease.id), wanted.map(id));
+        self.leases.extend(lease.zip(wanted).map(|(lease, number)| (name, number, true, lease)));
+    }
+
+    fn check(&self, registry: &AdapterRegistry) {
+        let wanted =
+            self.current.iter().map(|(name, number)| (NAMES[*name].to_owned(), id(*number)));
+        assert_eq!(listed(registry), wanted.collect());
+        for (name, number, _, lease) in &self.leases {
+            assert_eq!((lease.name.as_str(), lease.id), (NAMES[*name], id(*number)));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn the_registry_behaves_as_a_map(steps in steps(), durable in any::<bool>()) {
+        let root = TempDir::new().expect("a directory");
+        let start = || if durable { in_directory(root.path()) } else { in_memory() };
+        let (mut registry, mut model) = (start(), Model::default());
+        for step in steps {
+            match step {
+                Step::Publish(name, number, rule) => model.publish(&registry, name, number, rule),
+                Step::Retire(name, expected) => model.retire(&registry, name, expected),
+                Step::Lease(name, version) => model.lease(&registry, name, version),
+                Step::Drop(at) if !model.leases.is_empty() => {
+                    drop(model.leases.swap_remove(at.index(model.leases.len())));
+                }
+                Step::Drop(_) => {}
+                Step::Restart => {
+                    registry = start();
+                    model.leases.clear();
+                    if !durable {
+                        model.current.clear();
+                    }
+                }
+            }
+            model.check(&registry);
+        }
+    }
+}
+
+/// Puts the directory into the state that a crash at each point leaves, and starts again.
+#[test]
+fn every_point_of_a_crash_leaves_the_old_or_the_new_adapter() {
+    let (old, new) = (Some(id(0)), Some(id(1)));
+    let full = |root: &Path, directory: &str, number: usize| {
+        let staging = TempDir::new_in(root).expect("a directory");
+        let store = LocalStore::open(staging.path()).expect("a directory");
+        store.put(&name("x"), &content(number)).expect("stored");
+        fs::rename(staging.path().join("x"), root.join(directory)).expect("moved");
+    };
+    let half = |root: &Path, directory: &str| {
+        fs::create_dir(root.join(directory)).expect("made");
+        fs::write(root.join(directory).join("adapter_config.json"), b"{\"pe").expect("written");
+    };
+    type State<'a> = (&'a str, Option<VersionId>, &'a dyn Fn(&Path));
+    let states: [State<'_>; 7] = [
+        ("writing", old, &|root| (full(root, "a", 0), half(root, ".incoming-a")).0),
+        ("written", old, &|root| (full(root, "a", 0), full(root, ".incoming-a", 1)).0),
+        ("between", old, &|root| (full(root, ".replaced-a", 0), full(root, ".incoming-a", 1)).0),
+        ("in place", new, &|root| (full(root, ".replaced-a", 0), full(root, "a", 1)).0),
+        ("cleaning", new, &|root| (half(root, ".replaced-a"), full(root, "a", 1)).0),
+        ("retired", None, &|root| full(root, ".retired-a", 0)),
+        ("retiring", None, &|root| half(root, ".retired-a")),
+    ];
+    for (state, wanted, make) in states {
+        let root = TempDir::new().expect("a directory");
+        make(root.path());
+        let registry = in_directory(root.path());
+        assert_eq!(registry.get(&name("a")).map(|entry| entry.version), wanted, "{state}");
+        let left = fs::read_dir(root.path()).expect("listed").count();
+        assert_eq!(left, usize::from(wanted.is_some()), "{state}");
+    }
+}
+
+const VICTIM: &str = "LORAD_TEST_VICTIM_DIRECTORY";
+
+/// Not a test by itself: the process that the next test kills.
+#[test]
+fn victim() {
+    let Some(root) = std::env::var_os(VICTIM) else { return };
+    let registry = in_directory(Path::new(&root));
+    // Past the capture of printed lines, which would hold it back.
+    io::stdout().write_all(b"\nready\n").expect("the parent listens");
+    for round in 0.. {
+        publish(&registry, "a", round % 4, PublishRule::Replace).expect("always");
+        if round % 5 == 4 {
+            wait(registry.retire(name("b"), None)).ok();
+            publish(&registry, "b", round % 4, PublishRule::Create).expect("free");
+        }
+    }
+}
+
+#[test]
+fn a_killed_server_leaves_whole_adapters() {
+    let root = TempDir::new().expect("a directory");
+    let seed = in_directory(root.path());
+    publish(&seed, "a", 0, PublishRule::Create).expect("free");
+    for round in 0..12 {
+        let program = std::env::current_exe().expect("this test's program");
+        let mut victim = Command::new(program)
+            .args(["victim", "--exact"])
+            .env(VICTIM, root.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let lines = BufReader::new(victim.stdout.take().expect("piped")).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line == "ready"));
+        thread::sleep(Duration::from_millis(3 * round));
+        victim.kill().expect("killed");
+        victim.wait().expect("reaped");
+        let found = listed(&in_directory(root.path()));
+        assert!(found.contains_key("a"), "round {round}: {found:?}");
+        assert!(found.values().all(|version| (0..4).any(|number| id(number) == *version)));
+    }
+}
