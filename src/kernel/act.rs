@@ -1,4 +1,5 @@
 //! Activations: f32 rows on their way through the model.
+use super::cpu::Buffers;
 use super::{KernelError, Result};
 use candle_core::Tensor;
 
@@ -8,6 +9,16 @@ pub struct Act {
     rows: usize,
     cols: usize,
     pub(super) data: ActData,
+    /// Where host memory goes when it is no longer needed.
+    home: Option<Buffers<f32>>,
+}
+
+impl Drop for Act {
+    fn drop(&mut self) {
+        if let (ActData::Host(values), Some(home)) = (&mut self.data, &self.home) {
+            home.give(std::mem::take(values));
+        }
+    }
 }
 
 /// Where the values are.
@@ -23,12 +34,24 @@ impl Act {
     /// From host values; the caller has checked the length.
     pub(super) fn host(values: Vec<f32>, rows: usize, cols: usize) -> Self {
         debug_assert_eq!(values.len(), rows * cols, "the kernel sized its buffer");
-        Self { rows, cols, data: ActData::Host(values) }
+        Self { rows, cols, data: ActData::Host(values), home: None }
+    }
+
+    /// From host values that go back to `home` in the end.
+    pub(super) fn recycled(
+        values: Vec<f32>,
+        rows: usize,
+        cols: usize,
+        home: &Buffers<f32>,
+    ) -> Self {
+        let mut act = Self::host(values, rows, cols);
+        act.home = Some(home.clone());
+        act
     }
 
     /// From a tensor `[rows, cols]`.
     pub(super) fn device(tensor: Tensor, rows: usize, cols: usize) -> Self {
-        Self { rows, cols, data: ActData::Device(tensor) }
+        Self { rows, cols, data: ActData::Device(tensor), home: None }
     }
 
     /// How many rows.

@@ -1,7 +1,7 @@
 //! Which device a process computes on.
-use super::{CandleOps, KernelError, Kernels, Precision, Result};
+use super::{CandleOps, CpuKernels, KernelError, Kernels, Precision, Result};
 use candle_core::{Device, utils};
-use std::{fmt, num::NonZeroUsize, str::FromStr, sync::Arc};
+use std::{fmt, num::NonZeroUsize, str::FromStr, sync::Arc, thread::available_parallelism};
 
 /// Where and how the model is computed.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,21 +67,25 @@ pub fn open(config: &KernelConfig) -> Result<Arc<dyn Kernels>> {
     match config.device {
         DeviceChoice::Cuda(ordinal) => cuda(ordinal),
         DeviceChoice::Metal => metal(),
-        DeviceChoice::Auto if utils::cuda_is_available() => Ok(or_cpu(cuda(0), config.threads)),
-        DeviceChoice::Auto if utils::metal_is_available() => Ok(or_cpu(metal(), config.threads)),
-        DeviceChoice::Cpu | DeviceChoice::Auto => Ok(cpu(config.threads)),
+        DeviceChoice::Auto if utils::cuda_is_available() => or_cpu(cuda(0), config.threads),
+        DeviceChoice::Auto if utils::metal_is_available() => or_cpu(metal(), config.threads),
+        DeviceChoice::Cpu | DeviceChoice::Auto => cpu(config.threads),
     }
 }
 
-fn or_cpu(gpu: Result<Arc<dyn Kernels>>, threads: Option<NonZeroUsize>) -> Arc<dyn Kernels> {
-    gpu.unwrap_or_else(|error| {
+fn or_cpu(
+    gpu: Result<Arc<dyn Kernels>>,
+    threads: Option<NonZeroUsize>,
+) -> Result<Arc<dyn Kernels>> {
+    gpu.or_else(|error| {
         tracing::warn!(%error, "no usable GPU; computing on the CPU");
         cpu(threads)
     })
 }
 
-fn cpu(_threads: Option<NonZeroUsize>) -> Arc<dyn Kernels> {
-    Arc::new(CandleOps::new(Device::Cpu))
+fn cpu(threads: Option<NonZeroUsize>) -> Result<Arc<dyn Kernels>> {
+    let threads = threads.or_else(|| available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    Ok(Arc::new(CpuKernels::new(threads)?))
 }
 
 fn cuda(ordinal: usize) -> Result<Arc<dyn Kernels>> {

@@ -51,14 +51,12 @@ pub(super) enum WeightData {
     /// A candle tensor `[out, in]`.
     Device(Tensor),
     /// The CPU kernels' own panels.
-    #[expect(dead_code, reason = "the CPU kernels make it")]
     Packed(Box<dyn Packed>),
 }
 
 /// A packed layout: opaque outside the kernels that made it.
 pub(super) trait Packed: Any + Send + Sync {
     /// For the kernels to get their own type back.
-    #[expect(dead_code, reason = "the CPU kernels call it")]
     fn as_any(&self) -> &dyn Any;
     /// Its memory, in order, for [`BaseWeight::fingerprint`].
     fn bytes(&self) -> &[u8];

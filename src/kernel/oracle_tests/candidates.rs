@@ -1,11 +1,11 @@
 //! The implementations under test, and how near to the reference each must come.
-use crate::kernel::{Act, CandleOps, Kernels, Precision, Reference};
+use crate::kernel::{Act, CandleOps, CpuKernels, Isa, Kernels, Precision, Reference};
 use candle_core::Device;
 use std::sync::OnceLock;
 
 /// One implementation under test.
 pub(super) struct Candidate {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) kernels: Box<dyn Kernels>,
     /// Whether it promises that company does not change a row's bits.
     pub(super) row_invariant: bool,
@@ -20,22 +20,34 @@ const F32_TOLERANCE: f32 = 2e-5;
 pub(super) fn candidates() -> &'static [Candidate] {
     static CANDIDATES: OnceLock<Vec<Candidate>> = OnceLock::new();
     CANDIDATES.get_or_init(|| {
-        vec![
+        let mut candidates = vec![
             // Sums in another order than the oracle's would be the only difference; there is none.
             candidate("reference", Reference, true, 0.0),
             // candle rounds a bf16 product's result to bf16 as well: half a unit in 8 bits.
             candidate("candle on the CPU", CandleOps::new(Device::Cpu), false, 5e-3),
-        ]
+        ];
+        candidates.extend(cpu_candidates());
+        candidates
+    })
+}
+
+/// The CPU kernels with every instruction set of this machine, on one thread and on two.
+fn cpu_candidates() -> impl Iterator<Item = Candidate> {
+    let isas = Isa::ALL.into_iter().filter(|isa| isa.available());
+    isas.flat_map(|isa| [1, 2].map(|threads| CpuKernels::with_isa(threads, isa))).map(|kernels| {
+        let kernels = kernels.expect("the machine has it");
+        // Operands are rounded as the oracle's are, sums are f32: no further from it than at f32.
+        candidate(kernels.describe(), kernels, true, F32_TOLERANCE)
     })
 }
 
 fn candidate(
-    name: &'static str,
+    name: impl Into<String>,
     kernels: impl Kernels + 'static,
     row_invariant: bool,
     bf16_tolerance: f32,
 ) -> Candidate {
-    Candidate { name, kernels: Box::new(kernels), row_invariant, bf16_tolerance }
+    Candidate { name: name.into(), kernels: Box::new(kernels), row_invariant, bf16_tolerance }
 }
 
 impl Candidate {
@@ -63,7 +75,7 @@ impl Candidate {
         for (i, (got, want)) in got.iter().zip(want.iter()).enumerate() {
             let error = (got - want).abs();
             if error.is_nan() || error > tolerance {
-                let name = self.name;
+                let name = &self.name;
                 return Err(format!("{name}: value {i} is {got}, expected {want} ± {tolerance}"));
             }
         }

@@ -1,0 +1,214 @@
+//! AVX-512: sixteen lanes, and dot products of bfloat16 pairs where the machine has them.
+#![expect(unsafe_code, reason = "vector instructions; the token proves that the machine has them")]
+#![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
+use super::simd::{Simd, Task, round_to_pairs};
+use std::arch::x86_64::{
+    __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
+    _mm256_storeu_si256, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+};
+
+/// The proof that the machine has AVX-512 F, BW and VL, and with `DOT` also BF16.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Avx512<const DOT: bool>(());
+
+impl<const DOT: bool> Avx512<DOT> {
+    /// The token, where this machine has the instructions.
+    pub(super) fn detect() -> Option<Self> {
+        let base = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl");
+        (base && (!DOT || is_x86_feature_detected!("avx512bf16"))).then_some(Self(()))
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn plain<const DOT: bool, T: Task>(simd: Avx512<DOT>, task: T) -> T::Output {
+    task.run(simd)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn with_dot<const DOT: bool, T: Task>(simd: Avx512<DOT>, task: T) -> T::Output {
+    task.run(simd)
+}
+
+impl<const DOT: bool> Simd for Avx512<DOT> {
+    type V = __m512;
+    type Pairs = __m512i;
+    const LANES: usize = 16;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    fn vectorize<T: Task>(self, task: T) -> T::Output {
+        if DOT {
+            // SAFETY: the token proves all four features.
+            unsafe { with_dot(self, task) }
+        } else {
+            // SAFETY: the token proves the three features.
+            unsafe { plain(self, task) }
+        }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m512 {
+        let from = &from[..Self::LANES];
+        // SAFETY: the token proves AVX-512, the slice has sixteen elements.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, v: __m512, to: &mut [f32]) {
+        let to = &mut to[..Self::LANES];
+        // SAFETY: the token proves AVX-512, the slice has sixteen elements.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn round(self, v: __m512) -> __m512 {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_roundscale_ps::<NEAREST>(v) }
+    }
+
+    #[inline(always)]
+    fn scale(self, v: __m512, n: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_scalef_ps(v, n) }
+    }
+
+    #[inline(always)]
+    fn zero_below(self, v: __m512, x: __m512, limit: f32) -> __m512 {
+        let limit = self.splat(limit);
+        // SAFETY: the token proves AVX-512.
+        let below = unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, limit) };
+        // SAFETY: as above.
+        let zero = unsafe { _mm512_setzero_ps() };
+        // SAFETY: as above.
+        unsafe { _mm512_mask_mov_ps(v, below, zero) }
+    }
+
+    #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_reduce_add_ps(v) }
+    }
+
+    #[inline(always)]
+    fn greatest(self, v: __m512) -> f32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_reduce_max_ps(v) }
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, from: &[u32]) -> __m512i {
+        let from = &from[..Self::LANES];
+        // SAFETY: the token proves AVX-512, the slice has sixteen elements.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn splat_pair(self, pair: u32) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set1_epi32(pair.cast_signed()) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: __m512, w: __m512i, x: __m512i) -> __m512 {
+        if DOT {
+            // SAFETY: the token proves AVX-512 BF16.
+            return unsafe { _mm512_dpbf16_ps(sums, halves(w), halves(x)) };
+        }
+        let sums = self.mul_add(earlier(w), earlier(x), sums);
+        self.mul_add(self.later(w), self.later(x), sums)
+    }
+
+    #[inline(always)]
+    fn round_to_pairs(self, x: &[f32], to: &mut [u32]) {
+        if !DOT {
+            return round_to_pairs(x, to);
+        }
+        let (full, rest) = x.as_chunks::<16>();
+        let (to, to_rest) = to.split_at_mut(full.len() * 8);
+        for (x, to) in full.iter().zip(to.as_chunks_mut::<8>().0) {
+            let x = self.load(x);
+            // SAFETY: the token proves AVX-512 BF16.
+            let rounded = unsafe { _mm512_cvtneps_pbh(x) };
+            // SAFETY: both types are sixteen bfloat16 bit patterns.
+            let rounded: __m256i = unsafe { std::mem::transmute(rounded) };
+            // SAFETY: the array has 32 bytes.
+            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), rounded) }
+        }
+        round_to_pairs(rest, to_rest);
+    }
+}
+
+impl<const DOT: bool> Avx512<DOT> {
+    #[inline(always)]
+    fn later(self, pairs: __m512i) -> __m512 {
+        let mask = self.splat_pair(0xffff_0000);
+        // SAFETY: the token proves AVX-512.
+        let bits = unsafe { _mm512_and_si512(pairs, mask) };
+        // SAFETY: as above.
+        unsafe { _mm512_castsi512_ps(bits) }
+    }
+}
+
+#[inline(always)]
+fn halves(pairs: __m512i) -> __m512bh {
+    // SAFETY: both types are 512 bits without invalid patterns.
+    unsafe { std::mem::transmute(pairs) }
+}
+
+/// The earlier values of the pairs, widened.
+#[inline(always)]
+fn earlier(pairs: __m512i) -> __m512 {
+    // SAFETY: the caller has a token, which proves AVX-512.
+    let bits = unsafe { _mm512_slli_epi32::<16>(pairs) };
+    // SAFETY: as above.
+    unsafe { _mm512_castsi512_ps(bits) }
+}

@@ -1,0 +1,202 @@
+//! Norm, rotary embedding, gate and residual: one pass over the values each.
+#![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
+use super::super::Activation;
+use super::machine::{Machine, rows_per_item};
+use super::math::times_sigmoid;
+use super::simd::{Simd, Task};
+use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
+
+/// `y = x / sqrt(mean(x²) + eps) · weight` over each group of `weight.len()` values.
+pub(super) fn rms_norm(machine: &Machine, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+    let chunk = rows_per_item(weight.len()) * weight.len();
+    machine.pool.chunks(y, chunk, |index, y| {
+        y.copy_from_slice(&x[index * chunk..][..y.len()]);
+        machine.level.run(RmsNorm { weight, eps, y });
+    });
+}
+
+/// `y = activation(gate) · up`
+pub(super) fn gated(
+    machine: &Machine,
+    gate: &[f32],
+    up: &[f32],
+    activation: Activation,
+    y: &mut [f32],
+) {
+    let chunk = rows_per_item(1);
+    machine.pool.chunks(y, chunk, |index, y| {
+        let range = index * chunk..index * chunk + y.len();
+        y.copy_from_slice(&gate[range.clone()]);
+        match activation {
+            Activation::Silu => machine.level.run(Combine { step: Silu, y, x: &up[range] }),
+            Activation::GeluTanh => machine.level.run(Combine { step: Gelu, y, x: &up[range] }),
+        }
+    });
+}
+
+/// `y += x`
+pub(super) fn add(machine: &Machine, y: &mut [f32], x: &[f32]) {
+    let chunk = rows_per_item(1);
+    machine.pool.chunks(y, chunk, |index, y| {
+        let x = &x[index * chunk..][..y.len()];
+        machine.level.run(Combine { step: Add, y, x });
+    });
+}
+
+/// Rotates each head of each row of `x`; `angles` gives a row's cosines and sines.
+pub(super) fn rope<'a>(
+    machine: &Machine,
+    x: &mut [f32],
+    cols: usize,
+    angles: impl Fn(usize) -> (&'a [f32], &'a [f32]) + Sync,
+) {
+    let rows = rows_per_item(cols);
+    machine.pool.chunks(x, rows * cols, |index, x| {
+        for (row, x) in x.chunks_exact_mut(cols).enumerate() {
+            let (cos, sin) = angles(index * rows + row);
+            machine.level.run(Rotate { x, cos, sin });
+        }
+    });
+}
+
+struct RmsNorm<'a> {
+    weight: &'a [f32],
+    eps: f32,
+    y: &'a mut [f32],
+}
+
+impl Task for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let len = self.weight.len();
+        for y in self.y.chunks_exact_mut(len) {
+            let mean = sum_of_squares(simd, y) / len as f32;
+            let scale = 1.0 / (mean + self.eps).sqrt();
+            combine(simd, &Scale(scale), y, self.weight);
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_of_squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
+    let mut sums = simd.splat(0.0);
+    let vectors = x.chunks_exact(S::LANES);
+    let rest: f32 = vectors.remainder().iter().map(|x| x * x).sum();
+    for x in vectors {
+        let x = simd.load(x);
+        sums = simd.mul_add(x, x, sums);
+    }
+    simd.sum(sums) + rest
+}
+
+struct Rotate<'a> {
+    x: &'a mut [f32],
+    cos: &'a [f32],
+    sin: &'a [f32],
+}
+
+impl Task for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let half = self.cos.len();
+        let full = half / S::LANES * S::LANES;
+        for head in self.x.chunks_exact_mut(2 * half) {
+            let (a, b) = head.split_at_mut(half);
+            for i in (0..full).step_by(S::LANES) {
+                let (x, y) = (simd.load(&a[i..]), simd.load(&b[i..]));
+                let (cos, sin) = (simd.load(&self.cos[i..]), simd.load(&self.sin[i..]));
+                let minus = simd.mul(y, simd.mul(sin, simd.splat(-1.0)));
+                simd.store(simd.mul_add(x, cos, minus), &mut a[i..]);
+                simd.store(simd.mul_add(y, cos, simd.mul(x, sin)), &mut b[i..]);
+            }
+            for i in full..half {
+                let (x, y, cos, sin) = (a[i], b[i], self.cos[i], self.sin[i]);
+                (a[i], b[i]) = (x * cos - y * sin, y * cos + x * sin);
+            }
+        }
+    }
+}
+
+/// A step on two values that gives one, for every lane alike.
+trait Step {
+    fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V;
+}
+
+struct Add;
+
+impl Step for Add {
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V {
+        simd.add(y, x)
+    }
+}
+
+struct Scale(f32);
+
+impl Step for Scale {
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V {
+        simd.mul(simd.mul(y, simd.splat(self.0)), x)
+    }
+}
+
+struct Silu;
+
+impl Step for Silu {
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, gate: S::V, up: S::V) -> S::V {
+        simd.mul(times_sigmoid(simd, gate, gate), up)
+    }
+}
+
+struct Gelu;
+
+impl Step for Gelu {
+    /// `x/2 · (1 + tanh u) = x · sigmoid(2u)` with `u = sqrt(2/π) · (x + 0.044715 · x³)`
+    /// (Hendrycks and Gimpel 2016; `transformers`' `gelu_pytorch_tanh`).
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, gate: S::V, up: S::V) -> S::V {
+        let cubic = simd.mul_add(simd.mul(gate, gate), simd.splat(0.044_715), simd.splat(1.0));
+        let u = simd.mul(simd.mul(gate, cubic), simd.splat(SQRT_2 * FRAC_2_SQRT_PI));
+        simd.mul(times_sigmoid(simd, gate, u), up)
+    }
+}
+
+struct Combine<'a, T> {
+    step: T,
+    y: &'a mut [f32],
+    x: &'a [f32],
+}
+
+impl<T: Step> Task for Combine<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        combine(simd, &self.step, self.y, self.x);
+    }
+}
+
+/// `y = step(y, x)`; what is left of a row goes through a vector too, so that place makes no difference.
+#[inline(always)]
+fn combine<S: Simd>(simd: S, step: &impl Step, y: &mut [f32], x: &[f32]) {
+    let (mut ys, xs) = (y.chunks_exact_mut(S::LANES), x.chunks_exact(S::LANES));
+    let x_rest = xs.remainder();
+    for (y, x) in ys.by_ref().zip(xs) {
+        let result = step.step(simd, simd.load(y), simd.load(x));
+        simd.store(result, y);
+    }
+    let y_rest = ys.into_remainder();
+    if !y_rest.is_empty() {
+        let (mut y, mut x) = ([0.0; 16], [0.0; 16]);
+        y[..y_rest.len()].copy_from_slice(y_rest);
+        x[..x_rest.len()].copy_from_slice(x_rest);
+        let result = step.step(simd, simd.load(&y), simd.load(&x));
+        simd.store(result, &mut y);
+        y_rest.copy_from_slice(&y[..y_rest.len()]);
+    }
+}

@@ -1,0 +1,115 @@
+//! Which vector instructions the kernels use, found once at start.
+use super::portable::Portable;
+use super::simd::{Simd, Task};
+use std::fmt;
+
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, avx512::Avx512};
+
+/// Instruction sets the kernels are compiled for, best first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Isa {
+    /// AVX-512 with dot products of bfloat16 pairs (Cooper Lake, Sapphire Rapids, Zen 4 and later).
+    Avx512Bf16,
+    /// AVX-512 F, BW and VL (Skylake-SP and later).
+    Avx512,
+    /// AVX2 and FMA (Haswell, Zen 1 and later).
+    Avx2,
+    /// Whatever the compiler's target has.
+    Portable,
+}
+
+impl Isa {
+    /// Every one, best first.
+    pub const ALL: [Self; 4] = [Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable];
+
+    /// Whether this machine has it.
+    pub fn available(self) -> bool {
+        Level::of(self).is_some()
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Avx512Bf16 => "AVX-512 BF16",
+            Self::Avx512 => "AVX-512",
+            Self::Avx2 => "AVX2",
+            Self::Portable => "portable",
+        })
+    }
+}
+
+/// An instruction set this machine is known to have.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Level {
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(Avx512<true>),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512<false>),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    Portable(Portable),
+}
+
+impl Level {
+    /// The best this machine has.
+    pub(super) fn best() -> Self {
+        Isa::ALL.into_iter().find_map(Self::of).unwrap_or(Self::Portable(Portable))
+    }
+
+    /// `isa`, where this machine has it.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn of(isa: Isa) -> Option<Self> {
+        match isa {
+            Isa::Avx512Bf16 => Avx512::detect().map(Self::Avx512Bf16),
+            Isa::Avx512 => Avx512::detect().map(Self::Avx512),
+            Isa::Avx2 => Avx2::detect().map(Self::Avx2),
+            Isa::Portable => Some(Self::Portable(Portable)),
+        }
+    }
+
+    /// `isa`, where this machine has it.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) fn of(isa: Isa) -> Option<Self> {
+        (isa == Isa::Portable).then_some(Self::Portable(Portable))
+    }
+
+    /// Its name.
+    pub(super) fn isa(self) -> Isa {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(_) => Isa::Avx512Bf16,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => Isa::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => Isa::Avx2,
+            Self::Portable(_) => Isa::Portable,
+        }
+    }
+
+    /// Runs `task` compiled for it.
+    pub(super) fn run<T: Task>(self, task: T) -> T::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(simd) => simd.vectorize(task),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => simd.vectorize(task),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => simd.vectorize(task),
+            Self::Portable(simd) => simd.vectorize(task),
+        }
+    }
+
+    /// f32 values a vector has.
+    pub(super) fn lanes(self) -> usize {
+        struct Lanes;
+        impl Task for Lanes {
+            type Output = usize;
+            fn run<S: Simd>(self, _: S) -> usize {
+                S::LANES
+            }
+        }
+        self.run(Lanes)
+    }
+}

@@ -1,0 +1,223 @@
+//! The door to the CPU kernels: checks what comes in, hands out memory, and calls the right one.
+use super::super::check;
+use super::super::{
+    Act, Activation, AttentionArgs, BaseWeight, KernelError, Kernels, KvCache, KvShape, LowRank,
+    Precision, Result, RopeTable, RowSegment,
+};
+use super::attention::Attention;
+use super::isa::{Isa, Level};
+use super::kv::KvLayout;
+use super::linear::Linear;
+use super::lora::AddLora;
+use super::machine::{Machine, rows_per_item};
+use super::pack::{PackedWeight, pack};
+use super::pool::Pool;
+use super::{elementwise, host};
+use candle_core::Tensor;
+use std::borrow::Cow;
+
+/// The CPU kernels: an instruction set and some threads.
+pub struct CpuKernels {
+    machine: Machine,
+}
+
+impl CpuKernels {
+    /// On `threads` threads in all, with the best instruction set this machine has.
+    ///
+    /// # Errors
+    /// When the system starts no more threads.
+    pub fn new(threads: usize) -> Result<Self> {
+        Self::at(threads, Level::best())
+    }
+
+    /// With a given instruction set.
+    ///
+    /// # Errors
+    /// When this machine does not have it, or the system starts no more threads.
+    pub fn with_isa(threads: usize, isa: Isa) -> Result<Self> {
+        let unsupported = || KernelError::Unsupported(format!("this machine has no {isa}"));
+        Self::at(threads, Level::of(isa).ok_or_else(unsupported)?)
+    }
+
+    fn at(threads: usize, level: Level) -> Result<Self> {
+        let refused = |e| KernelError::Unsupported(format!("cannot start {threads} threads: {e}"));
+        let pool = Pool::new(threads).map_err(refused)?;
+        let (floats, pairs) = Default::default();
+        Ok(Self { machine: Machine { level, pool, floats, pairs } })
+    }
+
+    fn layout(&self, shape: KvShape) -> KvLayout {
+        KvLayout { shape, lanes: self.machine.level.lanes() }
+    }
+}
+
+impl Kernels for CpuKernels {
+    fn describe(&self) -> String {
+        let threads = self.machine.pool.threads();
+        let plural = if threads == 1 { "" } else { "s" };
+        format!("cpu, {}, {threads} thread{plural}", self.machine.level.isa())
+    }
+
+    fn auto_precision(&self) -> Precision {
+        match self.machine.level.isa() {
+            Isa::Avx512Bf16 => Precision::Bf16,
+            Isa::Avx512 | Isa::Avx2 | Isa::Portable => Precision::F32,
+        }
+    }
+
+    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<BaseWeight> {
+        let precision = match precision {
+            Precision::Auto => self.auto_precision(),
+            Precision::F32 | Precision::Bf16 => precision,
+        };
+        pack(weight, precision, self.machine.level.lanes(), &self.machine.pool)
+    }
+
+    fn upload(&self, values: &[f32], rows: usize, cols: usize) -> Result<Act> {
+        check::upload(values, rows, cols)?;
+        self.machine.act(rows, cols, |to| {
+            to.copy_from_slice(values);
+            Ok(())
+        })
+    }
+
+    fn read<'a>(&self, x: &'a Act) -> Result<Cow<'a, [f32]>> {
+        x.values().map(Cow::Borrowed)
+    }
+
+    fn load_low_rank(&self, pair: &LowRank) -> Result<LowRank> {
+        host::values(pair.a())?;
+        host::values(pair.b())?;
+        Ok(pair.clone())
+    }
+
+    fn new_kv(&self, shape: KvShape) -> Result<KvCache> {
+        if shape.block_size == 0 || shape.row() == 0 {
+            return Err(KernelError::mismatch("new_kv", format!("{shape:?} holds nothing")));
+        }
+        Ok(self.layout(shape).allocate())
+    }
+
+    fn embed(&self, table: &BaseWeight, ids: &[u32]) -> Result<Act> {
+        check::indices("embed", ids, table.out_features)?;
+        let packed = PackedWeight::of(table)?;
+        let cols = table.in_features;
+        let rows = rows_per_item(cols);
+        self.machine.act(ids.len(), cols, |to| {
+            self.machine.pool.chunks(to, rows * cols, |index, to| {
+                for (row, to) in to.chunks_exact_mut(cols).enumerate() {
+                    packed.row(ids[index * rows + row] as usize, to);
+                }
+            });
+            Ok(())
+        })
+    }
+
+    fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
+        check::linear(x, weight, bias)?;
+        let (in_features, out_features) = (weight.in_features, weight.out_features);
+        let bias = bias.map(Act::values).transpose()?;
+        let packed = PackedWeight::of(weight)?;
+        let linear = Linear { x: x.values()?, rows: x.rows(), in_features, out_features, bias };
+        self.machine.act(x.rows(), out_features, |y| {
+            linear.run(&self.machine, packed, y);
+            Ok(())
+        })
+    }
+
+    fn add_lora(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        slots: &[Option<LowRank>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        check::lora(y, x, slots, segments)?;
+        let (in_features, out_features) = (x.cols(), y.cols());
+        let lora = AddLora { x: x.values()?, in_features, out_features, slots, segments };
+        lora.run(&self.machine, y.values_mut()?)
+    }
+
+    fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act> {
+        check::rms_norm(x, weight)?;
+        let (from, weight) = (x.values()?, weight.values()?);
+        self.machine.act(x.rows(), x.cols(), |y| {
+            elementwise::rms_norm(&self.machine, from, weight, eps, y);
+            Ok(())
+        })
+    }
+
+    fn add(&self, y: &mut Act, x: &Act) -> Result<()> {
+        check::same_shape("add", y, x)?;
+        elementwise::add(&self.machine, y.values_mut()?, x.values()?);
+        Ok(())
+    }
+
+    fn rope(&self, x: &mut Act, positions: &[u32], table: &RopeTable) -> Result<()> {
+        check::rope(x, positions, table)?;
+        let (cols, half) = (x.cols(), table.head_dim / 2);
+        let (cos, sin) = (host::values(&table.cos)?, host::values(&table.sin)?);
+        let (cos, sin): (&[f32], &[f32]) = (&cos, &sin);
+        elementwise::rope(&self.machine, x.values_mut()?, cols, |row| {
+            let at = positions[row] as usize * half;
+            (&cos[at..at + half], &sin[at..at + half])
+        });
+        Ok(())
+    }
+
+    fn gated(&self, gate: &Act, up: &Act, activation: Activation) -> Result<Act> {
+        check::same_shape("gated", gate, up)?;
+        let (from, up) = (gate.values()?, up.values()?);
+        self.machine.act(gate.rows(), gate.cols(), |y| {
+            elementwise::gated(&self.machine, from, up, activation, y);
+            Ok(())
+        })
+    }
+
+    fn write_kv(
+        &self,
+        cache: &mut KvCache,
+        layer: usize,
+        k: &Act,
+        v: &Act,
+        slot_mapping: &[u32],
+    ) -> Result<()> {
+        check::write_kv(cache, layer, k, v, slot_mapping)?;
+        let layout = self.layout(cache.shape);
+        let row = cache.shape.row();
+        let (keys, store) = cache.host_layer_mut(layer)?;
+        let rows = k.values()?.chunks_exact(row).zip(v.values()?.chunks_exact(row));
+        for (row, slot) in rows.zip(slot_mapping) {
+            layout.write((&mut *keys, &mut *store), *slot as usize, row);
+        }
+        Ok(())
+    }
+
+    fn paged_attention(
+        &self,
+        q: &Act,
+        cache: &KvCache,
+        layer: usize,
+        args: &AttentionArgs<'_>,
+    ) -> Result<Act> {
+        check::attention(q, cache, layer, args)?;
+        let (keys, store) = cache.host_layer(layer)?;
+        let layout = self.layout(cache.shape);
+        let attention = Attention { q: q.values()?, keys, values: store, layout, args };
+        self.machine.act(q.rows(), q.cols(), |out| {
+            attention.run(&self.machine, out);
+            Ok(())
+        })
+    }
+
+    fn select_rows(&self, x: &Act, rows: &[u32]) -> Result<Act> {
+        check::indices("select_rows", rows, x.rows())?;
+        let (from, cols) = (x.values()?, x.cols());
+        self.machine.act(rows.len(), cols, |to| {
+            for (to, row) in to.chunks_exact_mut(cols.max(1)).zip(rows) {
+                to.copy_from_slice(&from[*row as usize * cols..][..cols]);
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,267 @@
+//! `x · Wᵀ + bias` over packed weights.
+//!
+//! A tile is a few rows of `x` against one panel; its sums stay in registers while `in` runs by. Each sum
+//! takes its terms one after the other, whatever the tile's height, so a row's result does not depend on
+//! the rows beside it.
+#![expect(unsafe_code, reason = "threads write their own columns of one result")]
+#![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
+use super::machine::{Machine, rows_per_item};
+use super::pack::{PackedWeight, Panels};
+use super::pool::Pieces;
+use super::simd::{Simd, Task};
+use std::ops::Range;
+
+/// Vectors of columns a panel has.
+pub(super) const VECTORS: usize = 4;
+
+/// Below this many multiplications one thread is faster than waking another.
+const SERIAL: usize = 60_000;
+
+/// The operands, checked by the caller.
+pub(super) struct Linear<'a> {
+    /// `[rows, in]`
+    pub(super) x: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) in_features: usize,
+    pub(super) out_features: usize,
+    /// `[out]`
+    pub(super) bias: Option<&'a [f32]>,
+}
+
+impl Linear<'_> {
+    /// `y` is `[rows, out]`, every element of it is written.
+    pub(super) fn run(&self, machine: &Machine, weight: &PackedWeight, y: &mut [f32]) {
+        match &weight.panels {
+            Panels::F32(panels) => {
+                self.product::<F32>(machine, weight, (panels.as_slice(), self.x), y);
+            }
+            Panels::Bf16(panels) => {
+                let mut x = machine.pairs.scratch(self.rows * weight.steps);
+                self.round(machine, weight.steps, &mut x);
+                self.product::<Bf16>(machine, weight, (panels.as_slice(), &x), y);
+            }
+        }
+    }
+
+    /// The rows as pairs of bfloat16, `steps` a row.
+    fn round(&self, machine: &Machine, steps: usize, to: &mut [u32]) {
+        let level = machine.level;
+        let rows = rows_per_item(steps);
+        machine.pool.chunks(to, steps * rows, |index, to| {
+            let x = &self.x[index * rows * self.in_features..];
+            level.run(Round { x, in_features: self.in_features, steps, to });
+        });
+    }
+
+    fn product<F: Format>(
+        &self,
+        machine: &Machine,
+        weight: &PackedWeight,
+        (panels, x): (&[F::Value], &[F::Value]),
+        y: &mut [f32],
+    ) {
+        let count = self.out_features.div_ceil(weight.width);
+        let cuts = self.cuts(machine, count);
+        let rows = self.rows.div_ceil(cuts);
+        let y = Pieces::new(y);
+        let item = |item: usize| {
+            let (panel, cut) = (item / cuts, item % cuts);
+            let size = weight.steps * weight.width;
+            let part = Part::<F> {
+                panel: &panels[panel * size..][..size],
+                x,
+                steps: weight.steps,
+                rows: (cut * rows).min(self.rows)..((cut + 1) * rows).min(self.rows),
+                columns: panel * weight.width..((panel + 1) * weight.width).min(self.out_features),
+                bias: self.bias,
+                out_features: self.out_features,
+                y: &y,
+            };
+            machine.level.run(part);
+        };
+        if self.rows * self.in_features * self.out_features < SERIAL {
+            (0..count * cuts).for_each(item);
+        } else {
+            machine.pool.run(count * cuts, &item);
+        }
+    }
+
+    /// Into how many parts the rows are cut, so that few panels still keep all threads busy.
+    fn cuts(&self, machine: &Machine, panels: usize) -> usize {
+        let wanted = (4 * machine.pool.threads()).div_ceil(panels);
+        wanted.clamp(1, self.rows.div_ceil(6).max(1))
+    }
+}
+
+/// How the values of a panel and of the rows are multiplied.
+trait Format {
+    /// A value, or a pair of them.
+    type Value: Copy + Send + Sync;
+    /// A vector of them.
+    type Vector<S: Simd>: Copy;
+    fn load<S: Simd>(simd: S, from: &[Self::Value]) -> Self::Vector<S>;
+    fn splat<S: Simd>(simd: S, value: Self::Value) -> Self::Vector<S>;
+    fn add_product<S: Simd>(simd: S, sums: S::V, w: Self::Vector<S>, x: Self::Vector<S>) -> S::V;
+}
+
+struct F32;
+
+impl Format for F32 {
+    type Value = f32;
+    type Vector<S: Simd> = S::V;
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[f32]) -> S::V {
+        simd.load(from)
+    }
+
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, value: f32) -> S::V {
+        simd.splat(value)
+    }
+
+    #[inline(always)]
+    fn add_product<S: Simd>(simd: S, sums: S::V, w: S::V, x: S::V) -> S::V {
+        simd.mul_add(w, x, sums)
+    }
+}
+
+struct Bf16;
+
+impl Format for Bf16 {
+    type Value = u32;
+    type Vector<S: Simd> = S::Pairs;
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[u32]) -> S::Pairs {
+        simd.load_pairs(from)
+    }
+
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, value: u32) -> S::Pairs {
+        simd.splat_pair(value)
+    }
+
+    #[inline(always)]
+    fn add_product<S: Simd>(simd: S, sums: S::V, w: S::Pairs, x: S::Pairs) -> S::V {
+        simd.dot_pairs(sums, w, x)
+    }
+}
+
+/// One panel against some rows.
+struct Part<'a, F: Format> {
+    panel: &'a [F::Value],
+    x: &'a [F::Value],
+    steps: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    bias: Option<&'a [f32]>,
+    out_features: usize,
+    y: &'a Pieces<'a, f32>,
+}
+
+impl<F: Format> Task for Part<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let tiles = self.rows.len().div_ceil(S::ROWS).max(1);
+        let (height, taller) = (self.rows.len() / tiles, self.rows.len() % tiles);
+        let mut row = self.rows.start;
+        for tile in 0..tiles {
+            let height = height + usize::from(tile < taller);
+            match height {
+                1 => self.tile::<S, 1>(simd, row),
+                2 => self.tile::<S, 2>(simd, row),
+                3 => self.tile::<S, 3>(simd, row),
+                4 => self.tile::<S, 4>(simd, row),
+                5 => self.tile::<S, 5>(simd, row),
+                6 => self.tile::<S, 6>(simd, row),
+                _ => {}
+            }
+            row += height;
+        }
+    }
+}
+
+impl<F: Format> Part<'_, F> {
+    #[inline(always)]
+    fn tile<S: Simd, const ROWS: usize>(&self, simd: S, first: usize) {
+        let mut x = [&self.x[..0]; ROWS];
+        for (r, x) in x.iter_mut().enumerate() {
+            *x = &self.x[(first + r) * self.steps..][..self.steps];
+        }
+        let sums = self.sums::<S, ROWS>(simd, x);
+        for (r, sums) in sums.into_iter().enumerate() {
+            self.write(simd, first + r, sums);
+        }
+    }
+
+    #[inline(always)]
+    fn sums<S: Simd, const ROWS: usize>(
+        &self,
+        simd: S,
+        x: [&[F::Value]; ROWS],
+    ) -> [[S::V; VECTORS]; ROWS] {
+        let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
+        for (step, columns) in self.panel.chunks_exact(VECTORS * S::LANES).enumerate() {
+            let mut w = [F::load(simd, columns); VECTORS];
+            for (v, w) in w.iter_mut().enumerate() {
+                *w = F::load(simd, &columns[v * S::LANES..]);
+            }
+            for (sums, x) in sums.iter_mut().zip(x) {
+                let x = F::splat(simd, x[step]);
+                for (sums, w) in sums.iter_mut().zip(w) {
+                    *sums = F::add_product(simd, *sums, w, x);
+                }
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn write<S: Simd>(&self, simd: S, row: usize, sums: [S::V; VECTORS]) {
+        let start = row * self.out_features;
+        // SAFETY: a row's columns of one panel belong to one item of the job.
+        let y = unsafe { self.y.piece(start + self.columns.start..start + self.columns.end) };
+        let bias = self.bias.map(|bias| &bias[self.columns.clone()]);
+        for (v, sums) in sums.into_iter().enumerate() {
+            let at = (v * S::LANES).min(y.len())..((v + 1) * S::LANES).min(y.len());
+            let bias = bias.map(|bias| &bias[at.clone()]);
+            write_vector(simd, sums, bias, &mut y[at]);
+        }
+    }
+}
+
+#[inline(always)]
+fn write_vector<S: Simd>(simd: S, sums: S::V, bias: Option<&[f32]>, to: &mut [f32]) {
+    if to.len() == S::LANES {
+        let sums = bias.map_or(sums, |bias| simd.add(sums, simd.load(bias)));
+        return simd.store(sums, to);
+    }
+    let mut lanes = [0.0; 16];
+    simd.store(sums, &mut lanes);
+    to.copy_from_slice(&lanes[..to.len()]);
+    if let Some(bias) = bias {
+        to.iter_mut().zip(bias).for_each(|(to, bias)| *to += bias);
+    }
+}
+
+struct Round<'a> {
+    x: &'a [f32],
+    in_features: usize,
+    steps: usize,
+    to: &'a mut [u32],
+}
+
+impl Task for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let rows = self.x.chunks_exact(self.in_features);
+        for (x, to) in rows.zip(self.to.chunks_exact_mut(self.steps)) {
+            simd.round_to_pairs(x, to);
+        }
+    }
+}

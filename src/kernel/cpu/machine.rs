@@ -1,0 +1,34 @@
+//! What every kernel works with: the instruction set, the threads, the free buffers.
+use super::super::{Act, Result};
+use super::buffers::Buffers;
+use super::isa::Level;
+use super::pool::Pool;
+
+/// Values one thread handles before a second is worth waking.
+const SERIAL_VALUES: usize = 32_768;
+
+pub(super) struct Machine {
+    pub(super) level: Level,
+    pub(super) pool: Pool,
+    pub(super) floats: Buffers<f32>,
+    pub(super) pairs: Buffers<u32>,
+}
+
+impl Machine {
+    /// A new activation whose values `fill` writes, all of them.
+    pub(super) fn act(
+        &self,
+        rows: usize,
+        cols: usize,
+        fill: impl FnOnce(&mut [f32]) -> Result<()>,
+    ) -> Result<Act> {
+        let mut act = Act::recycled(self.floats.take(rows * cols), rows, cols, &self.floats);
+        fill(act.values_mut()?)?;
+        Ok(act)
+    }
+}
+
+/// How many rows of `cols` values to hand to a thread at once.
+pub(super) fn rows_per_item(cols: usize) -> usize {
+    (SERIAL_VALUES / cols.max(1)).max(1)
+}

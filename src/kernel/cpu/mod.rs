@@ -1,0 +1,32 @@
+//! The product's own CPU kernels: weights in panels, vectors picked at start, one pool of threads.
+//!
+//! Knows instruction sets, caches and threads. Every sum is formed in one fixed order that depends on
+//! nothing but the row itself: not on the other rows, the threads, or how a prompt was cut.
+mod aligned;
+mod attention;
+mod buffers;
+mod elementwise;
+mod host;
+mod isa;
+mod kernels;
+mod kv;
+mod linear;
+mod lora;
+mod machine;
+mod math;
+mod pack;
+mod pool;
+mod portable;
+mod rows;
+mod simd;
+#[cfg(test)]
+mod tests;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+pub(super) use buffers::Buffers;
+pub use isa::Isa;
+pub use kernels::CpuKernels;

@@ -1,0 +1,176 @@
+//! Weights in panels: a few columns of the product side by side, so that one pass over `in` makes them all.
+use super::super::check;
+use super::super::weight::{Packed, WeightData};
+use super::super::{BaseWeight, KernelError, Precision, Result};
+use super::aligned::Aligned;
+use super::linear::VECTORS;
+use super::pool::Pool;
+use super::simd::pair;
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use std::any::Any;
+
+/// `[panels, steps, width]`: column `c` of panel `p` is row `p · width + c` of the weight; the rest is 0.
+pub(super) struct PackedWeight {
+    pub(super) panels: Panels,
+    /// Columns of a panel.
+    pub(super) width: usize,
+    /// Values (or pairs of them) of a column.
+    pub(super) steps: usize,
+}
+
+/// The values of a [`PackedWeight`].
+pub(super) enum Panels {
+    /// One value a step.
+    F32(Aligned<f32>),
+    /// Two values of bfloat16 a step, the earlier in the lower half.
+    Bf16(Aligned<u32>),
+}
+
+impl Packed for PackedWeight {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.panels {
+            Panels::F32(values) => values.as_bytes(),
+            Panels::Bf16(pairs) => pairs.as_bytes(),
+        }
+    }
+}
+
+impl PackedWeight {
+    /// The kernels' own layout behind `weight`.
+    pub(super) fn of(weight: &BaseWeight) -> Result<&Self> {
+        let packed = match &weight.data {
+            WeightData::Packed(packed) => packed.as_any().downcast_ref(),
+            WeightData::Device(_) => None,
+        };
+        packed.ok_or_else(|| {
+            KernelError::mismatch("weight", format!("{weight:?} was packed by another device"))
+        })
+    }
+
+    /// Row `row` of the weight, `to.len()` values of it.
+    pub(super) fn row(&self, row: usize, to: &mut [f32]) {
+        let (panel, column) = (row / self.width, row % self.width);
+        let start = panel * self.steps * self.width + column;
+        match &self.panels {
+            Panels::F32(values) => {
+                let steps = values.as_slice()[start..].iter().step_by(self.width);
+                to.iter_mut().zip(steps).for_each(|(to, value)| *to = *value);
+            }
+            Panels::Bf16(pairs) => {
+                let steps = pairs.as_slice()[start..].iter().step_by(self.width);
+                to.chunks_mut(2).zip(steps).for_each(|(to, pair)| {
+                    let both = [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
+                    to.copy_from_slice(&both[..to.len()]);
+                });
+            }
+        }
+    }
+}
+
+/// Packs a host weight `[out, in]` for vectors of `lanes` values.
+pub(super) fn pack(
+    weight: &Tensor,
+    precision: Precision,
+    lanes: usize,
+    pool: &Pool,
+) -> Result<BaseWeight> {
+    let (out_features, in_features) = check::weight(weight)?;
+    let weight = on_host(weight)?;
+    let (storage, layout) = weight.storage_and_layout();
+    let rows = Rows::new(&storage, layout.start_offset(), [out_features, in_features])?;
+    let width = lanes * VECTORS;
+    let (steps, panels) = match precision {
+        Precision::F32 => (in_features, Panels::F32(pack_f32(&rows, width, pool))),
+        Precision::Bf16 => (in_features.div_ceil(2), Panels::Bf16(pack_bf16(&rows, width, pool))),
+        Precision::Auto => return Err(KernelError::Unsupported(AUTO.into())),
+    };
+    let data = WeightData::Packed(Box::new(PackedWeight { panels, width, steps }));
+    Ok(BaseWeight { out_features, in_features, precision, data })
+}
+
+const AUTO: &str = "precision `auto` is resolved before weights are packed";
+
+fn on_host(weight: &Tensor) -> Result<Tensor> {
+    let weight = match weight.dtype() {
+        DType::F32 | DType::F16 | DType::BF16 => weight.clone(),
+        _ => weight.to_dtype(DType::F32)?,
+    };
+    Ok(weight.to_device(&Device::Cpu)?.contiguous()?)
+}
+
+fn pack_f32(rows: &Rows<'_>, width: usize, pool: &Pool) -> Aligned<f32> {
+    let panel = rows.len * width;
+    let mut packed = Aligned::zeroed(rows.count.div_ceil(width) * panel);
+    pool.chunks(packed.as_mut_slice(), panel, |index, panel| {
+        rows.each(index * width..(index + 1) * width, |column, values| {
+            let to = panel[column..].iter_mut().step_by(width);
+            to.zip(values).for_each(|(to, value)| *to = *value);
+        });
+    });
+    packed
+}
+
+fn pack_bf16(rows: &Rows<'_>, width: usize, pool: &Pool) -> Aligned<u32> {
+    let panel = rows.len.div_ceil(2) * width;
+    let mut packed = Aligned::zeroed(rows.count.div_ceil(width) * panel);
+    pool.chunks(packed.as_mut_slice(), panel, |index, panel| {
+        rows.each(index * width..(index + 1) * width, |column, values| {
+            let to = panel[column..].iter_mut().step_by(width);
+            to.zip(values.chunks(2)).for_each(|(to, two)| {
+                *to = pair(two[0], two.get(1).copied().unwrap_or(0.0));
+            });
+        });
+    });
+    packed
+}
+
+/// Rows of a contiguous host matrix.
+struct Rows<'a> {
+    values: Values<'a>,
+    count: usize,
+    len: usize,
+}
+
+enum Values<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Rows<'a> {
+    fn new(storage: &'a Storage, start: usize, [count, len]: [usize; 2]) -> Result<Self> {
+        let range = start..start + count * len;
+        let values = match storage {
+            Storage::Cpu(CpuStorage::F32(values)) => Values::F32(&values[range]),
+            Storage::Cpu(CpuStorage::F16(values)) => Values::F16(&values[range]),
+            Storage::Cpu(CpuStorage::BF16(values)) => Values::Bf16(&values[range]),
+            _ => {
+                return Err(KernelError::mismatch(
+                    "pack",
+                    "the weight is no host matrix of floats",
+                ));
+            }
+        };
+        Ok(Self { values, count, len })
+    }
+
+    /// Calls `take` with the place in `range` and the values of every row there is.
+    fn each(&self, range: std::ops::Range<usize>, mut take: impl FnMut(usize, &[f32])) {
+        let mut widened = vec![0.0; self.len];
+        for (place, row) in range.enumerate().take_while(|(_, row)| *row < self.count) {
+            let span = row * self.len..(row + 1) * self.len;
+            match &self.values {
+                Values::F32(values) => widened.copy_from_slice(&values[span]),
+                Values::F16(values) => values[span].convert_to_f32_slice(&mut widened),
+                Values::Bf16(values) => values[span].convert_to_f32_slice(&mut widened),
+            }
+            take(place, &widened);
+        }
+    }
+}

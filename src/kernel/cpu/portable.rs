@@ -1,0 +1,113 @@
+//! Eight lanes in plain arrays, for machines without the vectors we know; the compiler does what it can.
+#![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
+use super::simd::{Simd, Task};
+use std::array::from_fn;
+
+/// Every machine can do this.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portable;
+
+impl Simd for Portable {
+    type V = [f32; 8];
+    type Pairs = [u32; 8];
+    const LANES: usize = 8;
+    const ROWS: usize = 1;
+
+    #[inline(always)]
+    fn vectorize<T: Task>(self, task: T) -> T::Output {
+        task.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [f32; 8] {
+        [x; 8]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> [f32; 8] {
+        let from = &from[..Self::LANES];
+        from_fn(|i| from[i])
+    }
+
+    #[inline(always)]
+    fn store(self, v: [f32; 8], to: &mut [f32]) {
+        to[..Self::LANES].copy_from_slice(&v);
+    }
+
+    #[inline(always)]
+    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] / b[i])
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        // Two roundings: without the instruction, a fused one is a slow library call.
+        from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn min(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn round(self, v: [f32; 8]) -> [f32; 8] {
+        // Adding and taking away 1.5 · 2²³ rounds |v| < 2²² in the adder; `f32::round` is a library call.
+        const SHIFT: f32 = 12_582_912.0;
+        from_fn(|i| (v[i] + SHIFT) - SHIFT)
+    }
+
+    #[inline(always)]
+    fn scale(self, v: [f32; 8], n: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| v[i] * f32::from_bits(((n[i] as i32).wrapping_add(127) << 23).cast_unsigned()))
+    }
+
+    #[inline(always)]
+    fn zero_below(self, v: [f32; 8], x: [f32; 8], limit: f32) -> [f32; 8] {
+        from_fn(|i| if x[i] < limit { 0.0 } else { v[i] })
+    }
+
+    #[inline(always)]
+    fn sum(self, [a, b, c, d, e, f, g, h]: [f32; 8]) -> f32 {
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+
+    #[inline(always)]
+    fn greatest(self, v: [f32; 8]) -> f32 {
+        v.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, from: &[u32]) -> [u32; 8] {
+        let from = &from[..Self::LANES];
+        from_fn(|i| from[i])
+    }
+
+    #[inline(always)]
+    fn splat_pair(self, pair: u32) -> [u32; 8] {
+        [pair; 8]
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: [f32; 8], w: [u32; 8], x: [u32; 8]) -> [f32; 8] {
+        let earlier = |pairs: [u32; 8]| pairs.map(|pair| f32::from_bits(pair << 16));
+        let later = |pairs: [u32; 8]| pairs.map(|pair| f32::from_bits(pair & 0xffff_0000));
+        let sums = self.mul_add(earlier(w), earlier(x), sums);
+        self.mul_add(later(w), later(x), sums)
+    }
+}

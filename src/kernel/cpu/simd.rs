@@ -1,0 +1,117 @@
+//! What a kernel may ask of an instruction set, and how it gets compiled for each.
+#![expect(clippy::inline_always, reason = "must melt into the loop that uses it")]
+
+/// A piece of work written once for every instruction set.
+pub(super) trait Task {
+    /// What it gives back.
+    type Output;
+    /// The work; `#[inline(always)]`, so that it is compiled with the instruction set of `simd`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Vectors of f32. A value of the type is the proof that this machine has the instructions.
+pub(super) trait Simd: Copy + Send + Sync {
+    /// [`Simd::LANES`] f32 values.
+    type V: Copy;
+    /// [`Simd::LANES`] pairs of bfloat16 values, the earlier one in the lower half.
+    type Pairs: Copy;
+    /// f32 values a vector has.
+    const LANES: usize;
+    /// Rows whose sums over [`VECTORS`](super::linear::VECTORS) vectors of columns fit the registers.
+    const ROWS: usize;
+
+    /// Runs `task` compiled for this instruction set.
+    fn vectorize<T: Task>(self, task: T) -> T::Output;
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::V;
+    /// The first lanes of `from`, which is at least as long.
+    fn load(self, from: &[f32]) -> Self::V;
+    /// Into the first lanes of `to`, which is at least as long.
+    fn store(self, v: Self::V, to: &mut [f32]);
+    /// `a + b`
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b`
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b + c`, rounded once where the machine can.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The greater; `b` where either is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller; `b` where either is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// To the nearest integer.
+    fn round(self, v: Self::V) -> Self::V;
+    /// `v · 2^n` for integers `n` in −126..=127.
+    fn scale(self, v: Self::V, n: Self::V) -> Self::V;
+    /// `v`, with 0 where `x < limit`.
+    fn zero_below(self, v: Self::V, x: Self::V, limit: f32) -> Self::V;
+    /// The sum of the lanes, always in the same order.
+    fn sum(self, v: Self::V) -> f32;
+    /// The greatest lane.
+    fn greatest(self, v: Self::V) -> f32;
+
+    /// The first pairs of `from`, which is at least [`Simd::LANES`] long.
+    fn load_pairs(self, from: &[u32]) -> Self::Pairs;
+    /// `pair` in every lane.
+    fn splat_pair(self, pair: u32) -> Self::Pairs;
+    /// `sums + w.earlier · x.earlier + w.later · x.later`, lane by lane.
+    fn dot_pairs(self, sums: Self::V, w: Self::Pairs, x: Self::Pairs) -> Self::V;
+    /// Rounds `x` to pairs; `to` has half as many elements, the last pair filled up with 0.
+    #[inline(always)]
+    fn round_to_pairs(self, x: &[f32], to: &mut [u32]) {
+        round_to_pairs(x, to);
+    }
+}
+
+/// Rounds `x` to pairs of bfloat16, one value at a time.
+#[inline(always)]
+pub(super) fn round_to_pairs(x: &[f32], to: &mut [u32]) {
+    let (full, rest) = x.as_chunks::<2>();
+    for ([earlier, later], to) in full.iter().zip(to.iter_mut()) {
+        *to = pair(*earlier, *later);
+    }
+    if let ([last], Some(to)) = (rest, to.last_mut()) {
+        *to = pair(*last, 0.0);
+    }
+}
+
+/// Two values as one pair of bfloat16.
+#[inline(always)]
+pub(super) fn pair(earlier: f32, later: f32) -> u32 {
+    u32::from(bf16_bits(earlier)) | (u32::from(bf16_bits(later)) << 16)
+}
+
+/// To the nearest bfloat16, ties to even; NaN stays NaN.
+#[inline(always)]
+fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+    let quiet = bits | 0x0040_0000;
+    ((if x.is_nan() { quiet } else { rounded }) >> 16) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+
+    #[test]
+    fn rounding_to_pairs_agrees_with_half() {
+        let edges =
+            [0.0, -0.0, 1.0, 1.003_906_3, -1.011_718_8, 3.0e38, f32::MAX, 1e-40, f32::INFINITY];
+        for x in edges.into_iter().chain((0..4096u32).map(|i| f32::from_bits(0x3f80_0000 + i * 19)))
+        {
+            assert_eq!(bf16_bits(x), bf16::from_f32(x).to_bits(), "{x}");
+        }
+        assert!(bf16::from_bits(bf16_bits(f32::NAN)).is_nan());
+    }
+
+    #[test]
+    fn an_odd_row_ends_with_half_a_pair() {
+        let mut pairs = [7; 2];
+        round_to_pairs(&[1.0, 2.0, 3.0], &mut pairs);
+        assert_eq!(pairs, [0x4000_3f80, 0x0000_4040]);
+    }
+}

@@ -1,0 +1,228 @@
+//! A row's bits do not depend on its company, the threads, or how a prompt was cut; and the sums are right.
+use super::super::{AttentionArgs, Kernels, KvCache, KvShape, LowRank, Precision, RowSegment};
+use super::{CpuKernels, Isa};
+use candle_core::{Device, Tensor};
+
+/// Reproducible values in −1..1.
+fn noise(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn matrix(seed: u64, rows: usize, cols: usize) -> Tensor {
+    Tensor::from_vec(noise(seed, rows * cols), (rows, cols), &Device::Cpu).unwrap()
+}
+
+/// Every instruction set of this machine, on one thread and on two.
+fn machines() -> Vec<CpuKernels> {
+    let isas = Isa::ALL.into_iter().filter(|isa| isa.available());
+    isas.flat_map(|isa| [1, 2].map(|threads| CpuKernels::with_isa(threads, isa).unwrap())).collect()
+}
+
+fn assert_close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(*got) - want).abs();
+        assert!(error <= tolerance * (1.0 + want.abs()), "{what}: [{i}] is {got}, not {want}");
+    }
+}
+
+fn product(x: &[f32], w: &[f32], inner: usize) -> Vec<f64> {
+    let dot = |x: &[f32], w: &[f32]| -> f64 {
+        x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum()
+    };
+    x.chunks(inner).flat_map(|x| w.chunks(inner).map(move |w| dot(x, w))).collect()
+}
+
+#[test]
+fn a_linear_row_is_right_and_the_same_bits_alone() {
+    for kernels in machines() {
+        for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)] {
+            for (rows, inner, outer) in [(1, 1, 1), (7, 33, 70), (13, 96, 129), (64, 64, 200)] {
+                let what = format!("{} {precision} {rows} {inner} {outer}", kernels.describe());
+                let weight = matrix(1, outer, inner);
+                let packed = kernels.pack(&weight, precision).unwrap();
+                let x = noise(2, rows * inner);
+                let bias = kernels.upload(&vec![0.0; outer], 1, outer).unwrap();
+                let run = |x: &[f32], bias| {
+                    let x = kernels.upload(x, x.len() / inner, inner).unwrap();
+                    let y = kernels.linear(&x, &packed, bias).unwrap();
+                    kernels.read(&y).unwrap().into_owned()
+                };
+                let together = run(&x, Some(&bias));
+                let weight: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();
+                let want = product(&x, &weight, inner);
+                assert_close(&what, &together, &want, tolerance * (inner as f64).sqrt());
+                for (x, y) in x.chunks(inner).zip(together.chunks(outer)) {
+                    assert_eq!(run(x, None), y, "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn embedding_rows_come_back_out_of_the_panels() {
+    for kernels in machines() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let table = matrix(3, 131, 21).to_dtype(candle_core::DType::BF16).unwrap();
+            let packed = kernels.pack(&table, precision).unwrap();
+            let rows = kernels.embed(&packed, &[130, 0, 64, 130]).unwrap();
+            let ids = Tensor::new(&[130u32, 0, 64, 130], &Device::Cpu).unwrap();
+            let want = table.index_select(&ids, 0).unwrap().to_dtype(candle_core::DType::F32);
+            let want: Vec<f32> = want.unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            assert_eq!(kernels.read(&rows).unwrap(), want, "{} {precision}", kernels.describe());
+            assert!(kernels.embed(&packed, &[131]).is_err());
+        }
+    }
+}
+
+#[test]
+fn a_lora_row_is_right_and_the_same_bits_alone() {
+    const IN: usize = 70;
+    const OUT: usize = 150;
+    let pair =
+        |rank: usize| LowRank::new(matrix(rank as u64, rank, IN), matrix(90, rank, OUT)).unwrap();
+    let slots = [Some(pair(1)), None, Some(pair(6)), Some(pair(16))];
+    let segment = |rows, slot| RowSegment { rows, slot, weight: 0.5 };
+    let segments = [segment(0..3, 2), segment(4..5, 0), segment(5..8, 1), segment(8..30, 3)];
+    let x = noise(4, 30 * IN);
+    for kernels in machines() {
+        let run = |x: &[f32], segments: &[RowSegment]| {
+            let rows = x.len() / IN;
+            let mut y = kernels.upload(&vec![1.0; rows * OUT], rows, OUT).unwrap();
+            let x = kernels.upload(x, rows, IN).unwrap();
+            kernels.add_lora(&mut y, &x, &slots, segments).unwrap();
+            kernels.read(&y).unwrap().into_owned()
+        };
+        let together = run(&x, &segments);
+        for row in 0..30 {
+            let (x, y) = (&x[row * IN..][..IN], &together[row * OUT..][..OUT]);
+            let slot = segments.iter().find(|s| s.rows.contains(&row)).map(|s| s.slot);
+            let alone: Vec<_> = slot.iter().map(|slot| segment(0..1, *slot)).collect();
+            assert_eq!(run(x, &alone), y, "{} row {row}", kernels.describe());
+            let mut want = vec![1.0; OUT];
+            if let Some(pair) = slot.and_then(|slot| slots[slot].as_ref()) {
+                let a: Vec<f32> = pair.a().flatten_all().unwrap().to_vec1().unwrap();
+                let b: Vec<Vec<f32>> = pair.b().to_vec2().unwrap();
+                for (shrunk, b) in product(x, &a, IN).iter().zip(&b) {
+                    want.iter_mut().zip(b).for_each(|(y, b)| *y += 0.5 * shrunk * f64::from(*b));
+                }
+            }
+            assert_close(&kernels.describe(), y, &want, 1e-5);
+        }
+    }
+}
+
+/// One sequence of `TOKENS` in its own blocks, on its way through attention in any pieces.
+struct Prompt {
+    shape: KvShape,
+    heads: usize,
+    window: Option<usize>,
+    blocks: Vec<u32>,
+}
+
+const TOKENS: usize = 45;
+
+impl Prompt {
+    fn new(block_size: usize, heads: usize, head_dim: usize, window: Option<usize>) -> Self {
+        let count = TOKENS.div_ceil(block_size);
+        let shape = KvShape { layers: 1, blocks: 2 * count, block_size, kv_heads: 2, head_dim };
+        let blocks = (0..count as u32).rev().map(|block| 2 * block + 1).collect();
+        Self { shape, heads, window, blocks }
+    }
+
+    fn cache(&self, kernels: &CpuKernels) -> KvCache {
+        let mut cache = kernels.new_kv(self.shape).unwrap();
+        let row = self.shape.row();
+        let act = |seed| kernels.upload(&noise(seed, TOKENS * row), TOKENS, row).unwrap();
+        let block_size = self.shape.block_size;
+        let slot =
+            |t: usize| self.blocks[t / block_size] * block_size as u32 + (t % block_size) as u32;
+        let slots: Vec<u32> = (0..TOKENS).map(slot).collect();
+        kernels.write_kv(&mut cache, 0, &act(5), &act(6), &slots).unwrap();
+        cache
+    }
+
+    fn queries(&self) -> Vec<f32> {
+        noise(7, TOKENS * self.heads * self.shape.head_dim)
+    }
+
+    /// The prompt in pieces that end at `ends`; the pieces of one call are sequences of one batch.
+    fn run(&self, kernels: &CpuKernels, cache: &KvCache, calls: &[&[usize]]) -> Vec<f32> {
+        let (cols, q) = (self.heads * self.shape.head_dim, self.queries());
+        let (mut done, mut out) = (0, Vec::new());
+        for ends in calls {
+            let (first, last) = (done, *ends.last().unwrap());
+            let q = &q[first * cols..last * cols];
+            let q = kernels.upload(q, last - first, cols).unwrap();
+            let (mut starts, mut blocks, mut block_starts) = (vec![0], vec![], vec![0]);
+            for end in *ends {
+                starts.push((end - first) as u32);
+                blocks.extend(&self.blocks);
+                block_starts.push(blocks.len() as u32);
+                done = *end;
+            }
+            let args = AttentionArgs {
+                block_tables: &blocks,
+                block_starts: &block_starts,
+                query_starts: &starts,
+                context_lens: &ends.iter().map(|end| *end as u32).collect::<Vec<_>>(),
+                heads: self.heads,
+                scale: 0.7,
+                window: self.window,
+            };
+            let piece = kernels.paged_attention(&q, cache, 0, &args).unwrap();
+            out.extend_from_slice(&kernels.read(&piece).unwrap());
+        }
+        out
+    }
+
+    fn truth(&self) -> Vec<f64> {
+        let KvShape { kv_heads, head_dim, .. } = self.shape;
+        let (k, v, q) = (
+            noise(5, TOKENS * self.shape.row()),
+            noise(6, TOKENS * self.shape.row()),
+            self.queries(),
+        );
+        let mut out = Vec::new();
+        for (query, q) in q.chunks(head_dim).enumerate() {
+            let (row, head) = (query / self.heads, query % self.heads / (self.heads / kv_heads));
+            let start = self.window.map_or(0, |window| (row + 1).saturating_sub(window));
+            let at = |t: usize| (t * kv_heads + head) * head_dim;
+            let score = |t: usize| 0.7 * product(q, &k[at(t)..at(t) + head_dim], head_dim)[0];
+            let weights: Vec<f64> = (start..=row).map(|t| score(t).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            out.extend((0..head_dim).map(|d| {
+                let terms = (start..=row).zip(&weights).map(|(t, w)| w * f64::from(v[at(t) + d]));
+                terms.sum::<f64>() / sum
+            }));
+        }
+        out
+    }
+}
+
+#[test]
+fn attention_is_right_and_the_same_bits_however_the_prompt_was_cut() {
+    let each: Vec<usize> = (1..=TOKENS).collect();
+    let alone: Vec<&[usize]> = each.chunks(1).collect();
+    for kernels in machines() {
+        for (block_size, heads, head_dim) in [(16, 6, 64), (5, 2, 20), (32, 10, 8)] {
+            for window in [None, Some(1), Some(9), Some(40)] {
+                let what = format!("{} {block_size} {heads} {window:?}", kernels.describe());
+                let prompt = Prompt::new(block_size, heads, head_dim, window);
+                let cache = prompt.cache(&kernels);
+                let whole = prompt.run(&kernels, &cache, &[&[TOKENS]]);
+                assert_close(&what, &whole, &prompt.truth(), 1e-5);
+                assert_eq!(prompt.run(&kernels, &cache, &[&[17, 18], &[TOKENS]]), whole, "{what}");
+                assert_eq!(prompt.run(&kernels, &cache, &alone), whole, "{what}");
+            }
+        }
+    }
+}
