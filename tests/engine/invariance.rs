@@ -1,0 +1,87 @@
+//! The same answer, to the bit, however the engine arranged the work.
+use super::stub::{Answer, TOKEN_BYTES, answer, config, engine_with, greedy, submission};
+use lorad::engine::{ByteSize, EngineConfig, SamplingOptions};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+struct Request {
+    prompt: Vec<u32>,
+    adapter: Option<&'static str>,
+    options: SamplingOptions,
+}
+
+fn requests() -> impl Strategy<Value = Vec<Request>> {
+    let adapter = prop::option::of(prop::sample::select(vec!["a", "b", "c", "d"]));
+    let options = (any::<bool>(), any::<u64>(), 1_usize..12, any::<bool>()).prop_map(
+        |(warm, seed, max_tokens, penalised)| SamplingOptions {
+            temperature: if warm { 0.9 } else { 0.0 },
+            frequency_penalty: if penalised { 0.7 } else { 0.0 },
+            seed: Some(seed),
+            logprobs: Some(2),
+            ..greedy(max_tokens)
+        },
+    );
+    let request = (prop::collection::vec(1_u32..3, 1..24), adapter, options)
+        .prop_map(|(prompt, adapter, options)| Request { prompt, adapter, options });
+    prop::collection::vec(request, 1..24)
+}
+
+fn run(config: &EngineConfig, requests: &[Request], together: bool) -> Vec<Answer> {
+    let (engine, _) = engine_with(config, Vec::new());
+    let submit = |request: &Request| {
+        let Request { prompt, adapter, options } = request.clone();
+        engine.submit(submission(&prompt, adapter, options)).expect("room")
+    };
+    let mut answers: Vec<Answer> = if together {
+        let streams: Vec<_> = requests.iter().map(submit).collect();
+        streams.into_iter().map(answer).collect()
+    } else {
+        requests.iter().map(|request| answer(submit(request))).collect()
+    };
+    for answer in &mut answers {
+        answer.cached_tokens = 0;
+    }
+    answers
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn company_chunks_preemption_and_caching_change_no_bit(
+        requests in requests(),
+        (max_sequences, max_batched_tokens) in (1_usize..10, 1_usize..20),
+        (blocks, adapter_slots, no_prefix_cache) in (9_usize..24, 1_usize..4, any::<bool>()),
+    ) {
+        let plain = EngineConfig { max_batched_tokens: 64, no_prefix_cache: true, ..config() };
+        let alone = run(&plain, &requests, false);
+        let crowded = EngineConfig {
+            max_sequences,
+            max_batched_tokens,
+            adapter_slots,
+            kv_cache_bytes: ByteSize(blocks * 4 * TOKEN_BYTES),
+            no_prefix_cache,
+            ..config()
+        };
+        prop_assert_eq!(run(&crowded, &requests, true), alone);
+    }
+}
+
+#[test]
+fn the_prefix_cache_answers_with_the_same_bits() {
+    let request = |adapter| Request {
+        prompt: (1..20).collect(),
+        adapter,
+        options: SamplingOptions { logprobs: Some(3), ..greedy(8) },
+    };
+    let (engine, _) = engine_with(&config(), Vec::new());
+    let ask = |adapter| {
+        let Request { prompt, adapter, options } = request(adapter);
+        answer(engine.submit(submission(&prompt, adapter, options)).expect("room"))
+    };
+    for adapter in [None, Some("a"), Some("b")] {
+        let (cold, warm) = (ask(adapter), ask(adapter));
+        assert_eq!((cold.cached_tokens, warm.cached_tokens), (0, 16));
+        assert_eq!((cold.tokens, cold.logprobs), (warm.tokens, warm.logprobs));
+    }
+    assert_ne!(ask(None).tokens, ask(Some("a")).tokens, "an adapter changes the answer");
+}

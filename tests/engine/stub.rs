@@ -1,0 +1,216 @@
+//! A model of two numbers a token, and an engine around it.
+use lorad::{
+    adapter::{AdapterLease, AdapterVersion, VersionId},
+    engine::{
+        ByteSize, EngineConfig, EngineHandle, Event, EventStream, FinishReason, ModelRunner,
+        SamplingOptions, SamplingParams, Submission, TokenLogprobs,
+    },
+    kernel::{Act, AttentionArgs, KernelError, Reference, Result},
+    lora::{LoraLayout, LoraWeights, LowRank, Projection, Site, SiteShape},
+    model::{CausalLm, KvDims, StepContext},
+};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+pub(crate) const VOCAB: usize = 64;
+pub(crate) const CONTEXT: usize = 60;
+/// Bytes one token takes in the KV cache: keys and values of one layer, two f32 each.
+pub(crate) const TOKEN_BYTES: usize = 16;
+/// A step with this token in it fails.
+pub(crate) const FAILS: u32 = 62;
+/// A step with this token in it panics.
+pub(crate) const PANICS: u32 = 63;
+
+const SITE: Site = Site { layer: 0, projection: Projection::Q };
+const SHAPE: SiteShape = SiteShape { in_features: 2, out_features: 2 };
+
+/// What a test sees and holds of the model.
+#[derive(Default)]
+pub(crate) struct Control {
+    /// Steps go on while nobody holds it.
+    pub(crate) gate: Mutex<()>,
+    /// Steps that have begun.
+    pub(crate) begun: AtomicUsize,
+    /// Most tokens in one step.
+    pub(crate) most_tokens: AtomicUsize,
+}
+
+/// Averages what the cache holds of everything before, lets the adapter change that, and spreads it over
+/// the vocabulary. Wrong blocks, positions, slots or orders show as other tokens.
+struct Stub {
+    layout: LoraLayout,
+    control: Arc<Control>,
+}
+
+impl CausalLm for Stub {
+    fn forward(&self, step: StepContext<'_>) -> Result<Act> {
+        self.control.begun.fetch_add(1, SeqCst);
+        let _open = self.control.gate.lock().expect("no test panics with the gate in its hands");
+        let StepContext { batch, kv, lora, kernels } = step;
+        let tokens = batch.token_ids.len();
+        self.control.most_tokens.fetch_max(tokens, SeqCst);
+        if batch.token_ids.contains(&FAILS) {
+            return Err(KernelError::Unsupported("broken on purpose".into()));
+        }
+        assert!(!batch.token_ids.contains(&PANICS), "on purpose");
+
+        let features: Vec<f32> = batch
+            .token_ids
+            .iter()
+            .zip(&batch.positions)
+            .flat_map(|(token, position)| {
+                [noise(&[*token, *position]), noise(&[*position, *token, 1])]
+            })
+            .collect();
+        let x = kernels.upload(&features, tokens, 2)?;
+        let zeros = kernels.upload(&vec![0.0; 2 * tokens], tokens, 2)?;
+        // As in a real model, what the cache holds depends on the adapter.
+        let mut values = kernels.upload(&features, tokens, 2)?;
+        kernels.add_lora(&mut values, &x, lora.at(SITE), batch.lora.segments())?;
+        kernels.write_kv(kv, 0, &zeros, &values, &batch.slot_mapping)?;
+        let args = AttentionArgs {
+            block_tables: &batch.block_tables,
+            block_starts: &batch.block_starts,
+            query_starts: &batch.query_starts,
+            context_lens: &batch.context_lens,
+            heads: 1,
+            scale: 1.0,
+            window: None,
+        };
+        let mut y = kernels.paged_attention(&zeros, kv, 0, &args)?;
+        kernels.add_lora(&mut y, &x, lora.at(SITE), batch.lora.segments())?;
+        let last = kernels.select_rows(&y, &batch.logit_rows)?;
+        let logits: Vec<f32> = kernels.read(&last)?.chunks_exact(2).flat_map(spread).collect();
+        kernels.upload(&logits, batch.logit_rows.len(), VOCAB)
+    }
+
+    fn lora_layout(&self) -> &LoraLayout {
+        &self.layout
+    }
+
+    fn kv_dims(&self) -> KvDims {
+        KvDims { layers: 1, kv_heads: 1, head_dim: 2 }
+    }
+
+    fn vocab_size(&self) -> usize {
+        VOCAB
+    }
+
+    fn max_positions(&self) -> usize {
+        CONTEXT
+    }
+}
+
+/// Logits that hang on every bit of `state`; the tokens that break steps are never chosen.
+fn spread(state: &[f32]) -> Vec<f32> {
+    let bits = [state[0].to_bits(), state[1].to_bits()];
+    let logit = |id| if id >= FAILS { -1e9 } else { 4.0 * noise(&[bits[0], bits[1], id]) };
+    (0..VOCAB as u32).map(logit).collect()
+}
+
+/// In `[-1, 1)`, FNV-1a.
+fn noise(numbers: &[u32]) -> f32 {
+    let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
+    let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, mix);
+    ((hash >> 40) as f32) / ((1 << 23) as f32) - 1.0
+}
+
+/// A version that changes the model in its own way.
+pub(crate) fn version(name: &str) -> Arc<AdapterVersion> {
+    let number = u32::from(name.as_bytes()[0]);
+    let factor = |salt| {
+        let values: Vec<f32> = (0..2).map(|i| noise(&[number, salt, i])).collect();
+        candle_core::Tensor::from_vec(values, (1, 2), &candle_core::Device::Cpu).expect("a tensor")
+    };
+    let pair = LowRank::new(factor(1), factor(2)).expect("rank one");
+    assert_eq!((pair.in_features(), pair.out_features()), (SHAPE.in_features, SHAPE.out_features));
+    Arc::new(AdapterVersion {
+        name: name.parse().expect("a valid name"),
+        id: VersionId::of(&[name.as_bytes()]),
+        weights: LoraWeights::from_iter([(SITE, pair)]),
+    })
+}
+
+pub(crate) fn lease(name: &str) -> AdapterLease {
+    AdapterLease::new(version(name))
+}
+
+/// Small enough that everything happens: chunks, preemption, waiting for slots.
+pub(crate) fn config() -> EngineConfig {
+    EngineConfig {
+        max_sequences: 8,
+        max_batched_tokens: 16,
+        max_waiting: 64,
+        adapter_slots: 4,
+        kv_cache_bytes: ByteSize(256 * TOKEN_BYTES),
+        block_size: 4,
+        no_prefix_cache: false,
+    }
+}
+
+pub(crate) fn engine_with(config: &EngineConfig, eos: Vec<u32>) -> (EngineHandle, Arc<Control>) {
+    let control = Arc::new(Control::default());
+    let stub = Stub { layout: LoraLayout::from_iter([(SITE, SHAPE)]), control: control.clone() };
+    let runner = ModelRunner::new(Box::new(stub), Arc::new(Reference), config).expect("memory");
+    (EngineHandle::spawn(runner, config, eos).expect("a thread"), control)
+}
+
+pub(crate) fn engine() -> (EngineHandle, Arc<Control>) {
+    engine_with(&config(), Vec::new())
+}
+
+pub(crate) fn greedy(max_tokens: usize) -> SamplingOptions {
+    SamplingOptions { temperature: 0.0, max_tokens, ..Default::default() }
+}
+
+pub(crate) fn submission(
+    prompt: &[u32],
+    adapter: Option<&str>,
+    options: SamplingOptions,
+) -> Submission {
+    let sampling = SamplingParams::new(options, VOCAB, 0).expect("in range");
+    Submission { prompt: prompt.to_vec(), adapter: adapter.map(lease), sampling }
+}
+
+/// A whole event stream.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) logprobs: Vec<TokenLogprobs>,
+    pub(crate) reason: Option<FinishReason>,
+    pub(crate) cached_tokens: usize,
+}
+
+/// Waits for the end.
+pub(crate) fn answer(mut stream: EventStream) -> Answer {
+    let mut answer = Answer::default();
+    while let Some(event) = stream.blocking_recv() {
+        assert_eq!(answer.reason, None, "nothing comes after the end");
+        match event {
+            Event::Token { id, logprobs } => {
+                answer.tokens.push(id);
+                answer.logprobs.extend(logprobs);
+            }
+            Event::Finished { reason, cached_tokens, .. } => {
+                answer.reason = Some(reason);
+                answer.cached_tokens = cached_tokens;
+            }
+            Event::Failed(error) => panic!("{error}"),
+        }
+    }
+    answer
+}
+
+/// Waits for what another thread does soon; the limit is only there so that a broken test ends.
+pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("never happened: {what}");
+}

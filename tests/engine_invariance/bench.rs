@@ -1,0 +1,180 @@
+//! A base model, its adapters, and the answers that PyTorch, transformers and PEFT gave.
+use lorad::{
+    adapter::{AdapterFiles, AdapterLease, AdapterLimits, AdapterVersion, format},
+    engine::{
+        ByteSize, EngineConfig, EngineHandle, Event, EventStream, ModelRunner, SamplingOptions,
+        SamplingParams, Submission, TokenLogprobs,
+    },
+    kernel::{Kernels, KvShape, Precision},
+    model::{LoadOptions, LoadedModel, ModelSource, Progress, load},
+};
+use serde_json::Value;
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// One prompt and its right answer.
+pub(crate) struct Case {
+    pub(crate) adapter: Option<String>,
+    pub(crate) prompt: Vec<u32>,
+    /// Greedy, past any end of sequence.
+    pub(crate) answer: Vec<u32>,
+}
+
+/// How the engine is set up.
+pub(crate) struct Arrangement {
+    pub(crate) name: &'static str,
+    pub(crate) blocks: usize,
+    pub(crate) config: EngineConfig,
+}
+
+/// Tokens and log-probabilities of one request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) logprobs: Vec<TokenLogprobs>,
+}
+
+pub(crate) struct Bench {
+    directory: PathBuf,
+    kernels: Arc<dyn Kernels>,
+    leases: HashMap<String, AdapterLease>,
+    pub(crate) cases: Vec<Case>,
+}
+
+impl Bench {
+    /// A base under `tests/golden`.
+    pub(crate) fn tiny(base: &str, kernels: Arc<dyn Kernels>) -> Self {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(base);
+        let golden = json(&directory.join("golden.json"));
+        let cases = golden.as_array().expect("a list").iter().map(|case| Case {
+            adapter: case["adapter"].as_str().map(Into::into),
+            prompt: numbers(&case["prompt"]),
+            answer: numbers(&case["greedy"]),
+        });
+        Self::new(directory.clone(), &directory.join("adapters"), kernels, cases.collect())
+    }
+
+    /// `SmolLM2` from `model` with the adapters and answers of `fixtures`.
+    pub(crate) fn smollm2(
+        model: PathBuf,
+        fixtures: &Path,
+        names: &[&str],
+        kernels: Arc<dyn Kernels>,
+    ) -> Self {
+        let mut cases = Vec::new();
+        for name in names {
+            let golden = json(&fixtures.join("golden").join(format!("{name}.json")));
+            for prompt in golden["prompts"].as_array().expect("a list") {
+                let mut answer = numbers(&prompt["greedy_ids"]);
+                answer.truncate(safe(&prompt["margins"]));
+                let adapter = (*name != "base").then(|| (*name).into());
+                cases.push(Case { adapter, prompt: numbers(&prompt["ids"]), answer });
+            }
+        }
+        Self::new(model, &fixtures.join("adapters"), kernels, cases)
+    }
+
+    fn new(
+        directory: PathBuf,
+        adapters: &Path,
+        kernels: Arc<dyn Kernels>,
+        cases: Vec<Case>,
+    ) -> Self {
+        let mut bench = Self { directory, kernels, leases: HashMap::new(), cases };
+        let model = bench.model();
+        for name in bench.cases.iter().filter_map(|case| case.adapter.as_ref()) {
+            let limits = AdapterLimits::default();
+            let files = AdapterFiles::read(&adapters.join(name), &limits).expect("files");
+            let parsed = format::parse(&files, Some(model.lm.lora_layout()), &limits);
+            let version = AdapterVersion {
+                name: name.parse().expect("a name"),
+                id: files.version(),
+                weights: parsed.expect("an adapter").weights,
+            };
+            bench.leases.insert(name.clone(), AdapterLease::new(Arc::new(version)));
+        }
+        bench
+    }
+
+    fn model(&self) -> LoadedModel {
+        let source = ModelSource::Directory(self.directory.clone());
+        let options = LoadOptions {
+            precision: Precision::F32,
+            max_positions: None,
+            progress: Progress::Hidden,
+        };
+        load(&source, self.kernels.as_ref(), &options).expect("a model")
+    }
+
+    /// An engine of its own, with nothing in its caches.
+    pub(crate) fn engine(&self, arrangement: &Arrangement) -> EngineHandle {
+        let lm = self.model().lm;
+        let dims = lm.kv_dims();
+        let shape = KvShape {
+            layers: dims.layers,
+            blocks: arrangement.blocks,
+            block_size: arrangement.config.block_size,
+            kv_heads: dims.kv_heads,
+            head_dim: dims.head_dim,
+        };
+        let kv_cache_bytes = ByteSize(shape.blocks * shape.block_bytes());
+        let config = EngineConfig { kv_cache_bytes, ..arrangement.config.clone() };
+        let runner = ModelRunner::new(lm, self.kernels.clone(), &config).expect("memory");
+        EngineHandle::spawn(runner, &config, Vec::new()).expect("a thread")
+    }
+
+    /// Asks for `case`'s answer, greedy or drawn with a seed of the case's own.
+    pub(crate) fn submit(&self, engine: &EngineHandle, case: usize, greedy: bool) -> EventStream {
+        let seed = Some(case as u64);
+        let temperature = if greedy { 0.0 } else { 0.8 };
+        let Case { adapter, prompt, answer } = &self.cases[case];
+        let max_tokens = answer.len();
+        let options = SamplingOptions {
+            temperature,
+            seed,
+            max_tokens,
+            logprobs: Some(2),
+            ..Default::default()
+        };
+        let submission = Submission {
+            prompt: prompt.clone(),
+            adapter: adapter.as_ref().map(|name| self.leases[name].clone()),
+            sampling: SamplingParams::new(options, usize::MAX, 0).expect("in range"),
+        };
+        engine.submit(submission).expect("room")
+    }
+}
+
+/// Waits for `tokens` more of the answer, or its end.
+pub(crate) fn listen(stream: &mut EventStream, answer: &mut Answer, tokens: usize) {
+    for _ in 0..tokens {
+        match stream.blocking_recv() {
+            Some(Event::Token { id, logprobs }) => {
+                answer.tokens.push(id);
+                answer.logprobs.extend(logprobs);
+            }
+            Some(Event::Finished { .. }) | None => return,
+            Some(Event::Failed(error)) => panic!("{error}"),
+        }
+    }
+}
+
+/// How many tokens come before the first one that another order of additions could change.
+fn safe(margins: &Value) -> usize {
+    let margins = margins.as_array().expect("a list");
+    let narrow = margins.iter().position(|margin| margin.as_f64().expect("a number") < 5e-3);
+    narrow.unwrap_or(margins.len())
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON")
+}
+
+fn numbers(list: &Value) -> Vec<u32> {
+    let number = |value: &Value| value.as_u64().expect("a token") as u32;
+    list.as_array().expect("a list").iter().map(number).collect()
+}

@@ -1,0 +1,143 @@
+//! Whoever shares the batch, and however it is cut: the answers of PyTorch, and the same bits.
+mod bench;
+
+use bench::{Answer, Arrangement, Bench, listen};
+use lorad::{
+    engine::{EngineConfig, EngineHandle, EventStream},
+    kernel::{DeviceChoice, KernelConfig, Kernels, Precision, Reference, open},
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+const TINY: [&str; 7] =
+    ["llama", "llama31", "llama_linear", "llama_tied", "mistral", "qwen2", "qwen3"];
+
+/// Nothing is shared, nothing is cut.
+fn plain(blocks: usize) -> Arrangement {
+    let config = EngineConfig { no_prefix_cache: true, block_size: 8, ..EngineConfig::default() };
+    Arrangement { name: "alone", blocks, config }
+}
+
+/// `few` blocks hold the longest request and not much more.
+fn arrangements(few: usize) -> [Arrangement; 4] {
+    let config = EngineConfig { no_prefix_cache: true, block_size: 8, ..EngineConfig::default() };
+    let small_steps =
+        EngineConfig { max_batched_tokens: 7, max_sequences: 5, block_size: 4, ..config.clone() };
+    let few_slots = EngineConfig { adapter_slots: 2, block_size: 3, ..config.clone() };
+    let cached = EngineConfig { no_prefix_cache: false, block_size: 2, ..config.clone() };
+    [
+        Arrangement { name: "pieces", blocks: 40 * few, config: small_steps },
+        Arrangement { name: "few slots", blocks: 40 * few, config: few_slots },
+        Arrangement { name: "few blocks", blocks: few, config },
+        Arrangement { name: "prefix cache", blocks: 40 * few, config: cached },
+    ]
+}
+
+/// `(case, greedy)` of every request there is.
+fn requests(bench: &Bench) -> Vec<(usize, bool)> {
+    (0..bench.cases.len()).flat_map(|case| [(case, true), (case, false)]).collect()
+}
+
+/// One request after the other.
+fn alone(bench: &Bench, engine: &EngineHandle) -> Vec<Answer> {
+    let ask = |(case, greedy)| {
+        let mut answer = Answer::default();
+        listen(&mut bench.submit(engine, case, greedy), &mut answer, usize::MAX);
+        answer
+    };
+    requests(bench).into_iter().map(ask).collect()
+}
+
+/// Up to twenty at a time, each beginning when the others are somewhere in between.
+fn in_company(bench: &Bench, engine: &EngineHandle, seed: u64) -> Vec<Answer> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let requests = requests(bench);
+    let mut answers = vec![Answer::default(); requests.len()];
+    let mut live: Vec<(usize, EventStream)> = Vec::new();
+    for (index, &(case, greedy)) in requests.iter().enumerate() {
+        live.push((index, bench.submit(engine, case, greedy)));
+        let some = rng.random_range(0..live.len());
+        let tokens = if live.len() == 20 { usize::MAX } else { rng.random_range(0..3) };
+        let (index, stream) = &mut live[some];
+        listen(stream, &mut answers[*index], tokens);
+        if tokens == usize::MAX {
+            live.swap_remove(some);
+        }
+    }
+    for (index, mut stream) in live {
+        listen(&mut stream, &mut answers[index], usize::MAX);
+    }
+    answers
+}
+
+fn check_golden(bench: &Bench, answers: &[Answer], how: &str) {
+    for ((case, greedy), answer) in requests(bench).into_iter().zip(answers) {
+        let case = &bench.cases[case];
+        let right = !greedy || answer.tokens == case.answer;
+        assert!(right, "{how}, {:?}: {:?}, not {:?}", case.adapter, answer.tokens, case.answer);
+        assert_eq!(answer.logprobs.len(), case.answer.len());
+    }
+}
+
+/// Runs every arrangement. `bits`: the kernels promise that company changes no bit.
+fn check(bench: &Bench, few: usize, bits: bool, how: &str) {
+    let reference = alone(bench, &bench.engine(&plain(40 * few)));
+    check_golden(bench, &reference, &format!("{how}, alone"));
+    for arrangement in arrangements(few) {
+        let engine = bench.engine(&arrangement);
+        let how = format!("{how}, {}", arrangement.name);
+        for round in 0..2 {
+            let answers = in_company(bench, &engine, round);
+            check_golden(bench, &answers, &how);
+            assert!(!bits || answers == reference, "{how}: other bits");
+        }
+        let snapshot = engine.snapshot();
+        match arrangement.name {
+            "few blocks" => assert!(snapshot.preemptions > 0, "{how}: nobody was preempted"),
+            "prefix cache" => assert!(snapshot.prefix_hits > 0, "{how}: nothing was found"),
+            _ => {}
+        }
+    }
+}
+
+fn cpu() -> Arc<dyn Kernels> {
+    let config =
+        KernelConfig { device: DeviceChoice::Cpu, precision: Precision::F32, threads: None };
+    open(&config).expect("a CPU")
+}
+
+#[test]
+fn tiny_models_answer_the_same_in_every_arrangement() {
+    for base in TINY {
+        check(&Bench::tiny(base, cpu()), 10, false, base);
+    }
+}
+
+#[test]
+fn the_reference_answers_with_the_same_bits_in_every_arrangement() {
+    check(&Bench::tiny("llama_tied", Arc::new(Reference)), 10, true, "llama_tied");
+}
+
+/// `$LORAD_TEST_MODEL` and `$LORAD_TEST_FIXTURES`, or the fixtures beside the repository.
+fn smollm2() -> Option<(PathBuf, PathBuf)> {
+    let model = PathBuf::from(std::env::var_os("LORAD_TEST_MODEL")?);
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
+    let fixtures = std::env::var_os("LORAD_TEST_FIXTURES").map_or(beside, PathBuf::from);
+    (model.join("config.json").is_file() && fixtures.join("golden").is_dir())
+        .then_some((model, fixtures))
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn smollm2_answers_the_same_in_every_arrangement() {
+    let Some((model, fixtures)) = smollm2() else {
+        eprintln!("skipped: no SmolLM2 in $LORAD_TEST_MODEL, or no $LORAD_TEST_FIXTURES");
+        return;
+    };
+    let names = ["base", "newsworthiness", "pirate", "json-extract", "sql", "rslora", "fp16"];
+    check(&Bench::smollm2(model, &fixtures, &names, cpu()), 30, false, "SmolLM2");
+}
