@@ -121,6 +121,9 @@ fn refused_files_change_nothing() {
     for adapter in ["a", "b"] {
         let refused = wait(registry.publish(name(adapter), odd.files(), PublishRule::Replace));
         assert!(matches!(refused, Err(AdapterError::Invalid(_))));
+        let dora = Maker::new(9).with("use_dora", true.into()).files();
+        let refused = wait(registry.publish(name(adapter), dora, PublishRule::Replace));
+        assert!(matches!(refused, Err(AdapterError::Unsupported(_))));
     }
     let files = fs::read_dir(root.path()).expect("listed");
     assert_eq!(files.count(), 1);
@@ -265,7 +268,7 @@ fn readers_always_see_one_whole_version() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Publish(usize, usize, Option<Option<usize>>),
+    Publish(usize, usize, PublishRule),
     Retire(usize, Option<usize>),
     Lease(usize, Option<usize>),
     Drop(prop::sample::Index),
@@ -275,7 +278,11 @@ enum Step {
 const NAMES: [&str; 3] = ["a", "b", "c.1"];
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let rule = prop::option::of(prop::option::of(0..4usize));
+    let rule = prop_oneof![
+        Just(PublishRule::Replace),
+        Just(PublishRule::Create),
+        (0..4usize).prop_map(|number| PublishRule::ReplaceIf(id(number))),
+    ];
     let step = prop_oneof![
         5 => (0..3usize, 0..4usize, rule).prop_map(|(n, c, rule)| Step::Publish(n, c, rule)),
         2 => (0..3usize, prop::option::of(0..4usize)).prop_map(|(n, v)| Step::Retire(n, v)),
@@ -295,28 +302,22 @@ struct Model {
 }
 
 impl Model {
-    /// `rule`: `None` replaces, `Some(None)` creates, `Some(Some(n))` replaces content `n`.
     fn publish(
         &mut self,
         registry: &AdapterRegistry,
         name: usize,
         number: usize,
-        rule: Option<Option<usize>>,
+        rule: PublishRule,
     ) {
         let before = self.current.get(&name).copied();
         let wanted = match (before, rule) {
             (Some(now), _) if now == number => Some(PublishOutcome::Unchanged),
-            (None, None | Some(None)) => Some(PublishOutcome::Created),
-            (Some(now), None) => Some(PublishOutcome::Replaced(id(now))),
-            (Some(now), Some(Some(expected))) if now == expected => {
-                Some(PublishOutcome::Replaced(id(now)))
+            (None, PublishRule::Replace | PublishRule::Create) => Some(PublishOutcome::Created),
+            (Some(now), PublishRule::Replace) => Some(PublishOutcome::Replaced(id(now))),
+            (Some(now), PublishRule::ReplaceIf(expected)) if id(now) == expected => {
+                Some(PublishOutcome::Replaced(expected))
             }
             _ => None,
-        };
-        let rule = match rule {
-            None => PublishRule::Replace,
-            Some(None) => PublishRule::Create,
-            Some(Some(expected)) => PublishRule::ReplaceIf(id(expected)),
         };
         assert_eq!(publish(registry, NAMES[name], number, rule).ok(), wanted);
         if wanted.is_some() {
@@ -392,6 +393,9 @@ proptest! {
     }
 }
 
+/// What a crash left, which version must be served then, and how to make that state.
+type CrashState<'a> = (&'a str, Option<VersionId>, &'a dyn Fn(&Path));
+
 /// Puts the directory into the state that a crash at each point leaves, and starts again.
 #[test]
 fn every_point_of_a_crash_leaves_the_old_or_the_new_adapter() {
@@ -406,8 +410,7 @@ fn every_point_of_a_crash_leaves_the_old_or_the_new_adapter() {
         fs::create_dir(root.join(directory)).expect("made");
         fs::write(root.join(directory).join("adapter_config.json"), b"{\"pe").expect("written");
     };
-    type State<'a> = (&'a str, Option<VersionId>, &'a dyn Fn(&Path));
-    let states: [State<'_>; 7] = [
+    let states: [CrashState<'_>; 7] = [
         ("writing", old, &|root| (full(root, "a", 0), half(root, ".incoming-a")).0),
         ("written", old, &|root| (full(root, "a", 0), full(root, ".incoming-a", 1)).0),
         ("between", old, &|root| (full(root, ".replaced-a", 0), full(root, ".incoming-a", 1)).0),
