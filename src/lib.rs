@@ -20,7 +20,7 @@
 //! | [`adapter`] | files → checked weights; names, versions, leases | device memory, slots, sequences |
 //! | [`engine`] | one thread: schedule → run → sample | HTTP, text, files |
 //! | [`generation`] | text in, text out | HTTP, tensors |
-//! | `http` | dialects to one request type and back | tokens, tensors, slots |
+//! | [`http`] | dialects to one request type and back | tokens, tensors, slots |
 //!
 //! # The sentence that carries it
 //!
@@ -29,7 +29,7 @@
 //!
 //! # The path of a request
 //!
-//! 1. `http` parses a dialect's JSON into a [`generation::GenerateRequest`].
+//! 1. [`http`] parses a dialect's JSON into a [`generation::GenerateRequest`].
 //! 2. [`generation::Generator`] renders the chat template, tokenises, checks the length, leases the adapter's
 //!    current version from [`adapter::AdapterRegistry`] and submits to [`engine::EngineHandle`].
 //! 3. The engine thread schedules: tokens to sequences while budget, KV blocks and adapter slots last.
@@ -50,9 +50,14 @@
 //! linear layer that an adapter may change. *adapter slot*: a resident adapter's place on the device. *version*: an
 //! adapter's immutable content; *current*: what a name points at. *lease*: the right to use a version.
 pub mod adapter;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod generation;
+pub mod http;
 pub mod kernel;
 pub mod lora;
 pub mod model;

@@ -1,0 +1,213 @@
+//! Puts the rooms together: settings in, a server that can be run out.
+use crate::{
+    adapter::{
+        AdapterConfig, AdapterError, AdapterLease, AdapterRef, AdapterRegistry, AdapterStore,
+        LocalStore, PublishRule,
+    },
+    config::ServeConfig,
+    demo,
+    engine::{EngineError, EngineHandle, EngineSnapshot, EventStream, ModelRunner, Submission},
+    generation::{Backend, GenerateError, Generator, ModelCard, TextSetup},
+    http::{self, AppState},
+    kernel::{self, KernelError, Kernels},
+    lora::LoraLayout,
+    model::{self, LoadOptions, LoadedModel, ModelError, ModelFacts, ModelSource, Progress},
+    telemetry::Metrics,
+};
+use futures_util::{FutureExt, future::BoxFuture};
+use std::{future::Future, io, net::TcpListener, path::Path, sync::Arc};
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The device.
+    #[error("the device cannot be used")]
+    Kernel(#[from] KernelError),
+    /// The base model.
+    #[error("the base model cannot be loaded")]
+    Model(#[from] ModelError),
+    /// The directory of adapters.
+    #[error(
+        "--adapters {directory} cannot be used; it must be a directory that can be read and written"
+    )]
+    Adapters {
+        /// As the user wrote it.
+        directory: String,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// One of the embedded adapters, or listing the store.
+    #[error("the adapters cannot be loaded")]
+    Adapter(#[from] AdapterError),
+    /// The tokenizer or the chat template.
+    #[error("the model's text files cannot be used")]
+    Text(#[from] GenerateError),
+    /// A thread or a socket.
+    #[error("the operating system refused")]
+    Io(#[from] io::Error),
+}
+
+/// A server with its model loaded and its engine running.
+pub struct App {
+    state: AppState,
+    engine: EngineHandle,
+}
+
+impl App {
+    /// Loads the base model and the adapters, and starts the engine. Blocks.
+    ///
+    /// # Errors
+    /// See [`AppError`].
+    pub fn build(config: &ServeConfig) -> Result<Self, AppError> {
+        let kernels = kernel::open(&config.kernel)?;
+        tracing::info!(device = kernels.describe(), "computing");
+        let source = source(config)?;
+        let LoadedModel { lm, facts, text, .. } = load(&source, config, kernels.as_ref())?;
+        log_facts(&facts);
+        let layout = lm.lora_layout().clone();
+        let runner = ModelRunner::new(lm, kernels, &config.engine)?;
+        let engine = EngineHandle::spawn(runner, &config.engine, text.eos_ids.clone())?;
+        let registry = registry(layout, &config.adapter, &source, &engine)?;
+        let card = model_card(config, &source, &facts, &engine);
+        let metrics = Metrics::new(&card.name);
+        let setup = TextSetup {
+            tokenizer: text.tokenizer,
+            chat_template: text.chat_template,
+            special_tokens: text.special_tokens,
+            add_bos: text.add_bos,
+        };
+        let rooms = Arc::new(Rooms { registry: registry.clone(), engine: engine.clone() });
+        let generator = Generator::new(rooms, setup, card, metrics.clone())?;
+        let state = AppState::new(generator, registry, metrics, config.http.clone());
+        Ok(Self { state, engine })
+    }
+
+    /// What the routes work on.
+    pub fn state(&self) -> &AppState {
+        &self.state
+    }
+
+    /// Answers on `listener` until `shutdown`, then lets running requests finish.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        http::serve(listener, self.state, shutdown).await?;
+        self.engine.drain();
+        Ok(())
+    }
+}
+
+fn source(config: &ServeConfig) -> Result<ModelSource, ModelError> {
+    match config.model.model {
+        Some(_) => config.model.source(),
+        None => Ok(ModelSource::Embedded(demo::BASE)),
+    }
+}
+
+fn load(
+    source: &ModelSource,
+    config: &ServeConfig,
+    kernels: &dyn Kernels,
+) -> Result<LoadedModel, ModelError> {
+    let options = LoadOptions {
+        precision: config.kernel.precision,
+        max_positions: config.model.max_model_len,
+        progress: Progress::Shown,
+    };
+    model::load(source, kernels, &options)
+}
+
+fn log_facts(facts: &ModelFacts) {
+    tracing::info!(
+        model = facts.name,
+        architecture = facts.architecture,
+        parameters = facts.parameters,
+        weight_bytes = facts.weight_bytes,
+        precision = %facts.precision,
+        max_positions = facts.max_positions,
+        "base model loaded"
+    );
+}
+
+fn model_card(
+    config: &ServeConfig,
+    source: &ModelSource,
+    facts: &ModelFacts,
+    engine: &EngineHandle,
+) -> ModelCard {
+    let root = match source {
+        ModelSource::Embedded(_) => demo::NAME.to_owned(),
+        _ => facts.name.clone(),
+    };
+    ModelCard {
+        name: config.model.served_model_name.clone().unwrap_or_else(|| root.clone()),
+        root,
+        max_context: engine.max_sequence_tokens(),
+        vocab: facts.vocab,
+    }
+}
+
+/// The registry with everything that is there at start: the directory's adapters, or the embedded ones.
+fn registry(
+    layout: LoraLayout,
+    config: &AdapterConfig,
+    source: &ModelSource,
+    engine: &EngineHandle,
+) -> Result<AdapterRegistry, AppError> {
+    let store = config.adapters.as_deref().map(open_store).transpose()?;
+    let stored = store.is_some();
+    let registry = AdapterRegistry::new(layout, config.limits.clone(), store);
+    let forgetful = engine.clone();
+    registry.on_departure(Box::new(move |version| forgetful.forget(version)));
+    if stored {
+        let report = registry.load_stored()?;
+        let (loaded, skipped) = (report.loaded.len(), report.skipped.len());
+        tracing::info!(loaded, skipped, "adapters read");
+    } else if matches!(source, ModelSource::Embedded(_)) {
+        for (name, files) in demo::adapters() {
+            registry.publish_blocking(&name, &files, PublishRule::Create)?;
+        }
+    }
+    Ok(registry)
+}
+
+fn open_store(directory: &Path) -> Result<Box<dyn AdapterStore>, AppError> {
+    match LocalStore::open(directory) {
+        Ok(store) => Ok(Box::new(store)),
+        Err(source) => {
+            Err(AppError::Adapters { directory: directory.display().to_string(), source })
+        }
+    }
+}
+
+/// The generator's view of the registry and the engine.
+struct Rooms {
+    registry: AdapterRegistry,
+    engine: EngineHandle,
+}
+
+impl Backend for Rooms {
+    fn lease<'a>(
+        &'a self,
+        wanted: &'a AdapterRef,
+    ) -> BoxFuture<'a, Result<AdapterLease, AdapterError>> {
+        self.registry.lease(wanted).boxed()
+    }
+
+    fn submit(&self, submission: Submission) -> Result<EventStream, EngineError> {
+        self.engine.submit(submission)
+    }
+
+    fn snapshot(&self) -> EngineSnapshot {
+        EngineSnapshot::clone(&self.engine.snapshot())
+    }
+
+    fn is_alive(&self) -> bool {
+        self.engine.is_alive()
+    }
+}

@@ -1,0 +1,41 @@
+//! The command line: `serve`, `inspect`, `healthcheck`.
+mod healthcheck;
+mod inspect;
+mod serve;
+
+use crate::config::ServeConfig;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// One frozen base model, many LoRA adapters, one batch.
+#[derive(Debug, Parser)]
+#[command(name = "lorad", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a base model and its adapters over HTTP.
+    ///
+    /// Without --model it serves the small demonstration model that is part of this binary, with its three
+    /// adapters. A flag wins over its environment variable.
+    Serve(Box<ServeConfig>),
+    /// Say what an adapter is: its layers, ranks, size and norms, and whether it fits a model.
+    Inspect(inspect::InspectArgs),
+    /// Ask a running server whether it is healthy; exit status 0 if it is.
+    Healthcheck(healthcheck::HealthcheckArgs),
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Serve(config) => serve::run(&config),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Healthcheck(args) => healthcheck::run(&args),
+        }
+    }
+}

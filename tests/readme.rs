@@ -1,0 +1,48 @@
+//! README's table of settings says what `--help` says.
+use clap::CommandFactory;
+use lorad::cli::Cli;
+use std::fmt::Write;
+
+/// One row for every setting of `lorad serve`, in the order of its help.
+fn settings_table() -> String {
+    let cli = Cli::command();
+    let serve = cli.find_subcommand("serve").expect("there is a `serve`");
+    let mut table = String::from("| flag | variable | default | what |\n|---|---|---|---|\n");
+    for setting in serve.get_arguments().filter(|a| a.get_long().is_some() && a.get_id() != "help")
+    {
+        let flag = setting.get_long().expect("filtered");
+        let variable = setting.get_env().map(|name| format!("`{}`", name.to_string_lossy()));
+        let defaults =
+            setting.get_default_values().iter().map(|v| format!("`{}`", v.to_string_lossy()));
+        let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
+        let switch = setting.get_action().takes_values();
+        writeln!(
+            table,
+            "| `--{flag}` | {} | {} | {} |",
+            variable.unwrap_or_default(),
+            if switch { defaults.collect::<Vec<_>>().join(", ") } else { "off".into() },
+            help.replace('|', "\\|").replace('\n', " "),
+        )
+        .expect("a string grows");
+    }
+    table
+}
+
+#[test]
+fn the_settings_table_is_the_help() {
+    let readme = include_str!("../README.md");
+    let table = settings_table();
+    assert!(readme.contains(&table), "README.md lacks this table:\n\n{table}");
+}
+
+#[test]
+fn every_setting_has_a_variable_and_a_help_text() {
+    let cli = Cli::command();
+    let serve = cli.find_subcommand("serve").expect("there is a `serve`");
+    for setting in serve.get_arguments().filter(|a| a.get_id() != "help") {
+        assert!(setting.get_help().is_some(), "{} has no help", setting.get_id());
+        let variable = setting.get_env().map(|name| name.to_string_lossy().into_owned());
+        let named = variable.as_deref().is_some_and(|name| name.starts_with("LORAD_"));
+        assert!(named, "{} has no LORAD_ variable", setting.get_id());
+    }
+}
