@@ -34,7 +34,7 @@ pub enum AppError {
         /// As the user wrote it.
         directory: String,
         /// What the disk said.
-        source: io::Error,
+        source: AdapterError,
     },
     /// One of the embedded adapters, or listing the store.
     #[error("the adapters cannot be loaded")]
