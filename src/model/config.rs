@@ -4,7 +4,7 @@ use super::{ModelError, ModelSource};
 /// Which base model, and how clients see it.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ModelConfig {
-    /// Base model: a directory with config.json, *.safetensors and tokenizer.json, or a hub id, org/name[@revision]
+    /// Base model: a directory with config.json, *.safetensors and tokenizer.json, or a hub id, org/name[@revision] [default: the built-in demo]
     #[arg(long, env = "LORAD_MODEL", value_name = "MODEL")]
     pub model: Option<String>,
 
@@ -18,7 +18,7 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Where the model is.
+    /// Where the named model is.
     ///
     /// # Errors
     /// When none is named, or what is named is nothing this build can read.

@@ -156,6 +156,54 @@ mod tests {
     }
 
     #[test]
+    fn no_value_of_any_key_panics() {
+        let odd = [
+            json!(0),
+            json!(1),
+            json!(-1),
+            json!(0.5),
+            json!(1e308),
+            json!(u64::MAX),
+            json!(""),
+            json!("x"),
+            json!(true),
+            json!([]),
+            json!([1]),
+            json!(["full_attention"]),
+            json!({}),
+            json!({"factor": 0}),
+        ];
+        let keys = [
+            "head_dim",
+            "hidden_size",
+            "layer_types",
+            "max_position_embeddings",
+            "max_window_layers",
+            "num_attention_heads",
+            "num_hidden_layers",
+            "num_key_value_heads",
+            "rms_norm_eps",
+            "rope_parameters",
+            "rope_scaling",
+            "rope_theta",
+            "sliding_window",
+            "use_sliding_window",
+            "vocab_size",
+            "intermediate_size",
+            "hidden_act",
+            "architectures",
+        ];
+        for (name, _) in ARCHITECTURES {
+            for (key, value) in
+                keys.iter().flat_map(|key| odd.iter().map(move |value| (key, value)))
+            {
+                let read = read_spec(&config(name, json!({*key: value})));
+                assert!(read.is_ok() || read.is_err_and(|error| !error.to_string().is_empty()));
+            }
+        }
+    }
+
+    #[test]
     fn no_shape_of_json_panics() {
         for config in
             [json!(null), json!([]), json!("x"), json!({"architectures": "LlamaForCausalLM"})]
