@@ -38,7 +38,7 @@ enum Cost {
 }
 
 /// One line of [`ROUTES`].
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Route {
     /// `GET`, `POST`, `PUT` or `DELETE`.
     pub method: &'static str,

@@ -1,0 +1,97 @@
+//! A real server on a free port and a client for it, for every test that speaks HTTP.
+mod rooms;
+mod scripted;
+
+pub(crate) use rooms::{Case, adapter_files, cases, golden};
+pub(crate) use scripted::{Script, scripted};
+
+use lorad::http::{AppState, serve};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderMap};
+use serde_json::Value;
+use std::net::TcpListener;
+use tokio::{sync::oneshot, task::JoinHandle};
+
+/// A server that runs until it is dropped or stopped.
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) client: Client,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<std::io::Result<()>>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status(), response.headers().clone());
+        Self { status, headers, text: response.text().await.expect("a body") }
+    }
+
+    /// The body, which must be JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// The body of a success.
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
+        self.json()
+    }
+
+    /// The error object of a failure with this status.
+    pub(crate) fn error(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()["error"].clone()
+    }
+
+    /// The payloads of a stream.
+    pub(crate) fn events(&self) -> Vec<String> {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
+        let payload = |line: &str| line.strip_prefix("data:").map(|text| text.trim().to_owned());
+        self.text.lines().filter_map(payload).collect()
+    }
+}
+
+impl Server {
+    pub(crate) fn start(app: AppState) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let running = tokio::spawn(serve(listener, app, shutdown));
+        Self { url, client: Client::new(), stop, running }
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = method.parse().expect("a method");
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request("GET", path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request("POST", path).json(body)).await
+    }
+
+    /// The head of an answer, its body still to come.
+    pub(crate) async fn open(&self, path: &str, body: &Value) -> Response {
+        self.request("POST", path).json(body).send().await.expect("an answer")
+    }
+
+    /// Begins the shutdown; the task ends when the server has drained.
+    pub(crate) fn stop(self) -> JoinHandle<std::io::Result<()>> {
+        self.stop.send(()).expect("the server runs");
+        self.running
+    }
+}

@@ -1,0 +1,97 @@
+//! An engine that does what the test tells it to, behind the real HTTP server.
+use futures_util::{FutureExt, future::BoxFuture};
+use lorad::{
+    adapter::{AdapterError, AdapterLease, AdapterLimits, AdapterRef, AdapterRegistry},
+    engine::{EngineError, EngineSnapshot, Event, EventStream, FinishReason, Submission},
+    generation::{Backend, Generator, ModelCard, TextSetup},
+    http::{AppState, HttpConfig},
+    lora::LoraLayout,
+    telemetry::Metrics,
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+const TOKENIZER: &[u8] = include_bytes!("../golden/llama/tokenizer.json");
+const TEMPLATE: &str = include_str!("../golden/llama/chat_template.jinja");
+
+/// What the engine does with a submission.
+pub(crate) enum Script {
+    /// Says a token for every token asked for, at once.
+    Echo,
+    /// Refuses.
+    Refuse(EngineError),
+    /// Says one token, then fails.
+    Fail,
+    /// Says one token and gives the test the rest to say.
+    Hold(UnboundedSender<UnboundedSender<Event>>),
+    /// Panics.
+    Panic,
+}
+
+struct Engine(Script);
+
+impl Backend for Engine {
+    fn lease<'a>(
+        &'a self,
+        wanted: &'a AdapterRef,
+    ) -> BoxFuture<'a, Result<AdapterLease, AdapterError>> {
+        async { Err(AdapterError::NotFound(wanted.name.clone())) }.boxed()
+    }
+
+    fn submit(&self, submission: Submission) -> Result<EventStream, EngineError> {
+        let (sender, stream) = unbounded_channel();
+        let send = |event| sender.send(event).expect("the stream lives");
+        match &self.0 {
+            Script::Refuse(error) => return Err(error.clone()),
+            Script::Panic => panic!("told to"),
+            Script::Echo => {
+                for _ in 0..submission.sampling.options().max_tokens {
+                    send(token());
+                }
+                send(finished());
+            }
+            Script::Fail => {
+                send(token());
+                send(Event::Failed(EngineError::Step));
+            }
+            Script::Hold(test) => {
+                send(token());
+                test.send(sender).expect("the test waits");
+            }
+        }
+        Ok(stream)
+    }
+
+    fn snapshot(&self) -> EngineSnapshot {
+        EngineSnapshot { kv_blocks: 8, block_size: 16, ..EngineSnapshot::default() }
+    }
+
+    fn is_alive(&self) -> bool {
+        !matches!(self.0, Script::Refuse(EngineError::Stopped))
+    }
+}
+
+fn token() -> Event {
+    Event::Token { id: 75, logprobs: None }
+}
+
+fn finished() -> Event {
+    Event::Finished { reason: FinishReason::Length, cached_tokens: 0, queued: Duration::ZERO }
+}
+
+/// A server's state with this engine, the tokenizer and the template of `golden/llama`, and no adapters.
+pub(crate) fn scripted(script: Script, config: HttpConfig) -> AppState {
+    let text = TextSetup {
+        tokenizer: tokenizers::Tokenizer::from_bytes(TOKENIZER).expect("a tokenizer"),
+        chat_template: Some(TEMPLATE.into()),
+        special_tokens: BTreeMap::new(),
+        add_bos: None,
+    };
+    let (name, root) = ("tiny".to_owned(), "tiny".to_owned());
+    let card = ModelCard { name, root, max_context: 256, vocab: 320 };
+    let metrics = Metrics::new("tiny");
+    let generator = Generator::new(Arc::new(Engine(script)), text, card, metrics.clone());
+    let layout = LoraLayout::default();
+    let registry = AdapterRegistry::new(layout, AdapterLimits::default(), None);
+    AppState::new(generator.expect("a service"), registry, metrics, config)
+}

@@ -1,0 +1,9 @@
+//! The server as its clients see it: every dialect, every error, and whatever they send.
+#[path = "../client/mod.rs"]
+mod client;
+
+mod admin;
+mod lorax;
+mod openai;
+mod operations;
+mod robustness;

@@ -1,0 +1,117 @@
+//! What operators rely on: keys, health, metrics, request ids, draining.
+use crate::client::{Answer, Script, Server, golden, scripted};
+use lorad::{
+    engine::{EngineError, Event, FinishReason},
+    http::{Access, HttpConfig, ROUTES},
+};
+use reqwest::StatusCode;
+use serde_json::json;
+use std::time::Duration;
+use tokio::sync::mpsc::unbounded_channel;
+
+fn echo(config: HttpConfig) -> Server {
+    Server::start(scripted(Script::Echo, config))
+}
+
+#[tokio::test]
+async fn every_route_asks_for_its_key_and_no_other_does() {
+    let config = HttpConfig {
+        api_keys: vec!["client".into(), "second".into()],
+        admin_keys: vec!["admin".into()],
+        ..HttpConfig::default()
+    };
+    let server = echo(config);
+    for route in ROUTES {
+        let path = route.path.replace("{*id}", "tiny").replace("{name}", "a");
+        let status = async |key: Option<&str>| {
+            let request = server.request(route.method, &path);
+            let request = if let Some(key) = key { request.bearer_auth(key) } else { request };
+            Answer::of(request).await.status
+        };
+        let denied = StatusCode::UNAUTHORIZED;
+        assert_eq!(status(None).await == denied, route.access != Access::Open, "{path}");
+        assert_eq!(status(Some("wrong")).await == denied, route.access != Access::Open, "{path}");
+        assert_eq!(status(Some("second")).await == denied, route.access == Access::Admin, "{path}");
+        assert_ne!(status(Some("admin")).await, denied, "{path}");
+    }
+    let refused = Answer::of(server.request("GET", "/v1/models")).await;
+    assert_eq!(refused.headers["www-authenticate"], "Bearer");
+    assert_eq!(refused.error(401)["reason"], "invalid_api_key");
+}
+
+#[tokio::test]
+async fn health_follows_the_engine() {
+    let server = echo(HttpConfig::default());
+    for path in ["/health", "/ping", "/v1/health"] {
+        assert_eq!(server.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    assert_eq!(server.get("/version").await.ok()["version"], env!("CARGO_PKG_VERSION"));
+    let dead = Script::Refuse(EngineError::Stopped);
+    let dead = Server::start(scripted(dead, HttpConfig::default()));
+    dead.get("/health").await.error(503);
+    let error = dead.post("/v1/completions", &json!({"prompt": "a"})).await;
+    assert!(error.headers.contains_key("retry-after"));
+    error.error(503);
+}
+
+#[tokio::test]
+async fn metrics_tell_of_requests_adapters_and_routes() {
+    let server = Server::start(golden("llama", HttpConfig::default()).await);
+    let body = json!({"model": "layers", "prompt": "a", "max_tokens": 3, "ignore_eos": true});
+    server.post("/v1/completions", &body).await.ok();
+    let scrape = server.get("/metrics").await;
+    assert_eq!(scrape.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        "vllm:request_success_total{model_name=\"llama\",engine=\"0\",finished_reason=\"length\"} 1",
+        "lorad_requests_total{model_name=\"llama\",engine=\"0\",adapter=\"layers\"} 1",
+        "lorad_adapters{model_name=\"llama\",engine=\"0\"} 2",
+        "http_requests_total{handler=\"/v1/completions\",method=\"POST\",status=\"200\"} 1",
+        "vllm:generation_tokens_total{model_name=\"llama\",engine=\"0\"} 3",
+    ] {
+        assert!(scrape.text.lines().any(|found| found == line), "{line} in\n{}", scrape.text);
+    }
+    assert!(scrape.text.contains("running_lora_adapters=\"layers\""), "{}", scrape.text);
+    let accept = "application/openmetrics-text; version=1.0.0";
+    let open = Answer::of(server.request("GET", "/metrics").header("accept", accept)).await;
+    assert!(open.text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn a_request_id_is_echoed_or_made() {
+    let server = echo(HttpConfig::default());
+    let given = server.request("GET", "/health").header("x-request-id", "abc-1");
+    assert_eq!(Answer::of(given).await.headers["x-request-id"], "abc-1");
+    let made = server.get("/nowhere").await;
+    assert!(made.headers["x-request-id"].len() >= 32);
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_running_streams_finish() {
+    let (started, mut running) = unbounded_channel();
+    let server = Server::start(scripted(Script::Hold(started), HttpConfig::default()));
+    let body = json!({"prompt": "a", "stream": true});
+    let stream = server.open("/v1/completions", &body).await;
+    let engine = running.recv().await.expect("a submission");
+    let ended = server.stop();
+    let finish = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (cached_tokens, queued) = (0, Duration::ZERO);
+        let end = Event::Finished { reason: FinishReason::Length, cached_tokens, queued };
+        engine.send(end).expect("the stream lives on");
+    };
+    let (text, ()) = tokio::join!(stream.text(), finish);
+    assert!(text.expect("a whole stream").ends_with("data: [DONE]\n\n"));
+    ended.await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_no_longer_than_it_was_told() {
+    let (started, mut running) = unbounded_channel();
+    let config = HttpConfig { drain_timeout: 0, ..HttpConfig::default() };
+    let server = Server::start(scripted(Script::Hold(started), config));
+    let body = json!({"prompt": "a", "stream": true});
+    let _stream = server.open("/v1/completions", &body).await;
+    let engine = running.recv().await.expect("a submission");
+    server.stop().await.expect("no panic").expect("a clean end");
+    engine.closed().await;
+}
