@@ -56,7 +56,7 @@ impl ChatTemplate {
         special_tokens: BTreeMap<String, String>,
     ) -> Result<Self, GenerateError> {
         let environment = compile(source).map_err(|error| {
-            GenerateError::Internal(format!("the model's chat template is broken: {error}"))
+            invalid("chat_template", &format!("the model's chat template cannot be read: {error}"))
         })?;
         let mut template = Self { environment, special_tokens, content: Content::Both };
         template.content = template.probe();
@@ -180,7 +180,8 @@ fn parse_arguments(message: &mut Map<String, Value>) -> Result<(), GenerateError
         let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
         let Some(text) = arguments.as_str() else { continue };
         let text = if text.trim().is_empty() { "{}" } else { text };
-        *arguments = serde_json::from_str(text).map_err(|_| {
+        let parsed = serde_json::from_str(text).ok().filter(Value::is_object);
+        *arguments = parsed.ok_or_else(|| {
             invalid("messages", "`arguments` of a tool call must be a JSON object in a string")
         })?;
     }
@@ -369,7 +370,9 @@ mod tests {
             render(&template(source), calling("{\"city\": \"Ulm\"}")).expect("parsed"),
             "Ulm"
         );
-        assert!(render(&template(source), calling("{")).is_err());
+        for arguments in ["{", "3"] {
+            assert!(render(&template(source), calling(arguments)).is_err());
+        }
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl<'a> Steps<'a> {
                 }
                 Step::Replace(decoder) => {
                     let replaced = decoder.decode_chain(vec![token]);
-                    token = replaced.map_err(|error| internal(&error))?.concat();
+                    token = replaced.map_err(|error| refused(error.to_string()))?.concat();
                 }
                 Step::Metaspace(mark) => token = token.replace(*mark, " "),
                 Step::SpaceBefore => token.insert(0, ' '),
@@ -159,14 +159,14 @@ impl<'a> Steps<'a> {
 }
 
 fn unsupported(decoder: &str) -> GenerateError {
-    GenerateError::Internal(format!(
+    refused(format!(
         "the tokenizer's decoder `{decoder}` is not supported: use a byte-level, metaspace or \
          byte-fallback tokenizer"
     ))
 }
 
-fn internal(error: &tokenizers::Error) -> GenerateError {
-    GenerateError::Internal(error.to_string())
+fn refused(message: String) -> GenerateError {
+    GenerateError::Invalid { field: "tokenizer", message }
 }
 
 /// GPT-2's `bytes_to_unicode` backwards; a token with any other character is taken as it is.

@@ -30,17 +30,14 @@ impl Tokenizer {
     ) -> Result<Self, GenerateError> {
         // A training run's padding and cut-off have no business in serving.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| GenerateError::Internal(error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| refused("tokenizer", error.to_string()))?;
         let bos = match add_bos {
             None => Bos::Rules,
             Some(false) => Bos::None,
             Some(true) => {
                 let id = bos.and_then(|token| inner.token_to_id(token));
-                Bos::Token(id.ok_or_else(|| {
-                    GenerateError::Internal(
-                        "prompts begin with `bos_token`, but it is no token".into(),
-                    )
-                })?)
+                let missing = "prompts begin with `bos_token`, which the tokenizer does not have";
+                Bos::Token(id.ok_or_else(|| refused("bos_token", missing.into()))?)
             }
         };
         let pieces = Pieces::new(&inner)?;
@@ -95,6 +92,10 @@ impl Tokenizer {
     pub(super) fn pieces(&self) -> &Pieces {
         &self.pieces
     }
+}
+
+fn refused(field: &'static str, message: String) -> GenerateError {
+    GenerateError::Invalid { field, message }
 }
 
 /// `bytes` without the spaces that are still to be dropped; text ends the dropping.
@@ -172,7 +173,7 @@ mod tests {
     fn a_decoder_that_cannot_stream_is_refused_by_name() {
         let decoder = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
         let error = Tokenizer::new(testing::words(&decoder), None, None).err().expect("refused");
-        assert!(format!("{error:?}").contains("`WordPiece`"), "{error:?}");
+        assert!(error.to_string().contains("`WordPiece`"), "{error}");
     }
 
     proptest! {
