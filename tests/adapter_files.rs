@@ -197,6 +197,9 @@ fn directories_are_read_without_following_pickles() {
     assert!(read().expect_err("no weights").to_string().contains(WEIGHTS_FILE));
     fs::write(directory.path().join("adapter_model.bin"), b"\x80\x02}q\x00.").expect("written");
     assert!(read().expect_err("pickle").to_string().contains("pickle"));
+    fs::create_dir(directory.path().join(WEIGHTS_FILE)).expect("made");
+    assert!(read().expect_err("a directory").to_string().contains("not a regular file"));
+    fs::remove_dir(directory.path().join(WEIGHTS_FILE)).expect("removed");
     fs::write(directory.path().join(WEIGHTS_FILE), &files.weights).expect("written");
     assert_eq!(read().expect("both").version(), files.version());
 }

@@ -236,7 +236,6 @@ impl Inner {
             since: SystemTime::now(),
             durable: self.store.is_some(),
         });
-        tracing::info!(adapter = %name, version = %publication.version, outcome = ?publication.outcome, "published");
         Ok(publication)
     }
 
@@ -299,7 +298,6 @@ impl Inner {
         }
         self.write(|catalogue| catalogue.remove(name));
         self.depart(current);
-        tracing::info!(adapter = %name, version = %current, "retired");
         Ok(current)
     }
 

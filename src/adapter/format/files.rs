@@ -74,9 +74,10 @@ impl AdapterFiles {
 /// `None` when there is no such file. A pipe or device is not opened: that could block for ever.
 fn read_file(directory: &Path, name: &str, limit: u64) -> Result<Option<Bytes>, AdapterError> {
     let path = directory.join(name);
+    let unreadable = |error| AdapterError::invalid(format!("`{name}` cannot be read: {error}"));
     let metadata = match fs::metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
+        other => other.map_err(unreadable)?,
     };
     if !metadata.is_file() {
         return Err(AdapterError::invalid(format!("`{name}` is not a regular file")));
@@ -84,12 +85,18 @@ fn read_file(directory: &Path, name: &str, limit: u64) -> Result<Option<Bytes>, 
     if metadata.len() > limit {
         return Err(AdapterError::TooLarge { bytes: metadata.len(), limit });
     }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    File::open(&path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    let bytes = read_up_to(&path, limit + 1).map_err(unreadable)?;
     if bytes.len() as u64 > limit {
         return Err(AdapterError::TooLarge { bytes: bytes.len() as u64, limit });
     }
     Ok(Some(bytes.into()))
+}
+
+/// The file may grow after its size was asked for.
+fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn missing_weights(directory: &Path) -> AdapterError {
