@@ -4,7 +4,7 @@ use super::{ModelError, ModelSource};
 /// Which base model, and how clients see it.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ModelConfig {
-    /// Base model: a directory with config.json, *.safetensors and tokenizer.json, or a hub id, org/name[@revision] [default: the built-in demo]
+    /// Base model: a directory with config.json, *.safetensors and tokenizer.json, a GGUF file, or a hub id, org/name[@revision] [default: the built-in demo]
     #[arg(long, env = "LORAD_MODEL", value_name = "MODEL")]
     pub model: Option<String>,
 

@@ -2,7 +2,7 @@
 use super::{
     BaseWeights, CausalLm, ModelError, ModelSource, TextAssets,
     arch::read_spec,
-    checkpoint::{Checkpoint, Files, SafetensorsCheckpoint, Weights},
+    checkpoint::{Checkpoint, Files, GgufCheckpoint, SafetensorsCheckpoint, Weights},
     decoder::{Decoder, lora_layout},
     hub,
     spec::ArchSpec,
@@ -97,6 +97,7 @@ pub fn layout(source: &ModelSource) -> Result<LoraLayout, ModelError> {
 
 fn open(source: &ModelSource, progress: Progress) -> Result<Box<dyn Checkpoint>, ModelError> {
     let files = match source {
+        ModelSource::Gguf(path) => return Ok(Box::new(GgufCheckpoint::open(path)?)),
         ModelSource::Directory(path) => Files::Directory(path.clone()),
         ModelSource::Hub(id) => {
             let bar = progress_bar(progress, DOWNLOAD, &source.name());

@@ -1,12 +1,18 @@
 //! What `--model` can name.
-use super::{ModelError, hub::HubId};
-use std::path::{Path, PathBuf};
+use super::{ModelError, checkpoint::GGUF_MAGIC, hub::HubId};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 /// Where a base model is.
 #[derive(Clone, Debug)]
 pub enum ModelSource {
     /// A directory as the hub keeps it.
     Directory(PathBuf),
+    /// A GGUF file.
+    Gguf(PathBuf),
     /// A repository on the hub.
     Hub(HubId),
     /// A directory's files, built into the program: name and content.
@@ -23,12 +29,15 @@ impl ModelSource {
         if path.is_dir() {
             return Ok(Self::Directory(path.to_owned()));
         }
+        if is_gguf(path) {
+            return Ok(Self::Gguf(path.to_owned()));
+        }
         match model.parse() {
             Ok(id) if !path.exists() => Ok(Self::Hub(id)),
             _ => Err(ModelError::Source {
                 model: model.to_owned(),
-                detail: "is neither a directory with config.json, *.safetensors and tokenizer.json, nor a hub \
-                         id like org/name or org/name@revision"
+                detail: "is neither a directory with config.json, *.safetensors and tokenizer.json, nor a GGUF \
+                         file, nor a hub id like org/name or org/name@revision"
                     .to_owned(),
             }),
         }
@@ -39,6 +48,10 @@ impl ModelSource {
         match self {
             Self::Embedded(_) => "demo".to_owned(),
             Self::Hub(id) => id.repository(),
+            Self::Gguf(path) => {
+                let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned());
+                stem.unwrap_or_else(|| "base".to_owned())
+            }
             Self::Directory(path) => {
                 let resolved = path.canonicalize().unwrap_or_else(|_| path.clone());
                 let last = resolved.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -46,6 +59,17 @@ impl ModelSource {
             }
         }
     }
+}
+
+/// By its name, or else by how it begins: caches name files by their hash.
+fn is_gguf(path: &Path) -> bool {
+    let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let begins = || {
+        let mut start = [0; GGUF_MAGIC.len()];
+        File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+            && start == *GGUF_MAGIC
+    };
+    path.is_file() && (named || begins())
 }
 
 #[cfg(test)]

@@ -136,6 +136,8 @@ pub(crate) enum RopeScaling {
     },
     /// Llama 3.1: low frequencies divided, high ones kept, a ramp between.
     Llama3(Llama3Bands),
+    /// `[head_dim / 2]`: each frequency divided by its own number, as GGUF files have it.
+    Divisors(Vec<f64>),
 }
 
 /// The bands of [`RopeScaling::Llama3`].

@@ -19,10 +19,12 @@ const MAX_POSITIONS: usize = 1 << 24;
 /// A model without biases, head norms and windows; families add their own to it.
 pub(super) fn plain(fields: &mut Fields) -> Result<ArchSpec, ModelError> {
     let dims = dims(fields)?;
+    let (attention, rope) = (attention(fields, dims.hidden)?, rope::read(fields)?);
+    rope::check(&rope, attention.head_dim)?;
     Ok(ArchSpec {
-        attention: attention(fields, dims.hidden)?,
+        attention,
         mlp: mlp(fields)?,
-        rope: rope::read(fields)?,
+        rope,
         norm_eps: need_positive(fields, "rms_norm_eps")? as f32,
         head: if fields.flag("tie_word_embeddings")? { Head::Tied } else { Head::Own },
         dims,

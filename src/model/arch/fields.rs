@@ -128,6 +128,15 @@ impl Fields {
         }
     }
 
+    /// A list of finite numbers above zero.
+    pub(super) fn positives(&mut self, key: &str) -> Result<Option<Vec<f64>>, ModelError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let positive = |item: &Value| item.as_f64().filter(|n| n.is_finite() && *n > 0.0);
+        let numbers: Option<Vec<f64>> =
+            value.as_array().and_then(|items| items.iter().map(positive).collect());
+        numbers.map(Some).ok_or_else(|| self.wrong(key, &value, "a list of numbers above zero"))
+    }
+
     /// A truth value; absent is false.
     pub(super) fn flag(&mut self, key: &str) -> Result<bool, ModelError> {
         match self.take(key) {

@@ -38,6 +38,10 @@ fn read_scaling(fields: &mut Fields) -> Result<RopeScaling, ModelError> {
         None | Some("default") => Ok(RopeScaling::None),
         Some("linear") => Ok(RopeScaling::Linear { factor: stretch(fields)? }),
         Some("llama3") => read_bands(fields).map(RopeScaling::Llama3),
+        Some("divisors") => {
+            let divisors = fields.positives("divisors")?;
+            fields.need("divisors", divisors).map(RopeScaling::Divisors)
+        }
         Some(other) => {
             let detail = format!("is `{other}`; default, linear and llama3 are served");
             Err(ModelError::config(fields.name("rope_type"), detail))
@@ -78,6 +82,17 @@ fn stretch(fields: &mut Fields) -> Result<f64, ModelError> {
 fn need(fields: &mut Fields, key: &str) -> Result<f64, ModelError> {
     let number = fields.positive(key)?;
     fields.need(key, number)
+}
+
+/// As many divisors as a head has pairs.
+pub(super) fn check(rope: &RopeSpec, head_dim: usize) -> Result<(), ModelError> {
+    match &rope.scaling {
+        RopeScaling::Divisors(divisors) if divisors.len() != head_dim / 2 => {
+            let detail = format!("has {} numbers for heads of {head_dim}", divisors.len());
+            Err(ModelError::config("rope_parameters.divisors", detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Heads that are rotated in part are a different model.

@@ -3,10 +3,12 @@
 //! Knows files and dtypes. Knows no architecture: what a checkpoint must hold is asked, name by name, through [`Weights`].
 mod bytes;
 mod files;
+mod gguf;
 mod safetensors;
 mod weights;
 
 pub(crate) use files::Files;
+pub(crate) use gguf::{GgufCheckpoint, MAGIC as GGUF_MAGIC};
 pub(crate) use safetensors::SafetensorsCheckpoint;
 pub(crate) use weights::Weights;
 

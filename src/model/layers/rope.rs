@@ -30,11 +30,11 @@ pub(in crate::model) fn rope_table(
 
 /// Radians a position, for each pair of a head's elements: `theta^(-2i / head_dim)`, scaled.
 fn frequencies(rope: &RopeSpec, head_dim: usize) -> Vec<f32> {
-    (0..head_dim)
-        .step_by(2)
-        .map(|i| 1.0 / rope.theta.powf(i as f64 / head_dim as f64) as f32)
-        .map(|frequency| match &rope.scaling {
+    (0..head_dim / 2)
+        .map(|pair| (pair, 1.0 / rope.theta.powf((2 * pair) as f64 / head_dim as f64) as f32))
+        .map(|(pair, frequency)| match &rope.scaling {
             RopeScaling::None => frequency,
+            RopeScaling::Divisors(divisors) => frequency / divisors[pair] as f32,
             RopeScaling::Linear { factor } => frequency / *factor as f32,
             RopeScaling::Llama3(bands) => llama3(frequency, bands),
         })

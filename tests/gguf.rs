@@ -1,0 +1,136 @@
+//! GGUF files of every type give the logits and the tokens that transformers computes from the same weights.
+use lorad::{
+    kernel::{CpuKernels, Kernels, KvCache, KvShape, Precision},
+    lora::{LoraRouting, LoraSlots},
+    model::{ForwardBatch, LoadOptions, LoadedModel, ModelSource, Progress, StepContext, load},
+};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::{fs, path::PathBuf};
+
+/// Two f32 programs differ by sums in another order, 1e-5 to 1e-4 here; a wrong constant shows as 0.01 or more.
+const TOLERANCE: f32 = 1e-3;
+const BLOCK: usize = 8;
+const BLOCKS: usize = 8;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf").join(name)
+}
+
+fn load_file(name: &str, kernels: &dyn Kernels) -> LoadedModel {
+    let source = ModelSource::parse(golden(name).to_str().expect("a plain path")).expect("a file");
+    let options =
+        LoadOptions { precision: Precision::F32, max_positions: None, progress: Progress::Hidden };
+    load(&source, kernels, &options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// One sequence in a cache of its own.
+struct Run<'a> {
+    model: &'a LoadedModel,
+    kernels: &'a dyn Kernels,
+    kv: KvCache,
+    computed: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(model: &'a LoadedModel, kernels: &'a dyn Kernels) -> Self {
+        let dims = model.lm.kv_dims();
+        let shape = KvShape {
+            layers: dims.layers,
+            blocks: BLOCKS,
+            block_size: BLOCK,
+            kv_heads: dims.kv_heads,
+            head_dim: dims.head_dim,
+        };
+        Self { model, kernels, kv: kernels.new_kv(shape).expect("a small cache"), computed: 0 }
+    }
+
+    /// The logits of every one of `tokens`, which follow what was computed.
+    fn step(&mut self, tokens: &[u32]) -> Vec<f32> {
+        let positions: Vec<u32> =
+            (self.computed..self.computed + tokens.len()).map(|at| at as u32).collect();
+        self.computed += tokens.len();
+        let rows = tokens.len() as u32;
+        let batch = ForwardBatch {
+            token_ids: tokens.to_vec(),
+            slot_mapping: positions.clone(),
+            positions,
+            block_tables: (0..BLOCKS as u32).collect(),
+            block_starts: vec![0, BLOCKS as u32],
+            query_starts: vec![0, rows],
+            context_lens: vec![self.computed as u32],
+            logit_rows: (0..rows).collect(),
+            lora: LoraRouting::default(),
+        };
+        let (kernels, lora) = (self.kernels, &LoraSlots::new(1));
+        let context = StepContext { batch: &batch, kv: &mut self.kv, lora, kernels };
+        let logits = self.model.lm.forward(context).expect("the batch is sound");
+        self.kernels.read(&logits).expect("host memory").into_owned()
+    }
+}
+
+fn greatest(logits: &[f32]) -> u32 {
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    best.expect("a vocabulary").0 as u32
+}
+
+fn f32s(tensor: &[u8]) -> Vec<f32> {
+    let (values, _) = tensor.as_chunks::<4>();
+    values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).expect("token ids")
+}
+
+#[test]
+fn every_type_and_family_gives_the_golden_logits_and_tokens() {
+    let kernels = CpuKernels::new(1).expect("a processor");
+    let file = |name| fs::read(golden(name)).expect("the fixtures are complete");
+    let cases: Vec<Value> = serde_json::from_slice(&file("golden.json")).expect("JSON");
+    let tensors = file("golden.safetensors");
+    let tensors = SafeTensors::deserialize(&tensors).expect("safetensors");
+    for case in &cases {
+        let (name, key) = (case["file"].as_str().unwrap(), case["logits_key"].as_str().unwrap());
+        let model = load_file(name, &kernels);
+        let mut run = Run::new(&model, &kernels);
+        let prompt = ids(&case["prompt"]);
+        let logits = run.step(&prompt);
+        let expected = f32s(tensors.tensor(key).expect("the case's logits").data());
+        assert_eq!(logits.len(), expected.len(), "{key}");
+        for (i, (got, want)) in logits.iter().zip(&expected).enumerate() {
+            assert!((got - want).abs() <= TOLERANCE, "{key}: value {i} is {got}, expected {want}");
+        }
+        let mut next = greatest(&logits[logits.len() - model.lm.vocab_size()..]);
+        let greedy = ids(&case["greedy"]);
+        let mut answer = vec![next];
+        while answer.len() < greedy.len() {
+            next = greatest(&run.step(&[next]));
+            answer.push(next);
+        }
+        assert_eq!(answer, greedy, "{key}");
+    }
+}
+
+#[test]
+fn a_file_is_named_by_its_stem_and_describes_itself() {
+    let kernels = CpuKernels::new(1).expect("a processor");
+    let model = load_file("qwen3-q8_0.gguf", &kernels);
+    assert_eq!(model.facts.name, "qwen3-q8_0");
+    assert_eq!(model.facts.architecture, "Qwen3ForCausalLM");
+    assert!(model.text.chat_template.is_some());
+}
+
+#[test]
+fn a_file_that_lost_its_end_is_refused_by_name() {
+    let whole = fs::read(golden("llama-q8_0.gguf")).expect("the fixtures are complete");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("cut.gguf");
+    fs::write(&path, &whole[..whole.len() / 2]).expect("a small file");
+    let source = ModelSource::parse(path.to_str().expect("a plain path")).expect("a file");
+    let kernels = CpuKernels::new(1).expect("a processor");
+    let options =
+        LoadOptions { precision: Precision::F32, max_positions: None, progress: Progress::Hidden };
+    let error = load(&source, &kernels, &options).err().expect("half a file").to_string();
+    assert!(error.contains("cut.gguf") && error.contains("fetch it again"), "{error}");
+}
