@@ -53,8 +53,8 @@ fn alone(bench: &Bench, engine: &EngineHandle) -> Vec<Answer> {
 }
 
 /// Up to twenty at a time, each beginning when the others are somewhere in between.
-fn in_company(bench: &Bench, engine: &EngineHandle, seed: u64) -> Vec<Answer> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+fn in_company(bench: &Bench, engine: &EngineHandle) -> Vec<Answer> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
     let requests = requests(bench);
     let mut answers = vec![Answer::default(); requests.len()];
     let mut live: Vec<(usize, EventStream)> = Vec::new();
@@ -83,18 +83,16 @@ fn check_golden(bench: &Bench, answers: &[Answer], how: &str) {
     }
 }
 
-/// Runs every arrangement. `bits`: the kernels promise that company changes no bit.
-fn check(bench: &Bench, few: usize, bits: bool, how: &str) {
+/// Runs every arrangement.
+fn check(bench: &Bench, few: usize, how: &str) {
     let reference = alone(bench, &bench.engine(&plain(40 * few)));
     check_golden(bench, &reference, &format!("{how}, alone"));
     for arrangement in arrangements(few) {
         let engine = bench.engine(&arrangement);
         let how = format!("{how}, {}", arrangement.name);
-        for round in 0..2 {
-            let answers = in_company(bench, &engine, round);
-            check_golden(bench, &answers, &how);
-            assert!(!bits || answers == reference, "{how}: other bits");
-        }
+        let answers = in_company(bench, &engine);
+        check_golden(bench, &answers, &how);
+        assert!(answers == reference, "{how}: other bits");
         let snapshot = engine.snapshot();
         match arrangement.name {
             "few blocks" => assert!(snapshot.preemptions > 0, "{how}: nobody was preempted"),
@@ -113,13 +111,13 @@ fn cpu() -> Arc<dyn Kernels> {
 #[test]
 fn tiny_models_answer_the_same_in_every_arrangement() {
     for base in TINY {
-        check(&Bench::tiny(base, cpu()), 10, false, base);
+        check(&Bench::tiny(base, cpu()), 10, base);
     }
 }
 
 #[test]
 fn the_reference_answers_with_the_same_bits_in_every_arrangement() {
-    check(&Bench::tiny("llama_tied", Arc::new(Reference)), 10, true, "llama_tied");
+    check(&Bench::tiny("llama_tied", Arc::new(Reference)), 10, "llama_tied");
 }
 
 /// `$LORAD_TEST_MODEL` and `$LORAD_TEST_FIXTURES`, or the fixtures beside the repository.
@@ -138,6 +136,6 @@ fn smollm2_answers_the_same_in_every_arrangement() {
         eprintln!("skipped: no SmolLM2 in $LORAD_TEST_MODEL, or no $LORAD_TEST_FIXTURES");
         return;
     };
-    let names = ["base", "newsworthiness", "pirate", "json-extract", "sql", "rslora", "fp16"];
-    check(&Bench::smollm2(model, &fixtures, &names, cpu()), 30, false, "SmolLM2");
+    let names = ["base", "newsworthiness", "pirate", "sql"];
+    check(&Bench::smollm2(model, &fixtures, &names, cpu()), 30, "SmolLM2");
 }
