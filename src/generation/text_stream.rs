@@ -164,6 +164,12 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_byte_does_not_take_back_what_was_sent() {
+        let ids: Vec<u32> = b"\xe2\x82\xac\xff".iter().map(|byte| 2 + u32::from(*byte)).collect();
+        assert_eq!(all(stream(testing::sentence_piece(), &[], &[]), &ids), "€\u{fffd}");
+    }
+
+    #[test]
     fn special_tokens_are_silent() {
         let tokenizer = testing::sentence_piece();
         let id = |token| tokenizer.token_to_id(token).expect("a token");
