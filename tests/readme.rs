@@ -1,6 +1,6 @@
-//! README's table of settings says what `--help` says.
+//! README's tables say what `--help` and the router say.
 use clap::CommandFactory;
-use lorad::cli::Cli;
+use lorad::{cli::Cli, http::ROUTES};
 use std::fmt::Write;
 
 /// One row for every setting of `lorad serve`, in the order of its help.
@@ -26,6 +26,24 @@ fn settings_table() -> String {
         .expect("a string grows");
     }
     table
+}
+
+/// One row for every route, in the order of the router's table.
+fn routes_table() -> String {
+    let mut table = String::from("| route | what |\n|---|---|\n");
+    for route in ROUTES {
+        let path = route.path.replace("{*", "{");
+        writeln!(table, "| `{} {path}` | {} |", route.method, route.purpose)
+            .expect("a string grows");
+    }
+    table
+}
+
+#[test]
+fn the_routes_table_is_the_router() {
+    let readme = include_str!("../README.md");
+    let table = routes_table();
+    assert!(readme.contains(&table), "README.md lacks this table:\n\n{table}");
 }
 
 #[test]

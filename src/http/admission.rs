@@ -33,6 +33,18 @@ pub(super) async fn admit(
     Response::from_parts(head, Body::from_stream(pieces))
 }
 
+/// The layer of an upload: its files lie in memory until they are published, so it waits for its turn.
+pub(super) async fn take_turns(
+    State(turns): State<Arc<Semaphore>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Ok(_turn) = turns.acquire_owned().await else {
+        return ApiError::busy().into_response();
+    };
+    next.run(request).await
+}
+
 fn is_stream(response: &Response) -> bool {
     let content_type = response.headers().get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))

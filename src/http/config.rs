@@ -36,7 +36,7 @@ pub struct HttpConfig {
     #[arg(long, env = "LORAD_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 8 << 20)]
     pub max_body_bytes: usize,
 
-    /// Largest adapter upload, bytes.
+    /// Largest adapter upload, bytes; --max-adapter-bytes bounds the adapter in it.
     #[arg(long, env = "LORAD_MAX_UPLOAD_BYTES", value_name = "BYTES", default_value_t = 2 << 30)]
     pub max_upload_bytes: usize,
 
@@ -48,7 +48,7 @@ pub struct HttpConfig {
     #[arg(long, env = "LORAD_MAX_REQUESTS", value_name = "COUNT", default_value_t = 1024)]
     pub max_requests: usize,
 
-    /// Open connections; more wait in the operating system's queue.
+    /// Connections open at once; more are closed as they come.
     #[arg(long, env = "LORAD_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 4096)]
     pub max_connections: usize,
 

@@ -50,7 +50,7 @@ fn span(request: &Request<Body>) -> Span {
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     let id = &id[..id.len().min(MAX_LOGGED_ID)];
     let (method, route) = (method(request.method()), route(request));
-    tracing::info_span!("request", %method, route, id, status = Empty)
+    tracing::info_span!("request", %method, route, id, adapter = Empty, status = Empty)
 }
 
 fn log_response(response: &HttpResponse<Body>, latency: Duration, span: &Span) {

@@ -6,6 +6,7 @@ mod adapters;
 mod admission;
 mod auth;
 mod config;
+mod connections;
 mod error;
 mod fan_out;
 mod health;

@@ -1,7 +1,7 @@
 //! Every route in one table.
 use super::{
     ApiError, AppState, adapters,
-    admission::admit,
+    admission::{admit, take_turns},
     auth::{Access, Keys, guard},
     error::in_lorax_form,
     health,
@@ -124,13 +124,19 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/metrics", "Prometheus metrics", || get(metrics::scrape)).open(),
 ];
 
+/// Uploads whose files may lie in memory at once.
+const UPLOADS: usize = 2;
+
 /// The whole server as one service.
 pub fn router(app: AppState) -> Router {
-    let keys = Keys::new(&app.config);
-    let places = Arc::new(Semaphore::new(app.config.max_requests));
+    let gates = Gates {
+        keys: Keys::new(&app.config),
+        places: Arc::new(Semaphore::new(app.config.max_requests.min(Semaphore::MAX_PERMITS))),
+        uploads: Arc::new(Semaphore::new(UPLOADS)),
+    };
     let mut routes = Router::new();
     for route in ROUTES {
-        routes = routes.route(route.path, guarded(route, &app, &keys, &places));
+        routes = routes.route(route.path, gates.guarded(route, &app));
     }
     let routes = routes
         .method_not_allowed_fallback(|| async { ApiError::no_method() })
@@ -138,25 +144,34 @@ pub fn router(app: AppState) -> Router {
     layers::wrap(routes, &app).with_state(app)
 }
 
-/// A route's handler behind its limits, its door and its dialect.
-fn guarded(
-    route: &Route,
-    app: &AppState,
-    keys: &Keys,
-    places: &Arc<Semaphore>,
-) -> MethodRouter<AppState> {
-    let limit = match route.cost {
-        Cost::Free | Cost::Work => app.config.max_body_bytes,
-        Cost::Upload => app.config.max_upload_bytes,
-    };
-    let limits = (DefaultBodyLimit::max(limit), Extension(BodyLimit(limit)));
-    let mut handler: MethodRouter<AppState> = (route.handler)().layer(limits);
-    if route.cost == Cost::Work {
-        handler = handler.layer(from_fn_with_state(Arc::clone(places), admit));
-    }
-    handler = handler.layer(from_fn_with_state((keys.clone(), route.access), guard));
-    match route.dialect {
-        Dialect::OpenAi => handler,
-        Dialect::Lorax => handler.layer(map_response(in_lorax_form)),
+/// What stands between a route and its handler.
+struct Gates {
+    keys: Keys,
+    places: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+}
+
+impl Gates {
+    /// A route's handler behind its limits, its door and its dialect; the last layer comes first.
+    fn guarded(&self, route: &Route, app: &AppState) -> MethodRouter<AppState> {
+        let limit = match route.cost {
+            Cost::Free | Cost::Work => app.config.max_body_bytes,
+            Cost::Upload => app.config.max_upload_bytes,
+        };
+        let limits = (DefaultBodyLimit::max(limit), Extension(BodyLimit(limit)));
+        let handler: MethodRouter<AppState> = (route.handler)().layer(limits);
+        let handler = match route.cost {
+            Cost::Free => handler,
+            Cost::Work => handler.layer(from_fn_with_state(Arc::clone(&self.places), admit)),
+            Cost::Upload => {
+                handler.layer(from_fn_with_state(Arc::clone(&self.uploads), take_turns))
+            }
+        };
+        let door = from_fn_with_state((self.keys.clone(), route.access), guard);
+        let handler = handler.layer(door);
+        match route.dialect {
+            Dialect::OpenAi => handler,
+            Dialect::Lorax => handler.layer(map_response(in_lorax_form)),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Listening, and ending without losing an answer.
-use super::{AppState, router};
-use axum_server::{Handle, accept::NoDelayAcceptor};
+use super::{AppState, connections::LimitedAcceptor, router};
+use axum_server::Handle;
 use hyper_util::rt::TokioTimer;
 use std::{
     io,
@@ -32,7 +32,7 @@ pub async fn serve(
     tokio::spawn(drain_after(shutdown, app.clone(), handle.clone()));
     let config = app.config.clone();
     let mut server = axum_server::from_tcp(listener)?
-        .acceptor(NoDelayAcceptor)
+        .acceptor(LimitedAcceptor::new(config.max_connections))
         .first_request_timeout(config.read_timeout())
         .handle(handle);
     let mut http = server.http_builder().http1();

@@ -11,6 +11,7 @@ use futures_util::stream;
 use serde::Serialize;
 use std::{convert::Infallible, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
+use tracing::{Instrument, Span};
 
 /// A comment this often keeps proxies from closing a stream that waits for its turn.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -75,7 +76,8 @@ pub(super) fn respond(
     write_timeout: Duration,
 ) -> Response {
     let (sender, receiver) = mpsc::channel(BUFFERED);
-    tokio::spawn(Pump { sender, write_timeout }.run(answers, dialect));
+    let pump = Pump { sender, write_timeout }.run(answers, dialect);
+    tokio::spawn(pump.instrument(Span::current()));
     let pieces = stream::unfold(receiver, |mut receiver| async {
         let piece: Bytes = receiver.recv().await?;
         Some((Ok::<_, Infallible>(piece), receiver))

@@ -12,6 +12,7 @@ use std::{
     },
     time::SystemTime,
 };
+use tracing::Span;
 
 /// Everything behind the door. Clones are handles to the same things.
 #[derive(Clone)]
@@ -60,7 +61,10 @@ impl AppState {
             None | Some("") => Ok(None),
             Some(name) if name == base => Ok(None),
             Some(name) => match name.parse::<AdapterRef>() {
-                Ok(wanted) if self.registry.get(&wanted.name).is_some() => Ok(Some(wanted)),
+                Ok(wanted) if self.registry.get(&wanted.name).is_some() => {
+                    Span::current().record("adapter", wanted.name.as_str());
+                    Ok(Some(wanted))
+                }
                 _ => Err(ApiError::no_model(name)),
             },
         }

@@ -1,10 +1,15 @@
 //! What the server says about itself: logs and metrics.
 //!
 //! Knows numbers and label texts. Knows nothing of any other room.
+mod exposition;
+mod figures;
 mod log;
 mod metrics;
 mod recorder;
+mod series;
 
+pub use exposition::Exposition;
+pub use figures::{EngineFigures, Outcome};
 pub use log::{LogConfig, LogError, LogFormat};
 pub use metrics::{METRICS, MetricInfo, MetricKind};
-pub use recorder::{EngineFigures, Exposition, Metrics, Outcome};
+pub use recorder::Metrics;

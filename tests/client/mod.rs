@@ -2,13 +2,14 @@
 mod rooms;
 mod scripted;
 
-pub(crate) use rooms::{Case, adapter_files, cases, golden};
+pub(crate) use rooms::{Case, adapter_files, cases};
 pub(crate) use scripted::{Script, scripted};
 
 use lorad::http::{AppState, serve};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderMap};
 use serde_json::Value;
-use std::net::TcpListener;
+use std::{net::TcpListener, pin::Pin};
+use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 /// A server that runs until it is dropped or stopped.
@@ -17,6 +18,7 @@ pub(crate) struct Server {
     pub(crate) client: Client,
     stop: oneshot::Sender<()>,
     running: JoinHandle<std::io::Result<()>>,
+    _store: Option<TempDir>,
 }
 
 /// A whole answer.
@@ -60,15 +62,32 @@ impl Answer {
 }
 
 impl Server {
+    /// A server of these parts.
     pub(crate) fn start(app: AppState) -> Self {
+        Self::run(None, |listener, shutdown| serve(listener, app, shutdown))
+    }
+
+    /// The whole server with a base of `tests/golden` and its adapters.
+    pub(crate) fn golden(base: &str) -> Self {
+        let (app, store) = rooms::golden(base);
+        Self::run(Some(store), |listener, shutdown| app.serve(listener, shutdown))
+    }
+
+    fn run<F>(
+        store: Option<TempDir>,
+        serve: impl FnOnce(TcpListener, Pin<Box<dyn Future<Output = ()> + Send>>) -> F,
+    ) -> Self
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (stop, stopped) = oneshot::channel();
-        let shutdown = async {
+        let shutdown = Box::pin(async {
             let _ = stopped.await;
-        };
-        let running = tokio::spawn(serve(listener, app, shutdown));
-        Self { url, client: Client::new(), stop, running }
+        });
+        let running = tokio::spawn(serve(listener, shutdown));
+        Self { url, client: Client::new(), stop, running, _store: store }
     }
 
     pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {

@@ -1,48 +1,21 @@
-//! The real rooms behind a tiny model of `tests/golden`.
-use futures_util::{FutureExt, future::BoxFuture};
+//! The whole server behind a tiny model of `tests/golden`.
+use clap::Parser;
 use lorad::{
-    adapter::{
-        AdapterError, AdapterFiles, AdapterLease, AdapterLimits, AdapterRef, AdapterRegistry,
-        PublishRule,
-    },
-    engine::{
-        ByteSize, EngineConfig, EngineError, EngineHandle, EngineSnapshot, EventStream,
-        ModelRunner, Submission,
-    },
-    generation::{Backend, Generator, ModelCard, TextSetup},
-    http::{AppState, HttpConfig},
-    kernel::{self, DeviceChoice, KernelConfig, Precision},
-    model::{self, LoadOptions, ModelSource, Progress},
-    telemetry::Metrics,
+    adapter::{AdapterFiles, AdapterLimits},
+    app::App,
+    config::ServeConfig,
 };
 use serde_json::Value;
-use std::{fs, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
 
-/// Registry and engine as the generator sees them.
-struct Rooms {
-    registry: AdapterRegistry,
-    engine: EngineHandle,
-}
-
-impl Backend for Rooms {
-    fn lease<'a>(
-        &'a self,
-        wanted: &'a AdapterRef,
-    ) -> BoxFuture<'a, Result<AdapterLease, AdapterError>> {
-        self.registry.lease(wanted).boxed()
-    }
-
-    fn submit(&self, submission: Submission) -> Result<EventStream, EngineError> {
-        self.engine.submit(submission)
-    }
-
-    fn snapshot(&self) -> EngineSnapshot {
-        EngineSnapshot::clone(&self.engine.snapshot())
-    }
-
-    fn is_alive(&self) -> bool {
-        self.engine.is_alive()
-    }
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    config: ServeConfig,
 }
 
 /// A line of `golden.json`.
@@ -75,44 +48,33 @@ pub(crate) fn adapter_files(base: &str, name: &str) -> AdapterFiles {
     AdapterFiles::read(&directory, &AdapterLimits::default()).expect("an adapter")
 }
 
-/// A base of `tests/golden` with all its adapters, on one CPU thread in f32.
-pub(crate) async fn golden(base: &str, config: HttpConfig) -> AppState {
-    let device = DeviceChoice::Cpu;
-    let threads = NonZeroUsize::new(1);
-    let kernels = kernel::open(&KernelConfig { device, precision: Precision::F32, threads });
-    let kernels = kernels.expect("a CPU");
-    let options =
-        LoadOptions { precision: Precision::F32, max_positions: None, progress: Progress::Hidden };
-    let source = ModelSource::Directory(directory(base));
-    let loaded = model::load(&source, kernels.as_ref(), &options).expect("a model");
-    let card = ModelCard {
-        name: loaded.facts.name.clone(),
-        root: base.to_owned(),
-        max_context: loaded.facts.max_positions,
-        vocab: loaded.facts.vocab,
-    };
+/// A base of `tests/golden` with all its adapters, on one CPU thread in f32, and where it keeps uploads.
+pub(crate) fn golden(base: &str) -> (App, TempDir) {
+    let store = TempDir::new().expect("a directory");
+    copy(&directory(base).join("adapters"), store.path());
+    let line = Line::parse_from([
+        "lorad".as_ref(),
+        "--model".as_ref(),
+        directory(base).as_os_str(),
+        "--adapters".as_ref(),
+        store.path().as_os_str(),
+        "--device=cpu".as_ref(),
+        "--precision=f32".as_ref(),
+        "--threads=1".as_ref(),
+        "--kv-cache-bytes=8MiB".as_ref(),
+    ]);
+    (App::build(&line.config).expect("a server"), store)
+}
 
-    let layout = loaded.lm.lora_layout().clone();
-    let registry = AdapterRegistry::new(layout, AdapterLimits::default(), None);
-    for entry in fs::read_dir(directory(base).join("adapters")).expect("adapters") {
-        let name = entry.expect("an entry").file_name().into_string().expect("a name");
-        let files = adapter_files(base, &name);
-        let name = name.parse().expect("a name");
-        registry.publish(name, files, PublishRule::Create).await.expect("published");
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy(&source, &target);
+        } else {
+            fs::copy(source, target).expect("a copy");
+        }
     }
-
-    let config_of_engine =
-        EngineConfig { kv_cache_bytes: ByteSize(8 << 20), ..EngineConfig::default() };
-    let runner = ModelRunner::new(loaded.lm, kernels, &config_of_engine).expect("a runner");
-    let engine = EngineHandle::spawn(runner, &config_of_engine, loaded.text.eos_ids);
-    let backend = Rooms { registry: registry.clone(), engine: engine.expect("a thread") };
-    let text = TextSetup {
-        tokenizer: loaded.text.tokenizer,
-        chat_template: loaded.text.chat_template,
-        special_tokens: loaded.text.special_tokens,
-        add_bos: loaded.text.add_bos,
-    };
-    let metrics = Metrics::new(&card.name);
-    let generator = Generator::new(Arc::new(backend), text, card, metrics.clone());
-    AppState::new(generator.expect("a service"), registry, metrics, config)
 }

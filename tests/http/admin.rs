@@ -1,15 +1,14 @@
 //! Adapters come, change and go while requests run.
-use crate::client::{Answer, Server, adapter_files, golden};
+use crate::client::{Answer, Server, adapter_files};
 use futures_util::future::join_all;
-use lorad::http::HttpConfig;
 use reqwest::{
     StatusCode,
     multipart::{Form, Part},
 };
 use serde_json::{Value, json};
 
-async fn server() -> Server {
-    Server::start(golden("llama", HttpConfig::default()).await)
+fn server() -> Server {
+    Server::golden("llama")
 }
 
 /// The files of a golden adapter as a form.
@@ -50,7 +49,7 @@ fn text(answer: &Answer) -> String {
 
 #[tokio::test]
 async fn an_uploaded_adapter_answers_at_once_and_as_if_it_had_always_been_there() {
-    let server = server().await;
+    let server = server();
     ask(&server, "fresh").await.error(404);
     let created = put(&server, "fresh", "layers", None).await;
     assert_eq!(created.status, StatusCode::CREATED, "{}", created.text);
@@ -58,7 +57,7 @@ async fn an_uploaded_adapter_answers_at_once_and_as_if_it_had_always_been_there(
     let version = told["version"].as_str().expect("a version");
     assert_eq!(created.headers["etag"], format!("\"{version}\""));
     assert_eq!((&told["name"], &told["outcome"]), (&json!("fresh"), &json!("created")));
-    assert_eq!(told["durable"], false, "this server has no store");
+    assert_eq!(told["durable"], true, "this server has a store");
     for count in ["rank", "bytes", "sites"] {
         assert!(told[count].as_u64().expect(count) > 0, "{count}");
     }
@@ -73,7 +72,7 @@ async fn an_uploaded_adapter_answers_at_once_and_as_if_it_had_always_been_there(
 
 #[tokio::test]
 async fn the_same_content_changes_nothing_and_other_content_replaces() {
-    let server = server().await;
+    let server = server();
     let first = put(&server, "a", "layers", None).await;
     let again = put(&server, "a", "layers", None).await;
     assert_eq!(again.ok()["outcome"], "unchanged");
@@ -86,7 +85,7 @@ async fn the_same_content_changes_nothing_and_other_content_replaces() {
 
 #[tokio::test]
 async fn conditions_guard_against_overwriting_what_one_has_not_seen() {
-    let server = server().await;
+    let server = server();
     let none = Some(("if-none-match", "*"));
     let first = put(&server, "a", "layers", none).await;
     assert_eq!(first.status, StatusCode::CREATED);
@@ -105,7 +104,7 @@ async fn conditions_guard_against_overwriting_what_one_has_not_seen() {
 
 #[tokio::test]
 async fn a_retired_adapter_is_gone_and_can_come_back() {
-    let server = server().await;
+    let server = server();
     put(&server, "a", "layers", None).await;
     assert_eq!(delete(&server, "a").await.ok()["outcome"], "retired");
     let error = ask(&server, "a").await.error(404);
@@ -117,7 +116,7 @@ async fn a_retired_adapter_is_gone_and_can_come_back() {
 
 #[tokio::test]
 async fn what_is_no_adapter_is_refused_and_leaves_nothing() {
-    let server = server().await;
+    let server = server();
     let before = server.get("/admin/adapters").await.ok();
     for name in ["..%2Fa", "a%20b", "-a", "%00", "llama", "%E2%80%AEa"] {
         put(&server, name, "layers", None).await.error(400);
@@ -164,7 +163,7 @@ async fn what_is_no_adapter_is_refused_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_file_name_says_which_part_it_is() {
-    let server = server().await;
+    let server = server();
     let files = adapter_files("llama", "layers");
     let part = |bytes: &[u8], name: &'static str| Part::bytes(bytes.to_vec()).file_name(name);
     let form = Form::new()
@@ -176,7 +175,7 @@ async fn a_file_name_says_which_part_it_is() {
 
 #[tokio::test]
 async fn swapping_under_load_loses_no_answer_and_mixes_none() {
-    let server = server().await;
+    let server = server();
     put(&server, "hot", "layers", None).await;
     let possible = [text(&ask(&server, "layers").await), text(&ask(&server, "all-linear").await)];
     assert_ne!(possible[0], possible[1]);
@@ -198,7 +197,7 @@ async fn swapping_under_load_loses_no_answer_and_mixes_none() {
 
 #[tokio::test]
 async fn retiring_under_load_answers_every_request_in_full_or_with_404() {
-    let server = server().await;
+    let server = server();
     let expected = text(&ask(&server, "layers").await);
     let changes = async {
         for _ in 0..8 {

@@ -1,10 +1,9 @@
 //! LoRAX's and TGI's dialect, against a real engine.
-use crate::client::{Server, golden};
-use lorad::http::HttpConfig;
+use crate::client::Server;
 use serde_json::{Value, json};
 
-async fn server() -> Server {
-    Server::start(golden("llama", HttpConfig::default()).await)
+fn server() -> Server {
+    Server::golden("llama")
 }
 
 fn body(adapter: Option<&str>) -> Value {
@@ -14,7 +13,7 @@ fn body(adapter: Option<&str>) -> Value {
 
 #[tokio::test]
 async fn generate_answers_an_object_and_the_root_a_list() {
-    let server = server().await;
+    let server = server();
     let object = server.post("/generate", &body(Some("layers"))).await.ok();
     assert_eq!(server.post("/", &body(Some("layers"))).await.ok(), json!([object]));
     let details = &object["details"];
@@ -34,7 +33,7 @@ async fn generate_answers_an_object_and_the_root_a_list() {
 
 #[tokio::test]
 async fn a_stream_has_an_event_a_token_and_no_end_mark() {
-    let server = server().await;
+    let server = server();
     let whole = server.post("/generate", &body(None)).await.ok();
     let mut streamed = body(None);
     streamed["stream"] = true.into();
@@ -54,14 +53,14 @@ async fn a_stream_has_an_event_a_token_and_no_end_mark() {
 
 #[tokio::test]
 async fn info_tells_the_limits_in_both_spellings() {
-    let info = server().await.get("/info").await.ok();
+    let info = server().get("/info").await.ok();
     assert_eq!((&info["model_id"], &info["max_total_tokens"]), (&json!("llama"), &json!(256)));
     assert_eq!(info["max_input_length"], info["max_input_tokens"]);
 }
 
 #[tokio::test]
 async fn inputs_are_tokenized_in_this_dialects_form() {
-    let tokens = server().await.post("/tokenize", &json!({"inputs": "one two"})).await.ok();
+    let tokens = server().post("/tokenize", &json!({"inputs": "one two"})).await.ok();
     let tokens = tokens.as_array().expect("a list").clone();
     let text: String = tokens.iter().filter_map(|token| token["text"].as_str()).collect();
     assert_eq!(text, "one two");
@@ -70,7 +69,7 @@ async fn inputs_are_tokenized_in_this_dialects_form() {
 
 #[tokio::test]
 async fn mistakes_come_in_this_dialects_form() {
-    let server = server().await;
+    let server = server();
     let wrong = |parameters: Value| json!({"inputs": "a", "parameters": parameters});
     for (body, status, kind) in [
         (json!({}), 422, "validation"),

@@ -1,11 +1,10 @@
 //! OpenAI's dialect, against a real engine.
-use crate::client::{Case, Server, cases, golden};
+use crate::client::{Case, Server, cases};
 use futures_util::future::join_all;
-use lorad::http::HttpConfig;
 use serde_json::{Value, json};
 
-async fn server() -> Server {
-    Server::start(golden("llama", HttpConfig::default()).await)
+fn server() -> Server {
+    Server::golden("llama")
 }
 
 fn greedy(case: &Case) -> Value {
@@ -23,7 +22,7 @@ fn parsed(events: &[String]) -> Vec<Value> {
 
 #[tokio::test]
 async fn base_and_adapters_answer_side_by_side_as_transformers_and_peft_do() {
-    let server = server().await;
+    let server = server();
     let cases = cases("llama");
     let answers = join_all(cases.iter().map(async |case| {
         let answer = server.post("/v1/completions", &greedy(case)).await.ok();
@@ -41,7 +40,7 @@ async fn base_and_adapters_answer_side_by_side_as_transformers_and_peft_do() {
 
 #[tokio::test]
 async fn answers_have_the_fields_of_openai_and_vllm_and_no_others() {
-    let server = server().await;
+    let server = server();
     let body = json!({"prompt": "a", "max_tokens": 3, "user": "x", "metadata": {}});
     let completion = server.post("/v1/completions", &body).await.ok();
     let head = ["id", "object", "created", "model", "choices", "usage"];
@@ -62,7 +61,7 @@ async fn answers_have_the_fields_of_openai_and_vllm_and_no_others() {
 
 #[tokio::test]
 async fn a_stream_says_what_the_whole_answer_says() {
-    let server = server().await;
+    let server = server();
     let case = cases("llama").into_iter().find(|case| case.adapter.is_some()).expect("a case");
     let mut body = greedy(&case);
     let whole = server.post("/v1/completions", &body).await.ok();
@@ -84,7 +83,7 @@ async fn a_stream_says_what_the_whole_answer_says() {
 
 #[tokio::test]
 async fn a_chat_stream_opens_with_the_role_and_ends_with_the_reason() {
-    let server = server().await;
+    let server = server();
     let mut body = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 6,
                           "temperature": 0, "n": 2});
     let whole = server.post("/v1/chat/completions", &body).await.ok();
@@ -107,7 +106,7 @@ async fn a_chat_stream_opens_with_the_role_and_ends_with_the_reason() {
 
 #[tokio::test]
 async fn several_prompts_with_several_answers_are_numbered_through() {
-    let server = server().await;
+    let server = server();
     let body = json!({"prompt": ["one", "two", "three"], "n": 2, "max_tokens": 4, "seed": 7});
     let first = server.post("/v1/completions", &body).await.ok();
     let choices = first["choices"].as_array().expect("choices");
@@ -120,7 +119,7 @@ async fn several_prompts_with_several_answers_are_numbered_through() {
 
 #[tokio::test]
 async fn logprobs_come_in_the_shape_of_the_route() {
-    let server = server().await;
+    let server = server();
     let case = &cases("llama")[0];
     let mut body = greedy(case);
     body["logprobs"] = 2.into();
@@ -146,7 +145,7 @@ async fn logprobs_come_in_the_shape_of_the_route() {
 
 #[tokio::test]
 async fn a_stop_string_ends_the_answer_and_is_named() {
-    let server = server().await;
+    let server = server();
     let mut body = greedy(&cases("llama")[0]);
     let text = server.post("/v1/completions", &body).await.ok()["choices"][0]["text"].clone();
     let text = text.as_str().expect("text");
@@ -160,7 +159,7 @@ async fn a_stop_string_ends_the_answer_and_is_named() {
 
 #[tokio::test]
 async fn models_are_the_base_and_its_adapters() {
-    let server = server().await;
+    let server = server();
     let models = server.get("/v1/models").await.ok();
     assert_eq!(models["object"], "list");
     let cards = models["data"].as_array().expect("cards");
@@ -182,7 +181,7 @@ async fn models_are_the_base_and_its_adapters() {
 
 #[tokio::test]
 async fn text_and_tokens_are_each_others_inverse() {
-    let server = server().await;
+    let server = server();
     let tokens = server.post("/tokenize", &json!({"prompt": "abc def"})).await.ok();
     assert_eq!(keys(&tokens), ["count", "max_model_len", "tokens", "token_strs"]);
     assert_eq!(tokens["max_model_len"], 256);
@@ -196,7 +195,7 @@ async fn text_and_tokens_are_each_others_inverse() {
 
 #[tokio::test]
 async fn every_mistake_has_its_status_and_names_its_field() {
-    let server = server().await;
+    let server = server();
     let user = json!([{"role": "user", "content": "a"}]);
     for (path, body, status, param) in [
         ("completions", json!({}), 400, "prompt"),

@@ -1,5 +1,5 @@
 //! What operators rely on: keys, health, metrics, request ids, draining.
-use crate::client::{Answer, Script, Server, golden, scripted};
+use crate::client::{Answer, Script, Server, scripted};
 use lorad::{
     engine::{EngineError, Event, FinishReason},
     http::{Access, HttpConfig, ROUTES},
@@ -56,7 +56,7 @@ async fn health_follows_the_engine() {
 
 #[tokio::test]
 async fn metrics_tell_of_requests_adapters_and_routes() {
-    let server = Server::start(golden("llama", HttpConfig::default()).await);
+    let server = Server::golden("llama");
     let body = json!({"model": "layers", "prompt": "a", "max_tokens": 3, "ignore_eos": true});
     server.post("/v1/completions", &body).await.ok();
     let scrape = server.get("/metrics").await;

@@ -6,7 +6,7 @@ use axum::{
 };
 use futures_util::stream;
 use lorad::{
-    engine::EngineError,
+    engine::{EngineError, Event},
     http::{HttpConfig, ROUTES, router},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -157,6 +157,38 @@ async fn a_client_that_leaves_takes_its_generation_along() {
     let engine = running.recv().await.expect("a submission");
     waiting.abort();
     engine.closed().await;
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_loses_its_stream() {
+    let (started, mut running) = unbounded_channel();
+    let config = HttpConfig { write_timeout: 0, ..HttpConfig::default() };
+    let service = router(scripted(Script::Hold(started), config));
+    let body = json!({"prompt": "a", "stream": true, "max_tokens": 200}).to_string();
+    let request = Request::post("/v1/completions").header("content-type", "application/json");
+    let request = request.body(Body::from(body)).expect("a request");
+    let unread = service.oneshot(request).await.expect("an answer");
+    let engine = running.recv().await.expect("a submission");
+    // One by one: tokens that come together go out together.
+    while engine.send(Event::Token { id: 75, logprobs: None }).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    drop(unread);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_at_once() {
+    let config = HttpConfig { max_connections: 1, ..HttpConfig::default() };
+    let server = Server::start(scripted(Script::Echo, config));
+    let address = server.url.strip_prefix("http://").expect("plain").to_owned();
+    let first = TcpStream::connect(&address).await.expect("a connection");
+    let mut second = TcpStream::connect(&address).await.expect("the system accepts");
+    let mut answer = Vec::new();
+    assert_eq!(second.read_to_end(&mut answer).await.unwrap_or(0), 0);
+    drop(first);
+    while server.request("GET", "/health").send().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

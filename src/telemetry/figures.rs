@@ -1,0 +1,64 @@
+//! Plain words and numbers that other rooms report in.
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// The model or a stop condition ended it.
+    Stop,
+    /// The token limit ended it.
+    Length,
+    /// The client left.
+    Abort,
+    /// It failed.
+    Error,
+}
+
+impl Outcome {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Abort => "abort",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The engine's own numbers, taken when somebody asks.
+#[derive(Clone, Debug, Default)]
+pub struct EngineFigures {
+    /// Sequences in the batch.
+    pub running: usize,
+    /// Sequences that wait.
+    pub waiting: usize,
+    /// KV blocks in use.
+    pub kv_blocks_used: usize,
+    /// All KV blocks.
+    pub kv_blocks: usize,
+    /// Tokens a block holds.
+    pub block_size: usize,
+    /// Bytes of the KV cache.
+    pub kv_bytes: usize,
+    /// Steps since the start.
+    pub steps: u64,
+    /// Of these, failed.
+    pub failed_steps: u64,
+    /// Sequences put back.
+    pub preemptions: u64,
+    /// Prompt tokens computed.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// Prompt tokens looked up in the prefix cache.
+    pub prefix_queries: u64,
+    /// Prompt tokens found there.
+    pub prefix_hits: u64,
+    /// Adapters in device memory.
+    pub resident_adapters: Vec<String>,
+    /// Adapters that waiting sequences want.
+    pub waiting_adapters: Vec<String>,
+    /// Adapter slots there are.
+    pub adapter_slots: usize,
+    /// Adapters that requests can name.
+    pub adapters: usize,
+}

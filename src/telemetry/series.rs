@@ -1,0 +1,163 @@
+//! Every series, registered under its line of [`METRICS`].
+use super::{
+    EngineFigures,
+    metrics::{
+        FIRST_TOKEN_BUCKETS, HTTP_BUCKETS, INTER_TOKEN_BUCKETS, LATENCY_BUCKETS, METRICS,
+        TOKEN_BUCKETS,
+    },
+};
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+type Ratio = Gauge<f64, AtomicU64>;
+pub(super) type Labels = Vec<(&'static str, String)>;
+type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// The engine's own numbers, set at each scrape.
+pub(super) struct EngineSeries {
+    running: Gauge,
+    waiting: Gauge,
+    kv_usage: Ratio,
+    cache_config: Family<Labels, Gauge>,
+    lora_info: Family<Labels, Ratio>,
+    prompt_tokens: Counter,
+    generated_tokens: Counter,
+    prefix_queries: Counter,
+    prefix_hits: Counter,
+    preemptions: Counter,
+    adapters: Gauge,
+    adapters_resident: Gauge,
+    kv_bytes: Gauge,
+    steps: Counter,
+    failed_steps: Counter,
+}
+
+/// What happens to requests, recorded when it does.
+pub(super) struct RequestSeries {
+    pub(super) accepted: Family<Labels, Counter>,
+    pub(super) adapter_series: AtomicUsize,
+    pub(super) finished: Family<Labels, Counter>,
+    pub(super) first_token: Histogram,
+    pub(super) inter_token: Histogram,
+    pub(super) latency: Histogram,
+    pub(super) queued: Histogram,
+    pub(super) prompt_tokens: Histogram,
+    pub(super) generated_tokens: Histogram,
+}
+
+/// Responses by route.
+pub(super) struct HttpSeries {
+    pub(super) responses: Family<Labels, Counter>,
+    pub(super) duration: Histograms,
+}
+
+impl EngineSeries {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let r = registry;
+        let kv_usage = add(r, "vllm:kv_cache_usage_perc", Ratio::default());
+        add(r, "vllm:gpu_cache_usage_perc", kv_usage.clone());
+        Self {
+            kv_usage,
+            running: add(r, "vllm:num_requests_running", Gauge::default()),
+            waiting: add(r, "vllm:num_requests_waiting", Gauge::default()),
+            cache_config: add(r, "vllm:cache_config_info", Family::default()),
+            lora_info: add(r, "vllm:lora_requests_info", Family::default()),
+            prompt_tokens: add(r, "vllm:prompt_tokens", Counter::default()),
+            generated_tokens: add(r, "vllm:generation_tokens", Counter::default()),
+            prefix_queries: add(r, "vllm:prefix_cache_queries", Counter::default()),
+            prefix_hits: add(r, "vllm:prefix_cache_hits", Counter::default()),
+            preemptions: add(r, "vllm:num_preemptions", Counter::default()),
+            adapters: add(r, "lorad_adapters", Gauge::default()),
+            adapters_resident: add(r, "lorad_adapters_resident", Gauge::default()),
+            kv_bytes: add(r, "lorad_kv_cache_bytes", Gauge::default()),
+            steps: add(r, "lorad_steps", Counter::default()),
+            failed_steps: add(r, "lorad_failed_steps", Counter::default()),
+        }
+    }
+
+    pub(super) fn set(&self, figures: &EngineFigures) {
+        self.running.set(figures.running as i64);
+        self.waiting.set(figures.waiting as i64);
+        self.kv_usage.set(figures.kv_blocks_used as f64 / figures.kv_blocks.max(1) as f64);
+        self.adapters.set(figures.adapters as i64);
+        self.adapters_resident.set(figures.resident_adapters.len() as i64);
+        self.kv_bytes.set(figures.kv_bytes as i64);
+        for (counter, total) in [
+            (&self.prompt_tokens, figures.prompt_tokens),
+            (&self.generated_tokens, figures.generated_tokens),
+            (&self.prefix_queries, figures.prefix_queries),
+            (&self.prefix_hits, figures.prefix_hits),
+            (&self.preemptions, figures.preemptions),
+            (&self.steps, figures.steps),
+            (&self.failed_steps, figures.failed_steps),
+        ] {
+            counter.inner().store(total, Ordering::Relaxed);
+        }
+        self.set_info(figures);
+    }
+
+    /// Series whose labels carry the news: the previous label set must go, or gateways read both.
+    fn set_info(&self, figures: &EngineFigures) {
+        self.cache_config.clear();
+        let config = vec![
+            ("block_size", figures.block_size.to_string()),
+            ("num_gpu_blocks", figures.kv_blocks.to_string()),
+        ];
+        self.cache_config.get_or_create(&config).set(1);
+        self.lora_info.clear();
+        let loras = vec![
+            ("max_lora", figures.adapter_slots.to_string()),
+            ("running_lora_adapters", figures.resident_adapters.join(",")),
+            ("waiting_lora_adapters", figures.waiting_adapters.join(",")),
+        ];
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.lora_info.get_or_create(&loras).set(now.as_secs_f64());
+    }
+}
+
+impl RequestSeries {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let r = registry;
+        Self {
+            accepted: add(r, "lorad_requests", Family::default()),
+            adapter_series: AtomicUsize::new(0),
+            finished: add(r, "vllm:request_success", Family::default()),
+            first_token: add_histogram(r, "vllm:time_to_first_token_seconds", &FIRST_TOKEN_BUCKETS),
+            inter_token: add_histogram(r, "vllm:inter_token_latency_seconds", &INTER_TOKEN_BUCKETS),
+            latency: add_histogram(r, "vllm:e2e_request_latency_seconds", &LATENCY_BUCKETS),
+            queued: add_histogram(r, "vllm:request_queue_time_seconds", &LATENCY_BUCKETS),
+            prompt_tokens: add_histogram(r, "vllm:request_prompt_tokens", &TOKEN_BUCKETS),
+            generated_tokens: add_histogram(r, "vllm:request_generation_tokens", &TOKEN_BUCKETS),
+        }
+    }
+}
+
+impl HttpSeries {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let duration = Histograms::new_with_constructor(|| Histogram::new(HTTP_BUCKETS));
+        Self {
+            responses: add(registry, "http_requests", Family::default()),
+            duration: add(registry, "http_request_duration_seconds", duration),
+        }
+    }
+}
+
+pub(super) fn add<M>(registry: &mut Registry, name: &'static str, metric: M) -> M
+where
+    M: prometheus_client::registry::Metric + Clone,
+{
+    let info = METRICS.iter().find(|info| info.name == name);
+    let info = info.expect("every metric has its line in METRICS");
+    registry.register(name, info.help, metric.clone());
+    metric
+}
+
+fn add_histogram(registry: &mut Registry, name: &'static str, buckets: &[f64]) -> Histogram {
+    add(registry, name, Histogram::new(buckets.iter().copied()))
+}
