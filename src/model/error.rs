@@ -21,6 +21,14 @@ pub enum ModelError {
         /// What is wrong, and what would be right.
         detail: String,
     },
+    /// Keys of `config.json` that nobody reads.
+    #[error(
+        "config.json: this build does not know {fields}; remove what does not change the model's results"
+    )]
+    UnknownConfig {
+        /// Each with its value.
+        fields: String,
+    },
     /// A weight is missing, left over, or not what the configuration says.
     #[error("{origin}: tensor `{name}` {detail}")]
     Tensor {

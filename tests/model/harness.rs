@@ -25,6 +25,7 @@ pub(crate) fn all_kernels() -> Vec<(&'static str, Arc<dyn Kernels>)> {
     vec![
         ("reference", Arc::new(Reference)),
         ("candle", Arc::new(CandleOps::new(candle_core::Device::Cpu))),
+        ("cpu", cpu_kernels()),
     ]
 }
 

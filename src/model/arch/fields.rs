@@ -34,6 +34,7 @@ const IGNORED: &[&str] = &[
     "pretraining_tp",
     "router_aux_loss_coef",
     "loss_type",
+    "neftune_noise_alpha",
     // Tools.
     "transformers_version",
     "transformers.js_config",
@@ -48,6 +49,8 @@ const IGNORED: &[&str] = &[
     "pruned_heads",
     // Generation, which generation_config.json now says.
     "max_length",
+    "max_new_tokens",
+    "max_sequence_length",
     "min_length",
     "num_beams",
     "num_beam_groups",
@@ -181,20 +184,16 @@ impl Fields {
     /// Ends the reading: no key may be left that could change a number.
     pub(super) fn finish(self) -> Result<(), ModelError> {
         let says_nothing = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
-        let unknown = self
+        let unknown: Vec<_> = self
             .left
             .iter()
-            .find(|(key, value)| !IGNORED.contains(&key.as_str()) && !says_nothing(value));
-        match unknown {
-            None => Ok(()),
-            Some((key, value)) => Err(ModelError::config(
-                self.name(key),
-                format!(
-                    "({}) is not known to this build; remove it if it does not change the model's results",
-                    shortened(value)
-                ),
-            )),
+            .filter(|(key, value)| !IGNORED.contains(&key.as_str()) && !says_nothing(value))
+            .map(|(key, value)| format!("`{}` ({})", self.name(key), shortened(value)))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
         }
+        Err(ModelError::UnknownConfig { fields: unknown.join(", ") })
     }
 
     /// The key with those above it.
@@ -225,9 +224,9 @@ mod tests {
 
     #[test]
     fn a_key_nobody_reads_is_named() {
-        let fields = Fields::new(&json!({"use_cache": true, "logit_cap": 30.0})).unwrap();
-        let message = fields.finish().unwrap_err().to_string();
-        assert!(message.contains("`logit_cap` (30.0)"), "{message}");
+        let config = json!({"use_cache": true, "logit_cap": 30.0, "twist": "left"});
+        let message = Fields::new(&config).unwrap().finish().unwrap_err().to_string();
+        assert!(message.contains("`logit_cap` (30.0), `twist` (\"left\");"), "{message}");
     }
 
     #[test]

@@ -99,11 +99,54 @@ fn is_offline(variable: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::fake::{COMMIT, FakeHub},
+        *,
+    };
     use hf_hub::HFClient;
     use std::{fs, path::Path};
 
-    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    fn client(endpoint: &str, cache: &Path) -> HFClientSync {
+        let builder = HFClient::builder().endpoint(endpoint).cache_dir(cache).retry_max_attempts(0);
+        HFClientSync::from_inner(builder.build().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn only_what_a_model_is_read_from_is_downloaded_and_once() {
+        let hub = FakeHub::start(&[
+            ("config.json", "{}"),
+            ("model-00001-of-00001.safetensors", "weights"),
+            ("pytorch_model.bin", "the same again"),
+            ("onnx/config.json", "no"),
+            ("README.md", "no"),
+            ("tokenizer.json", "[]"),
+        ]);
+        let cache = tempfile::tempdir().unwrap();
+        let client = client(&hub.endpoint, cache.path());
+        let id = "org/name".parse().unwrap();
+        let wanted = ["config.json", "model-00001-of-00001.safetensors", "tokenizer.json"];
+        for _ in 0..2 {
+            let directory = download(&client, &id, ProgressBar::hidden()).unwrap();
+            assert_eq!(fs::read_to_string(directory.join(wanted[1])).unwrap(), "weights");
+            assert_eq!(hub.sent(), wanted);
+        }
+        assert!(cached(&client, &id).unwrap().ends_with(COMMIT));
+    }
+
+    #[test]
+    fn what_the_hub_does_not_have_is_named() {
+        let hub = FakeHub::start(&[]);
+        let cache = tempfile::tempdir().unwrap();
+        let client = client(&hub.endpoint, cache.path());
+        let message = |id: &str| {
+            let id = id.parse().unwrap();
+            download(&client, &id, ProgressBar::hidden()).unwrap_err().to_string()
+        };
+        let revision = message("org/name@v9");
+        assert!(revision.contains("revision `v9`"), "{revision}");
+        let repository = message("org/other");
+        assert!(repository.contains("org/other"), "{repository}");
+    }
 
     /// A cache with one model; the endpoint is a port where nobody listens.
     fn unreachable_hub(cache: &Path) -> HFClientSync {
@@ -111,8 +154,7 @@ mod tests {
         fs::create_dir_all(&snapshot).unwrap();
         fs::create_dir_all(cache.join("models--org--name/refs")).unwrap();
         fs::write(cache.join("models--org--name/refs/main"), COMMIT).unwrap();
-        let builder = HFClient::builder().endpoint("http://127.0.0.1:1").cache_dir(cache);
-        HFClientSync::from_inner(builder.retry_max_attempts(0).build().unwrap()).unwrap()
+        client("http://127.0.0.1:1", cache)
     }
 
     #[test]

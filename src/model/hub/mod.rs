@@ -2,6 +2,8 @@
 //!
 //! Knows repositories and the environment's HF_* variables. Knows not what the files mean.
 mod bar;
+#[cfg(test)]
+mod fake;
 mod fetch;
 mod id;
 
