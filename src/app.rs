@@ -11,7 +11,9 @@ use crate::{
     http::{self, AppState},
     kernel::{self, KernelError, Kernels},
     lora::LoraLayout,
-    model::{self, LoadOptions, LoadedModel, ModelError, ModelFacts, ModelSource, Progress},
+    model::{
+        self, BaseWeights, LoadOptions, LoadedModel, ModelError, ModelFacts, ModelSource, Progress,
+    },
     telemetry::Metrics,
 };
 use futures_util::{FutureExt, future::BoxFuture};
@@ -51,6 +53,7 @@ pub enum AppError {
 pub struct App {
     state: AppState,
     engine: EngineHandle,
+    base: BaseWeights,
 }
 
 impl App {
@@ -62,7 +65,8 @@ impl App {
         let kernels = kernel::open(&config.kernel)?;
         tracing::info!(device = kernels.describe(), "computing");
         let source = source(config)?;
-        let LoadedModel { lm, facts, text, .. } = load(&source, config, kernels.as_ref())?;
+        let LoadedModel { lm, weights: base, facts, text } =
+            load(&source, config, kernels.as_ref())?;
         log_facts(&facts);
         let layout = lm.lora_layout().clone();
         let runner = ModelRunner::new(lm, kernels, &config.engine)?;
@@ -79,7 +83,12 @@ impl App {
         let rooms = Arc::new(Rooms { registry: registry.clone(), engine: engine.clone() });
         let generator = Generator::new(rooms, setup, card, metrics.clone())?;
         let state = AppState::new(generator, registry, metrics, config.http.clone());
-        Ok(Self { state, engine })
+        Ok(Self { state, engine, base })
+    }
+
+    /// The base's weights, for whoever wants to see that they stay the same.
+    pub fn base(&self) -> &BaseWeights {
+        &self.base
     }
 
     /// What the routes work on.

@@ -48,7 +48,7 @@ fn the_routes_table_is_the_router() {
 
 #[test]
 fn the_settings_table_is_the_help() {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let table = settings_table();
     assert!(readme.contains(&table), "README.md lacks this table:\n\n{table}");
 }

@@ -1,0 +1,5 @@
+//! The product as a newcomer meets it: the embedded demo, its memory, and what README says of it.
+mod demo;
+mod frozen_base;
+mod readme;
+mod running;
