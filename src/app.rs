@@ -1,8 +1,7 @@
 //! Puts the rooms together: settings in, a server that can be run out.
 use crate::{
     adapter::{
-        AdapterConfig, AdapterError, AdapterLease, AdapterRef, AdapterRegistry, AdapterStore,
-        LocalStore, PublishRule,
+        AdapterConfig, AdapterError, AdapterLease, AdapterRef, AdapterRegistry, PublishRule,
     },
     config::ServeConfig,
     demo,
@@ -17,7 +16,7 @@ use crate::{
     telemetry::Metrics,
 };
 use futures_util::{FutureExt, future::BoxFuture};
-use std::{future::Future, io, net::TcpListener, path::Path, sync::Arc};
+use std::{future::Future, io, net::TcpListener, sync::Arc};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -28,17 +27,7 @@ pub enum AppError {
     /// The base model.
     #[error("the base model cannot be loaded")]
     Model(#[from] ModelError),
-    /// The directory of adapters.
-    #[error(
-        "--adapters {directory} cannot be used; it must be a directory that can be read and written"
-    )]
-    Adapters {
-        /// As the user wrote it.
-        directory: String,
-        /// What the disk said.
-        source: AdapterError,
-    },
-    /// One of the embedded adapters, or listing the store.
+    /// The directory of adapters, or one of the embedded ones.
     #[error("the adapters cannot be loaded")]
     Adapter(#[from] AdapterError),
     /// The tokenizer or the chat template.
@@ -168,13 +157,10 @@ fn registry(
     source: &ModelSource,
     engine: &EngineHandle,
 ) -> Result<AdapterRegistry, AppError> {
-    let store = config.adapters.as_deref().map(open_store).transpose()?;
-    let stored = store.is_some();
-    let registry = AdapterRegistry::new(layout, config.limits.clone(), store);
+    let (registry, report) = AdapterRegistry::open(config, layout)?;
     let forgetful = engine.clone();
     registry.on_departure(Box::new(move |version| forgetful.forget(version)));
-    if stored {
-        let report = registry.load_stored()?;
+    if config.adapters.is_some() {
         let (loaded, skipped) = (report.loaded.len(), report.skipped.len());
         tracing::info!(loaded, skipped, "adapters read");
     } else if matches!(source, ModelSource::Embedded(_)) {
@@ -183,15 +169,6 @@ fn registry(
         }
     }
     Ok(registry)
-}
-
-fn open_store(directory: &Path) -> Result<Box<dyn AdapterStore>, AppError> {
-    match LocalStore::open(directory) {
-        Ok(store) => Ok(Box::new(store)),
-        Err(source) => {
-            Err(AppError::Adapters { directory: directory.display().to_string(), source })
-        }
-    }
 }
 
 /// The generator's view of the registry and the engine.
