@@ -48,10 +48,8 @@ pub(super) fn run(args: &InspectArgs) -> ExitCode {
 fn report(args: &InspectArgs) -> Result<(String, bool), Box<dyn Error>> {
     let layout = args.model.as_deref().map(layout).transpose()?;
     let inspection: Inspection = inspect(&args.adapter, layout.as_ref(), &args.limits)?;
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&inspection)?,
-        false => inspection.to_string(),
-    };
+    let text =
+        if args.json { serde_json::to_string_pretty(&inspection)? } else { inspection.to_string() };
     Ok((text, inspection.misfit.is_none()))
 }
 

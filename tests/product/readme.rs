@@ -41,7 +41,7 @@ fn routes_table() -> String {
 
 #[test]
 fn the_routes_table_is_the_router() {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let table = routes_table();
     assert!(readme.contains(&table), "README.md lacks this table:\n\n{table}");
 }
