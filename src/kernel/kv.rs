@@ -1,4 +1,5 @@
 //! The memory of keys and values. Which block belongs to whom is the engine's business.
+use super::cpu::Pages;
 use super::{KernelError, Result};
 use candle_core::Tensor;
 
@@ -39,12 +40,19 @@ pub struct KvCache {
 /// One layer's keys and values.
 #[derive(Debug)]
 pub(super) enum KvLayer {
-    /// Host memory, `[blocks * block_size, kv_heads, head_dim]` each unless the kernels say otherwise.
+    /// Host memory, `[blocks * block_size, kv_heads, head_dim]` each.
     Host {
         /// Keys.
         keys: Vec<f32>,
         /// Values.
         values: Vec<f32>,
+    },
+    /// Host memory in large pages, laid out as the CPU kernels like it.
+    Pages {
+        /// Keys.
+        keys: Pages<f32>,
+        /// Values.
+        values: Pages<f32>,
     },
     /// Candle tensors `[blocks * block_size, kv_heads * head_dim]` each.
     Device {
@@ -78,6 +86,7 @@ impl KvCache {
     pub(super) fn host_layer(&self, layer: usize) -> Result<(&[f32], &[f32])> {
         match self.layers.get(layer) {
             Some(KvLayer::Host { keys, values }) => Ok((keys, values)),
+            Some(KvLayer::Pages { keys, values }) => Ok((keys, values)),
             _ => Err(foreign()),
         }
     }
@@ -86,6 +95,7 @@ impl KvCache {
     pub(super) fn host_layer_mut(&mut self, layer: usize) -> Result<(&mut [f32], &mut [f32])> {
         match self.layers.get_mut(layer) {
             Some(KvLayer::Host { keys, values }) => Ok((keys, values)),
+            Some(KvLayer::Pages { keys, values }) => Ok((keys, values)),
             _ => Err(foreign()),
         }
     }

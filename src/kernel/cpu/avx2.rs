@@ -1,13 +1,13 @@
 //! AVX2 with fused multiply-add: eight lanes.
 #![expect(unsafe_code, reason = "vector instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
-use super::simd::{Simd, Task};
+use super::simd::{Simd, Task, round_wide};
 use std::arch::x86_64::{
-    __m256, __m256i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32,
-    _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps, _mm256_castsi256_ps, _mm256_cmp_ps,
-    _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+    __m256, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps, _mm256_castsi256_ps,
+    _mm256_cmp_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
 };
 
 /// The proof that the machine has AVX2 and FMA.
@@ -18,15 +18,6 @@ impl Avx2 {
     /// The token, where this machine has the instructions.
     pub(super) fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
-    }
-
-    #[inline(always)]
-    fn later(self, pairs: __m256i) -> __m256 {
-        let mask = self.splat_pair(0xffff_0000);
-        // SAFETY: the token proves AVX2.
-        let bits = unsafe { _mm256_and_si256(pairs, mask) };
-        // SAFETY: as above.
-        unsafe { _mm256_castsi256_ps(bits) }
     }
 
     #[inline(always)]
@@ -44,7 +35,8 @@ fn vectorized<T: Task>(simd: Avx2, task: T) -> T::Output {
 
 impl Simd for Avx2 {
     type V = __m256;
-    type Pairs = __m256i;
+    type Part = __m256;
+    const PARTS: usize = 2;
     const LANES: usize = 8;
     const ROWS: usize = 3;
 
@@ -72,6 +64,13 @@ impl Simd for Avx2 {
         let to = &mut to[..Self::LANES];
         // SAFETY: the token proves AVX2, the slice has eight elements.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, element: &T, ahead: usize) {
+        let line = std::ptr::from_ref(element).wrapping_add(ahead);
+        // SAFETY: the instruction reads nothing and cannot fault, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
     }
 
     #[inline(always)]
@@ -153,30 +152,35 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_pairs(self, from: &[u32]) -> __m256i {
+    fn load_part(self, from: &[u32], part: usize) -> __m256 {
         let from = &from[..Self::LANES];
         // SAFETY: the token proves AVX2, the slice has eight elements.
-        unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
-    }
-
-    #[inline(always)]
-    fn splat_pair(self, pair: u32) -> __m256i {
+        let pairs = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
         // SAFETY: the token proves AVX2.
-        unsafe { _mm256_set1_epi32(pair.cast_signed()) }
+        let later = unsafe { _mm256_set1_epi32(0xffff_0000_u32.cast_signed()) };
+        let bits = if part == 0 {
+            // SAFETY: the token proves AVX2.
+            unsafe { _mm256_slli_epi32::<16>(pairs) }
+        } else {
+            // SAFETY: the token proves AVX2.
+            unsafe { _mm256_and_si256(pairs, later) }
+        };
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_castsi256_ps(bits) }
     }
 
     #[inline(always)]
-    fn dot_pairs(self, sums: __m256, w: __m256i, x: __m256i) -> __m256 {
-        let sums = self.mul_add(earlier(w), earlier(x), sums);
-        self.mul_add(self.later(w), self.later(x), sums)
+    fn splat_part(self, word: u32) -> __m256 {
+        self.splat(f32::from_bits(word))
     }
-}
 
-/// The earlier values of the pairs, widened.
-#[inline(always)]
-fn earlier(pairs: __m256i) -> __m256 {
-    // SAFETY: the caller has a token, which proves AVX2.
-    let bits = unsafe { _mm256_slli_epi32::<16>(pairs) };
-    // SAFETY: as above.
-    unsafe { _mm256_castsi256_ps(bits) }
+    #[inline(always)]
+    fn add_part(self, sums: __m256, w: __m256, x: __m256) -> __m256 {
+        self.mul_add(w, x, sums)
+    }
+
+    #[inline(always)]
+    fn round_to_parts(self, x: &[f32], to: &mut [u32]) {
+        round_wide(x, to);
+    }
 }

@@ -1,14 +1,15 @@
 //! AVX-512: sixteen lanes, and dot products of bfloat16 pairs where the machine has them.
 #![expect(unsafe_code, reason = "vector instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
-use super::simd::{Simd, Task, round_to_pairs};
+use super::simd::{Simd, Task, round_to_pairs, round_wide};
 use std::arch::x86_64::{
     __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
-    _mm256_storeu_si256, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
-    _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    _MM_HINT_T0, _mm_prefetch, _mm256_storeu_si256, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_dpbf16_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps,
 };
 
 /// The proof that the machine has AVX-512 F, BW and VL, and with `DOT` also BF16.
@@ -37,7 +38,8 @@ fn with_dot<const DOT: bool, T: Task>(simd: Avx512<DOT>, task: T) -> T::Output {
 
 impl<const DOT: bool> Simd for Avx512<DOT> {
     type V = __m512;
-    type Pairs = __m512i;
+    type Part = __m512i;
+    const PARTS: usize = if DOT { 1 } else { 2 };
     const LANES: usize = 16;
     const ROWS: usize = 6;
 
@@ -70,6 +72,13 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
         let to = &mut to[..Self::LANES];
         // SAFETY: the token proves AVX-512, the slice has sixteen elements.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, element: &T, ahead: usize) {
+        let line = std::ptr::from_ref(element).wrapping_add(ahead);
+        // SAFETY: the instruction reads nothing and cannot fault, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
     }
 
     #[inline(always)]
@@ -145,32 +154,45 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
-    fn load_pairs(self, from: &[u32]) -> __m512i {
+    fn load_part(self, from: &[u32], part: usize) -> __m512i {
         let from = &from[..Self::LANES];
         // SAFETY: the token proves AVX-512, the slice has sixteen elements.
-        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+        let pairs = unsafe { _mm512_loadu_si512(from.as_ptr().cast()) };
+        match (DOT, part) {
+            (true, _) => pairs,
+            // SAFETY: the token proves AVX-512.
+            (false, 0) => unsafe { _mm512_slli_epi32::<16>(pairs) },
+            (false, _) => {
+                let later = self.splat_part(0xffff_0000);
+                // SAFETY: the token proves AVX-512.
+                unsafe { _mm512_and_si512(pairs, later) }
+            }
+        }
     }
 
     #[inline(always)]
-    fn splat_pair(self, pair: u32) -> __m512i {
+    fn splat_part(self, word: u32) -> __m512i {
         // SAFETY: the token proves AVX-512.
-        unsafe { _mm512_set1_epi32(pair.cast_signed()) }
+        unsafe { _mm512_set1_epi32(word.cast_signed()) }
     }
 
     #[inline(always)]
-    fn dot_pairs(self, sums: __m512, w: __m512i, x: __m512i) -> __m512 {
+    fn add_part(self, sums: __m512, w: __m512i, x: __m512i) -> __m512 {
         if DOT {
             // SAFETY: the token proves AVX-512 BF16.
             return unsafe { _mm512_dpbf16_ps(sums, halves(w), halves(x)) };
         }
-        let sums = self.mul_add(earlier(w), earlier(x), sums);
-        self.mul_add(self.later(w), self.later(x), sums)
+        // SAFETY: the token proves AVX-512.
+        let w = unsafe { _mm512_castsi512_ps(w) };
+        // SAFETY: as above.
+        let x = unsafe { _mm512_castsi512_ps(x) };
+        self.mul_add(w, x, sums)
     }
 
     #[inline(always)]
-    fn round_to_pairs(self, x: &[f32], to: &mut [u32]) {
+    fn round_to_parts(self, x: &[f32], to: &mut [u32]) {
         if !DOT {
-            return round_to_pairs(x, to);
+            return round_wide(x, to);
         }
         let (full, rest) = x.as_chunks::<16>();
         let (to, to_rest) = to.split_at_mut(full.len() * 8);
@@ -187,28 +209,8 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 }
 
-impl<const DOT: bool> Avx512<DOT> {
-    #[inline(always)]
-    fn later(self, pairs: __m512i) -> __m512 {
-        let mask = self.splat_pair(0xffff_0000);
-        // SAFETY: the token proves AVX-512.
-        let bits = unsafe { _mm512_and_si512(pairs, mask) };
-        // SAFETY: as above.
-        unsafe { _mm512_castsi512_ps(bits) }
-    }
-}
-
 #[inline(always)]
 fn halves(pairs: __m512i) -> __m512bh {
     // SAFETY: both types are 512 bits without invalid patterns.
     unsafe { std::mem::transmute(pairs) }
-}
-
-/// The earlier values of the pairs, widened.
-#[inline(always)]
-fn earlier(pairs: __m512i) -> __m512 {
-    // SAFETY: the caller has a token, which proves AVX-512.
-    let bits = unsafe { _mm512_slli_epi32::<16>(pairs) };
-    // SAFETY: as above.
-    unsafe { _mm512_castsi512_ps(bits) }
 }

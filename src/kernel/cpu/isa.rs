@@ -53,9 +53,10 @@ pub(super) enum Level {
 }
 
 impl Level {
-    /// The best this machine has.
+    /// The fastest this machine has.
     pub(super) fn best() -> Self {
-        Isa::ALL.into_iter().find_map(Self::of).unwrap_or(Self::Portable(Portable))
+        let fast = |isa: &Isa| *isa != Isa::Avx512Bf16 || !slow_pairs();
+        Isa::ALL.into_iter().filter(fast).find_map(Self::of).unwrap_or(Self::Portable(Portable))
     }
 
     /// `isa`, where this machine has it.
@@ -112,4 +113,29 @@ impl Level {
         }
         self.run(Lanes)
     }
+
+    /// Words a rounded pair of activations takes.
+    pub(super) fn parts(self) -> usize {
+        struct Parts;
+        impl Task for Parts {
+            type Output = usize;
+            fn run<S: Simd>(self, _: S) -> usize {
+                S::PARTS
+            }
+        }
+        self.run(Parts)
+    }
+}
+
+/// Intel's cores take two cycles for a product of pairs of bfloat16, and one for two of f32: with the weights widened in
+/// registers, AVX-512 alone is half as fast again (measured on Sapphire Rapids: 160 against 105 GFLOP/s).
+#[cfg(target_arch = "x86_64")]
+fn slow_pairs() -> bool {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn slow_pairs() -> bool {
+    false
 }

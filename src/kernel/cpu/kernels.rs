@@ -42,8 +42,8 @@ impl CpuKernels {
     fn at(threads: usize, level: Level) -> Result<Self> {
         let refused = |e| KernelError::Unsupported(format!("cannot start {threads} threads: {e}"));
         let pool = Pool::new(threads).map_err(refused)?;
-        let (floats, pairs) = Default::default();
-        Ok(Self { machine: Machine { level, pool, floats, pairs } })
+        let (floats, words, arena) = Default::default();
+        Ok(Self { machine: Machine { level, pool, floats, words, arena } })
     }
 
     fn layout(&self, shape: KvShape) -> KvLayout {
@@ -60,8 +60,9 @@ impl Kernels for CpuKernels {
 
     fn auto_precision(&self) -> Precision {
         match self.machine.level.isa() {
-            Isa::Avx512Bf16 => Precision::Bf16,
-            Isa::Avx512 | Isa::Avx2 | Isa::Portable => Precision::F32,
+            // Half the bytes to read, and widening is free beside the products.
+            Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => Precision::Bf16,
+            Isa::Portable => Precision::F32,
         }
     }
 
@@ -70,7 +71,7 @@ impl Kernels for CpuKernels {
             Precision::Auto => self.auto_precision(),
             Precision::F32 | Precision::Bf16 => precision,
         };
-        pack(weight, precision, self.machine.level.lanes(), &self.machine.pool)
+        pack(weight, precision, &self.machine)
     }
 
     fn upload(&self, values: &[f32], rows: usize, cols: usize) -> Result<Act> {
@@ -95,7 +96,7 @@ impl Kernels for CpuKernels {
         if shape.block_size == 0 || shape.row() == 0 {
             return Err(KernelError::mismatch("new_kv", format!("{shape:?} holds nothing")));
         }
-        Ok(self.layout(shape).allocate())
+        self.layout(shape).allocate(&self.machine.arena)
     }
 
     fn embed(&self, table: &BaseWeight, ids: &[u32]) -> Result<Act> {

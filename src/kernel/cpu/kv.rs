@@ -3,7 +3,8 @@
 //! A score is a sum over `head_dim`, so with tokens in the lanes a vector of scores needs no sum across
 //! lanes; an output is a sum over tokens, so values lie with `head_dim` in the lanes.
 use super::super::kv::KvLayer;
-use super::super::{KvCache, KvShape};
+use super::super::{KvCache, KvShape, Result};
+use super::memory::Arena;
 
 /// Keys `[blocks, kv_heads, groups, head_dim, lanes]`, values `[blocks, kv_heads, block_size, head_dim]`;
 /// token `o` of a block is lane `o % lanes` of group `o / lanes`.
@@ -36,14 +37,15 @@ impl KvLayout {
     }
 
     /// A whole cache of zeros.
-    pub(super) fn allocate(self) -> KvCache {
+    pub(super) fn allocate(self, arena: &Arena) -> Result<KvCache> {
         let KvShape { layers, blocks, block_size, kv_heads, head_dim } = self.shape;
         let heads = blocks * kv_heads;
-        let layer = || KvLayer::Host {
-            keys: vec![0.0; heads * self.groups() * self.group_len()],
-            values: vec![0.0; heads * block_size * head_dim],
+        let layer = |_| {
+            let keys = arena.zeroed(heads * self.groups() * self.group_len())?;
+            Ok(KvLayer::Pages { keys, values: arena.zeroed(heads * block_size * head_dim)? })
         };
-        KvCache { shape: self.shape, layers: (0..layers).map(|_| layer()).collect() }
+        let layers = (0..layers).map(layer).collect::<Result<_>>()?;
+        Ok(KvCache { shape: self.shape, layers })
     }
 
     /// Writes one token's keys and values (`[kv_heads, head_dim]` each) to KV row `row`.

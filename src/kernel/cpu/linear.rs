@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Vectors of columns a panel has.
 pub(super) const VECTORS: usize = 4;
 
+/// Steps of a panel to ask for in advance: more than the hardware does by itself, which stops at each page.
+const AHEAD: usize = 32;
+
 /// Below this many multiplications one thread is faster than waking another.
 const SERIAL: usize = 60_000;
 
@@ -33,23 +36,24 @@ impl Linear<'_> {
     pub(super) fn run(&self, machine: &Machine, weight: &PackedWeight, y: &mut [f32]) {
         match &weight.panels {
             Panels::F32(panels) => {
-                self.product::<F32>(machine, weight, (panels.as_slice(), self.x), y);
+                self.product::<F32>(machine, weight, (panels, self.x), y);
             }
             Panels::Bf16(panels) => {
-                let mut x = machine.pairs.scratch(self.rows * weight.steps);
-                self.round(machine, weight.steps, &mut x);
-                self.product::<Bf16>(machine, weight, (panels.as_slice(), &x), y);
+                let words = weight.steps * machine.level.parts();
+                let mut x = machine.words.scratch(self.rows * words);
+                self.round(machine, words, &mut x);
+                self.product::<Bf16>(machine, weight, (panels, &x), y);
             }
         }
     }
 
-    /// The rows as pairs of bfloat16, `steps` a row.
-    fn round(&self, machine: &Machine, steps: usize, to: &mut [u32]) {
+    /// The rows rounded to bfloat16, in `words` each.
+    fn round(&self, machine: &Machine, words: usize, to: &mut [u32]) {
         let level = machine.level;
-        let rows = rows_per_item(steps);
-        machine.pool.chunks(to, steps * rows, |index, to| {
+        let rows = rows_per_item(words);
+        machine.pool.chunks(to, words * rows, |index, to| {
             let x = &self.x[index * rows * self.in_features..];
-            level.run(Round { x, in_features: self.in_features, steps, to });
+            level.run(Round { x, in_features: self.in_features, words, to });
         });
     }
 
@@ -95,23 +99,30 @@ impl Linear<'_> {
 
 /// How the values of a panel and of the rows are multiplied.
 trait Format {
-    /// A value, or a pair of them.
+    /// What a step of a panel's column holds: a value, or a pair of them.
     type Value: Copy + Send + Sync;
-    /// A vector of them.
-    type Vector<S: Simd>: Copy;
-    fn load<S: Simd>(simd: S, from: &[Self::Value]) -> Self::Vector<S>;
-    fn splat<S: Simd>(simd: S, value: Self::Value) -> Self::Vector<S>;
-    fn add_product<S: Simd>(simd: S, sums: S::V, w: Self::Vector<S>, x: Self::Vector<S>) -> S::V;
+    /// A vector of what one multiplication takes.
+    type Part<S: Simd>: Copy;
+    /// Multiplications of a step; a row has as many values for each.
+    fn parts<S: Simd>() -> usize;
+    fn load<S: Simd>(simd: S, from: &[Self::Value], part: usize) -> Self::Part<S>;
+    fn splat<S: Simd>(simd: S, value: Self::Value) -> Self::Part<S>;
+    fn add_product<S: Simd>(simd: S, sums: S::V, w: Self::Part<S>, x: Self::Part<S>) -> S::V;
 }
 
 struct F32;
 
 impl Format for F32 {
     type Value = f32;
-    type Vector<S: Simd> = S::V;
+    type Part<S: Simd> = S::V;
 
     #[inline(always)]
-    fn load<S: Simd>(simd: S, from: &[f32]) -> S::V {
+    fn parts<S: Simd>() -> usize {
+        1
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[f32], _: usize) -> S::V {
         simd.load(from)
     }
 
@@ -130,21 +141,26 @@ struct Bf16;
 
 impl Format for Bf16 {
     type Value = u32;
-    type Vector<S: Simd> = S::Pairs;
+    type Part<S: Simd> = S::Part;
 
     #[inline(always)]
-    fn load<S: Simd>(simd: S, from: &[u32]) -> S::Pairs {
-        simd.load_pairs(from)
+    fn parts<S: Simd>() -> usize {
+        S::PARTS
     }
 
     #[inline(always)]
-    fn splat<S: Simd>(simd: S, value: u32) -> S::Pairs {
-        simd.splat_pair(value)
+    fn load<S: Simd>(simd: S, from: &[u32], part: usize) -> S::Part {
+        simd.load_part(from, part)
     }
 
     #[inline(always)]
-    fn add_product<S: Simd>(simd: S, sums: S::V, w: S::Pairs, x: S::Pairs) -> S::V {
-        simd.dot_pairs(sums, w, x)
+    fn splat<S: Simd>(simd: S, value: u32) -> S::Part {
+        simd.splat_part(value)
+    }
+
+    #[inline(always)]
+    fn add_product<S: Simd>(simd: S, sums: S::V, w: S::Part, x: S::Part) -> S::V {
+        simd.add_part(sums, w, x)
     }
 }
 
@@ -187,9 +203,10 @@ impl<F: Format> Task for Part<'_, F> {
 impl<F: Format> Part<'_, F> {
     #[inline(always)]
     fn tile<S: Simd, const ROWS: usize>(&self, simd: S, first: usize) {
+        let len = self.steps * F::parts::<S>();
         let mut x = [&self.x[..0]; ROWS];
         for (r, x) in x.iter_mut().enumerate() {
-            *x = &self.x[(first + r) * self.steps..][..self.steps];
+            *x = &self.x[(first + r) * len..][..len];
         }
         let sums = self.sums::<S, ROWS>(simd, x);
         for (r, sums) in sums.into_iter().enumerate() {
@@ -205,14 +222,19 @@ impl<F: Format> Part<'_, F> {
     ) -> [[S::V; VECTORS]; ROWS] {
         let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
         for (step, columns) in self.panel.chunks_exact(VECTORS * S::LANES).enumerate() {
-            let mut w = [F::load(simd, columns); VECTORS];
-            for (v, w) in w.iter_mut().enumerate() {
-                *w = F::load(simd, &columns[v * S::LANES..]);
+            for v in 0..VECTORS {
+                simd.prefetch(&columns[v * S::LANES], AHEAD * columns.len());
             }
-            for (sums, x) in sums.iter_mut().zip(x) {
-                let x = F::splat(simd, x[step]);
-                for (sums, w) in sums.iter_mut().zip(w) {
-                    *sums = F::add_product(simd, *sums, w, x);
+            for part in 0..F::parts::<S>() {
+                let mut w = [F::load(simd, columns, part); VECTORS];
+                for (v, w) in w.iter_mut().enumerate() {
+                    *w = F::load(simd, &columns[v * S::LANES..], part);
+                }
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    let x = F::splat(simd, x[step * F::parts::<S>() + part]);
+                    for (sums, w) in sums.iter_mut().zip(w) {
+                        *sums = F::add_product(simd, *sums, w, x);
+                    }
                 }
             }
         }
@@ -250,7 +272,7 @@ fn write_vector<S: Simd>(simd: S, sums: S::V, bias: Option<&[f32]>, to: &mut [f3
 struct Round<'a> {
     x: &'a [f32],
     in_features: usize,
-    steps: usize,
+    words: usize,
     to: &'a mut [u32],
 }
 
@@ -260,8 +282,8 @@ impl Task for Round<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let rows = self.x.chunks_exact(self.in_features);
-        for (x, to) in rows.zip(self.to.chunks_exact_mut(self.steps)) {
-            simd.round_to_pairs(x, to);
+        for (x, to) in rows.zip(self.to.chunks_exact_mut(self.words)) {
+            simd.round_to_parts(x, to);
         }
     }
 }

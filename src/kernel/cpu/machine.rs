@@ -1,7 +1,8 @@
-//! What every kernel works with: the instruction set, the threads, the free buffers.
+//! What every kernel works with: the instruction set, the threads, the memory.
 use super::super::{Act, Result};
 use super::buffers::Buffers;
 use super::isa::Level;
+use super::memory::Arena;
 use super::pool::Pool;
 
 /// Values one thread handles before a second is worth waking.
@@ -11,7 +12,8 @@ pub(super) struct Machine {
     pub(super) level: Level,
     pub(super) pool: Pool,
     pub(super) floats: Buffers<f32>,
-    pub(super) pairs: Buffers<u32>,
+    pub(super) words: Buffers<u32>,
+    pub(super) arena: Arena,
 }
 
 impl Machine {

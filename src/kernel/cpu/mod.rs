@@ -2,7 +2,6 @@
 //!
 //! Knows instruction sets, caches and threads. Every sum is formed in one fixed order that depends on
 //! nothing but the row itself: not on the other rows, the threads, or how a prompt was cut.
-mod aligned;
 mod attention;
 mod buffers;
 mod elementwise;
@@ -14,6 +13,7 @@ mod linear;
 mod lora;
 mod machine;
 mod math;
+mod memory;
 mod pack;
 mod pool;
 mod portable;
@@ -30,3 +30,4 @@ mod avx512;
 pub(super) use buffers::Buffers;
 pub use isa::Isa;
 pub use kernels::CpuKernels;
+pub(super) use memory::Pages;

@@ -2,9 +2,9 @@
 use super::super::check;
 use super::super::weight::{Packed, WeightData};
 use super::super::{BaseWeight, KernelError, Precision, Result};
-use super::aligned::Aligned;
 use super::linear::VECTORS;
-use super::pool::Pool;
+use super::machine::Machine;
+use super::memory::Pages;
 use super::simd::pair;
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::slice::HalfFloatSliceExt;
@@ -23,9 +23,9 @@ pub(super) struct PackedWeight {
 /// The values of a [`PackedWeight`].
 pub(super) enum Panels {
     /// One value a step.
-    F32(Aligned<f32>),
+    F32(Pages<f32>),
     /// Two values of bfloat16 a step, the earlier in the lower half.
-    Bf16(Aligned<u32>),
+    Bf16(Pages<u32>),
 }
 
 impl Packed for PackedWeight {
@@ -35,8 +35,8 @@ impl Packed for PackedWeight {
 
     fn bytes(&self) -> &[u8] {
         match &self.panels {
-            Panels::F32(values) => values.as_bytes(),
-            Panels::Bf16(pairs) => pairs.as_bytes(),
+            Panels::F32(values) => values.bytes(),
+            Panels::Bf16(pairs) => pairs.bytes(),
         }
     }
 }
@@ -59,11 +59,11 @@ impl PackedWeight {
         let start = panel * self.steps * self.width + column;
         match &self.panels {
             Panels::F32(values) => {
-                let steps = values.as_slice()[start..].iter().step_by(self.width);
+                let steps = values[start..].iter().step_by(self.width);
                 to.iter_mut().zip(steps).for_each(|(to, value)| *to = *value);
             }
             Panels::Bf16(pairs) => {
-                let steps = pairs.as_slice()[start..].iter().step_by(self.width);
+                let steps = pairs[start..].iter().step_by(self.width);
                 to.chunks_mut(2).zip(steps).for_each(|(to, pair)| {
                     let both = [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
                     to.copy_from_slice(&both[..to.len()]);
@@ -73,21 +73,18 @@ impl PackedWeight {
     }
 }
 
-/// Packs a host weight `[out, in]` for vectors of `lanes` values.
-pub(super) fn pack(
-    weight: &Tensor,
-    precision: Precision,
-    lanes: usize,
-    pool: &Pool,
-) -> Result<BaseWeight> {
+/// Packs a host weight `[out, in]` for the machine's vectors.
+pub(super) fn pack(weight: &Tensor, precision: Precision, machine: &Machine) -> Result<BaseWeight> {
     let (out_features, in_features) = check::weight(weight)?;
     let weight = on_host(weight)?;
     let (storage, layout) = weight.storage_and_layout();
     let rows = Rows::new(&storage, layout.start_offset(), [out_features, in_features])?;
-    let width = lanes * VECTORS;
+    let width = machine.level.lanes() * VECTORS;
     let (steps, panels) = match precision {
-        Precision::F32 => (in_features, Panels::F32(pack_f32(&rows, width, pool))),
-        Precision::Bf16 => (in_features.div_ceil(2), Panels::Bf16(pack_bf16(&rows, width, pool))),
+        Precision::F32 => (in_features, Panels::F32(pack_f32(&rows, width, machine)?)),
+        Precision::Bf16 => {
+            (in_features.div_ceil(2), Panels::Bf16(pack_bf16(&rows, width, machine)?))
+        }
         Precision::Auto => return Err(KernelError::Unsupported(AUTO.into())),
     };
     let data = WeightData::Packed(Box::new(PackedWeight { panels, width, steps }));
@@ -104,22 +101,22 @@ fn on_host(weight: &Tensor) -> Result<Tensor> {
     Ok(weight.to_device(&Device::Cpu)?.contiguous()?)
 }
 
-fn pack_f32(rows: &Rows<'_>, width: usize, pool: &Pool) -> Aligned<f32> {
+fn pack_f32(rows: &Rows<'_>, width: usize, machine: &Machine) -> Result<Pages<f32>> {
     let panel = rows.len * width;
-    let mut packed = Aligned::zeroed(rows.count.div_ceil(width) * panel);
-    pool.chunks(packed.as_mut_slice(), panel, |index, panel| {
+    let mut packed = machine.arena.zeroed(rows.count.div_ceil(width) * panel)?;
+    machine.pool.chunks(&mut packed, panel, |index, panel| {
         rows.each(index * width..(index + 1) * width, |column, values| {
             let to = panel[column..].iter_mut().step_by(width);
             to.zip(values).for_each(|(to, value)| *to = *value);
         });
     });
-    packed
+    Ok(packed)
 }
 
-fn pack_bf16(rows: &Rows<'_>, width: usize, pool: &Pool) -> Aligned<u32> {
+fn pack_bf16(rows: &Rows<'_>, width: usize, machine: &Machine) -> Result<Pages<u32>> {
     let panel = rows.len.div_ceil(2) * width;
-    let mut packed = Aligned::zeroed(rows.count.div_ceil(width) * panel);
-    pool.chunks(packed.as_mut_slice(), panel, |index, panel| {
+    let mut packed = machine.arena.zeroed(rows.count.div_ceil(width) * panel)?;
+    machine.pool.chunks(&mut packed, panel, |index, panel| {
         rows.each(index * width..(index + 1) * width, |column, values| {
             let to = panel[column..].iter_mut().step_by(width);
             to.zip(values.chunks(2)).for_each(|(to, two)| {
@@ -127,7 +124,7 @@ fn pack_bf16(rows: &Rows<'_>, width: usize, pool: &Pool) -> Aligned<u32> {
             });
         });
     });
-    packed
+    Ok(packed)
 }
 
 /// Rows of a contiguous host matrix.

@@ -1,6 +1,6 @@
 //! Eight lanes in plain arrays, for machines without the vectors we know; the compiler does what it can.
 #![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
-use super::simd::{Simd, Task};
+use super::simd::{Simd, Task, round_wide};
 use std::array::from_fn;
 
 /// Every machine can do this.
@@ -9,7 +9,8 @@ pub(super) struct Portable;
 
 impl Simd for Portable {
     type V = [f32; 8];
-    type Pairs = [u32; 8];
+    type Part = [f32; 8];
+    const PARTS: usize = 2;
     const LANES: usize = 8;
     const ROWS: usize = 1;
 
@@ -33,6 +34,9 @@ impl Simd for Portable {
     fn store(self, v: [f32; 8], to: &mut [f32]) {
         to[..Self::LANES].copy_from_slice(&v);
     }
+
+    #[inline(always)]
+    fn prefetch<T>(self, _: &T, _: usize) {}
 
     #[inline(always)]
     fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
@@ -93,21 +97,24 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn load_pairs(self, from: &[u32]) -> [u32; 8] {
+    fn load_part(self, from: &[u32], part: usize) -> [f32; 8] {
         let from = &from[..Self::LANES];
-        from_fn(|i| from[i])
+        let half = |pair: u32| if part == 0 { pair << 16 } else { pair & 0xffff_0000 };
+        from_fn(|i| f32::from_bits(half(from[i])))
     }
 
     #[inline(always)]
-    fn splat_pair(self, pair: u32) -> [u32; 8] {
-        [pair; 8]
+    fn splat_part(self, word: u32) -> [f32; 8] {
+        [f32::from_bits(word); 8]
     }
 
     #[inline(always)]
-    fn dot_pairs(self, sums: [f32; 8], w: [u32; 8], x: [u32; 8]) -> [f32; 8] {
-        let earlier = |pairs: [u32; 8]| pairs.map(|pair| f32::from_bits(pair << 16));
-        let later = |pairs: [u32; 8]| pairs.map(|pair| f32::from_bits(pair & 0xffff_0000));
-        let sums = self.mul_add(earlier(w), earlier(x), sums);
-        self.mul_add(later(w), later(x), sums)
+    fn add_part(self, sums: [f32; 8], w: [f32; 8], x: [f32; 8]) -> [f32; 8] {
+        self.mul_add(w, x, sums)
+    }
+
+    #[inline(always)]
+    fn round_to_parts(self, x: &[f32], to: &mut [u32]) {
+        round_wide(x, to);
     }
 }

@@ -13,8 +13,10 @@ pub(super) trait Task {
 pub(super) trait Simd: Copy + Send + Sync {
     /// [`Simd::LANES`] f32 values.
     type V: Copy;
-    /// [`Simd::LANES`] pairs of bfloat16 values, the earlier one in the lower half.
-    type Pairs: Copy;
+    /// What one multiplication of bfloat16 pairs takes: a whole pair a lane, or one value of each.
+    type Part: Copy;
+    /// How many multiplications a pair takes: one where the machine multiplies pairs, else two.
+    const PARTS: usize;
     /// f32 values a vector has.
     const LANES: usize;
     /// Rows whose sums over [`VECTORS`](super::linear::VECTORS) vectors of columns fit the registers.
@@ -29,6 +31,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn load(self, from: &[f32]) -> Self::V;
     /// Into the first lanes of `to`, which is at least as long.
     fn store(self, v: Self::V, to: &mut [f32]);
+    /// Asks for the cache line of `element`, `ahead` elements on; it need not exist.
+    fn prefetch<T>(self, element: &T, ahead: usize);
     /// `a + b`
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b`
@@ -52,20 +56,17 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// The greatest lane.
     fn greatest(self, v: Self::V) -> f32;
 
-    /// The first pairs of `from`, which is at least [`Simd::LANES`] long.
-    fn load_pairs(self, from: &[u32]) -> Self::Pairs;
-    /// `pair` in every lane.
-    fn splat_pair(self, pair: u32) -> Self::Pairs;
-    /// `sums + w.earlier · x.earlier + w.later · x.later`, lane by lane.
-    fn dot_pairs(self, sums: Self::V, w: Self::Pairs, x: Self::Pairs) -> Self::V;
-    /// Rounds `x` to pairs; `to` has half as many elements, the last pair filled up with 0.
-    #[inline(always)]
-    fn round_to_pairs(self, x: &[f32], to: &mut [u32]) {
-        round_to_pairs(x, to);
-    }
+    /// Part `part` of the first pairs of `from`, which is at least [`Simd::LANES`] long.
+    fn load_part(self, from: &[u32], part: usize) -> Self::Part;
+    /// One of the [`Simd::PARTS`] words [`Simd::round_to_parts`] makes of a pair, in every lane.
+    fn splat_part(self, word: u32) -> Self::Part;
+    /// `sums + w · x`, summed over what a part has in a lane.
+    fn add_part(self, sums: Self::V, w: Self::Part, x: Self::Part) -> Self::V;
+    /// Rounds `x` to bfloat16; `to` has [`Simd::PARTS`] words for each pair, the last one filled up with 0.
+    fn round_to_parts(self, x: &[f32], to: &mut [u32]);
 }
 
-/// Rounds `x` to pairs of bfloat16, one value at a time.
+/// Rounds `x` to pairs of bfloat16, a word each.
 #[inline(always)]
 pub(super) fn round_to_pairs(x: &[f32], to: &mut [u32]) {
     let (full, rest) = x.as_chunks::<2>();
@@ -77,19 +78,27 @@ pub(super) fn round_to_pairs(x: &[f32], to: &mut [u32]) {
     }
 }
 
-/// Two values as one pair of bfloat16.
+/// Rounds `x` to bfloat16 and leaves the values as wide as f32, a word each.
 #[inline(always)]
-pub(super) fn pair(earlier: f32, later: f32) -> u32 {
-    u32::from(bf16_bits(earlier)) | (u32::from(bf16_bits(later)) << 16)
+pub(super) fn round_wide(x: &[f32], to: &mut [u32]) {
+    for (x, to) in x.iter().zip(to.iter_mut()) {
+        *to = rounded_bits(*x) & 0xffff_0000;
+    }
+    to[x.len()..].fill(0);
 }
 
-/// To the nearest bfloat16, ties to even; NaN stays NaN.
+/// Two values as one pair of bfloat16, the earlier in the lower half.
 #[inline(always)]
-fn bf16_bits(x: f32) -> u16 {
+pub(super) fn pair(earlier: f32, later: f32) -> u32 {
+    (rounded_bits(earlier) >> 16) | (rounded_bits(later) & 0xffff_0000)
+}
+
+/// The nearest bfloat16 in the upper half, ties to even; NaN stays NaN.
+#[inline(always)]
+fn rounded_bits(x: f32) -> u32 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-    let quiet = bits | 0x0040_0000;
-    ((if x.is_nan() { quiet } else { rounded }) >> 16) as u16
+    if x.is_nan() { bits | 0x0040_0000 } else { rounded }
 }
 
 #[cfg(test)]
@@ -103,9 +112,9 @@ mod tests {
             [0.0, -0.0, 1.0, 1.003_906_3, -1.011_718_8, 3.0e38, f32::MAX, 1e-40, f32::INFINITY];
         for x in edges.into_iter().chain((0..4096u32).map(|i| f32::from_bits(0x3f80_0000 + i * 19)))
         {
-            assert_eq!(bf16_bits(x), bf16::from_f32(x).to_bits(), "{x}");
+            assert_eq!(pair(x, 0.0), u32::from(bf16::from_f32(x).to_bits()), "{x}");
         }
-        assert!(bf16::from_bits(bf16_bits(f32::NAN)).is_nan());
+        assert!(bf16::from_bits(pair(f32::NAN, 0.0) as u16).is_nan());
     }
 
     #[test]
@@ -113,5 +122,8 @@ mod tests {
         let mut pairs = [7; 2];
         round_to_pairs(&[1.0, 2.0, 3.0], &mut pairs);
         assert_eq!(pairs, [0x4000_3f80, 0x0000_4040]);
+        let mut wide = [7; 4];
+        round_wide(&[1.0, 2.0, 3.0], &mut wide);
+        assert_eq!(wide, [0x3f80_0000, 0x4000_0000, 0x4040_0000, 0]);
     }
 }

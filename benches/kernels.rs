@@ -1,0 +1,136 @@
+//! The CPU kernels at the shapes of SmolLM2-135M: `cargo bench --bench kernels [-- FILTER]`.
+//!
+//! Throughput is given in multiplications and additions ("elements"): 1 Gelem/s is 1 GFLOP/s. All cores
+//! are used; `LORAD_THREADS` says otherwise.
+use candle_core::{Device, Tensor};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use lorad::kernel::{
+    Act, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvShape, LowRank, Precision, RowSegment,
+};
+use std::hint::black_box;
+use std::thread::available_parallelism;
+
+/// `[out, in]` of query and output, key and value, gate and up, down; the head is apart.
+const LAYER: [[usize; 2]; 7] =
+    [[576, 576], [192, 576], [192, 576], [576, 576], [1536, 576], [1536, 576], [576, 1536]];
+const HEAD: [usize; 2] = [49_152, 576];
+/// Layers enough that their weights come from memory, not from the cache.
+const LAYERS: usize = 30;
+const ROWS: [usize; 4] = [1, 4, 16, 64];
+
+fn kernels() -> CpuKernels {
+    let asked = std::env::var("LORAD_THREADS").ok().and_then(|threads| threads.parse().ok());
+    let cores = || available_parallelism().map_or(1, usize::from);
+    CpuKernels::new(asked.unwrap_or_else(cores)).expect("the system starts threads")
+}
+
+/// Reproducible values in −0.5..0.5.
+fn noise(len: usize) -> Vec<f32> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / 16_777_216.0 - 0.5
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn tensor(rows: usize, cols: usize) -> Tensor {
+    Tensor::from_vec(noise(rows * cols), (rows, cols), &Device::Cpu).expect("sizes agree")
+}
+
+fn act(kernels: &CpuKernels, rows: usize, cols: usize) -> Act {
+    kernels.upload(&noise(rows * cols), rows, cols).expect("sizes agree")
+}
+
+fn weight(kernels: &CpuKernels, [out, inner]: [usize; 2], precision: Precision) -> BaseWeight {
+    kernels.pack(&tensor(out, inner), precision).expect("a matrix")
+}
+
+fn linear(criterion: &mut Criterion) {
+    let kernels = kernels();
+    let machine = kernels.describe();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let layers = LAYER.repeat(LAYERS);
+        let layers: Vec<BaseWeight> =
+            layers.iter().map(|shape| weight(&kernels, *shape, precision)).collect();
+        products(criterion, &kernels, &format!("{machine}: layers {precision}"), &layers);
+        let head = [weight(&kernels, HEAD, precision)];
+        products(criterion, &kernels, &format!("{machine}: head {precision}"), &head);
+    }
+}
+
+/// Every weight once, for each number of rows.
+fn products(criterion: &mut Criterion, kernels: &CpuKernels, name: &str, weights: &[BaseWeight]) {
+    let mut group = criterion.benchmark_group(name);
+    let size: usize = weights.iter().map(|w| w.out_features() * w.in_features()).sum();
+    for rows in ROWS {
+        let inputs = [576, 1536].map(|cols| act(kernels, rows, cols));
+        group.throughput(Throughput::Elements((2 * rows * size) as u64));
+        group.bench_with_input(BenchmarkId::from_parameter(rows), &inputs, |bencher, inputs| {
+            bencher.iter(|| {
+                for weight in weights {
+                    let x = &inputs[usize::from(weight.in_features() == 1536)];
+                    black_box(kernels.linear(x, weight, None).expect("shapes agree"));
+                }
+            });
+        });
+    }
+}
+
+fn lora(criterion: &mut Criterion) {
+    let kernels = kernels();
+    let mut group = criterion.benchmark_group("lora 576x576 rank 16");
+    let pair = || LowRank::new(tensor(16, 576), tensor(16, 576)).expect("ranks agree");
+    let slots: Vec<Option<LowRank>> = (0..16).map(|_| Some(pair())).collect();
+    for (rows, adapters) in [(1, 1), (16, 1), (16, 4), (16, 16), (64, 4)] {
+        let segment = |slot: usize| {
+            let rows = slot * rows / adapters..(slot + 1) * rows / adapters;
+            RowSegment { rows, slot, weight: 1.0 }
+        };
+        let segments: Vec<RowSegment> = (0..adapters).map(segment).collect();
+        let (x, mut y) = (act(&kernels, rows, 576), act(&kernels, rows, 576));
+        group.throughput(Throughput::Elements(2 * rows as u64 * 16 * (576 + 576)));
+        group.bench_function(format!("{rows} rows, {adapters} adapters"), |bencher| {
+            bencher.iter(|| kernels.add_lora(&mut y, &x, &slots, &segments).expect("shapes agree"));
+        });
+    }
+}
+
+fn attention(criterion: &mut Criterion) {
+    const HEADS: usize = 9;
+    let kernels = kernels();
+    let mut group = criterion.benchmark_group("attention");
+    let shape = KvShape { layers: 1, blocks: 1024, block_size: 16, kv_heads: 3, head_dim: 64 };
+    let mut cache = kernels.new_kv(shape).expect("memory");
+    let tokens = shape.blocks * shape.block_size;
+    let kv = act(&kernels, tokens, shape.row());
+    let all: Vec<u32> = (0..tokens as u32).collect();
+    kernels.write_kv(&mut cache, 0, &kv, &kv, &all).expect("the cache has these rows");
+    for (sequences, rows, context) in [(1, 1, 1024), (16, 1, 128), (16, 1, 1024), (1, 512, 512)] {
+        let blocks = context / shape.block_size;
+        let starts = |step: usize| (0..=sequences).map(|i| (i * step) as u32).collect::<Vec<_>>();
+        let q = act(&kernels, sequences * rows, HEADS * shape.head_dim);
+        let (query_starts, block_starts) = (starts(rows), starts(blocks));
+        let tables: Vec<u32> = (0..sequences * blocks).map(|i| (i * 37 % 1024) as u32).collect();
+        let args = AttentionArgs {
+            block_tables: &tables,
+            block_starts: &block_starts,
+            query_starts: &query_starts,
+            context_lens: &vec![context as u32; sequences],
+            heads: HEADS,
+            scale: 0.125,
+            window: None,
+        };
+        let seen: usize = (0..rows).map(|row| context - row).sum::<usize>() * sequences;
+        group.throughput(Throughput::Elements((seen * HEADS * shape.head_dim * 4) as u64));
+        let name = format!("{sequences} sequences, {rows} rows of {context}");
+        group.bench_function(name, |bencher| {
+            bencher
+                .iter(|| black_box(kernels.paged_attention(&q, &cache, 0, &args).expect("fits")));
+        });
+    }
+}
+
+criterion_group!(benches, linear, lora, attention);
+criterion_main!(benches);

@@ -1,0 +1,151 @@
+//! Long-lived memory in large pages: weights and the KV cache are read from end to end at every step, and
+//! with small pages the walks through the page tables cost as much as the reads.
+#![expect(unsafe_code, reason = "pieces of one mapping, seen as elements")]
+use super::super::{KernelError, Result};
+use memmap2::MmapMut;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A large page, and how a mapping is aligned.
+const PAGE: usize = 2 << 20;
+/// A mapping's size unless one piece needs more; what is never touched takes no memory.
+const MAPPING: usize = 32 * PAGE;
+/// A cache line, and how a piece is aligned: no vector of it straddles two lines.
+const LINE: usize = 64;
+
+/// Elements of four bytes without padding, for which every bit pattern is a value, zeros included.
+///
+/// # Safety
+/// As it says.
+pub(in super::super) unsafe trait Plain:
+    Copy + Send + Sync + 'static
+{
+}
+// SAFETY: four bytes, no padding, no invalid pattern.
+unsafe impl Plain for f32 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+
+/// Hands out zeroed memory; what it handed out outlives it.
+#[derive(Default)]
+pub(super) struct Arena(Mutex<Option<Open>>);
+
+/// A mapping that still has room.
+struct Open {
+    mapping: Arc<Mapping>,
+    used: usize,
+}
+
+struct Mapping {
+    start: *mut u8,
+    len: usize,
+    /// Keeps the memory; all access is through `start`.
+    _map: MmapMut,
+}
+
+// SAFETY: the memory belongs to the mapping, and every piece of it to one `Pages` alone.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Arena {
+    /// `len` zeros.
+    ///
+    /// # Errors
+    /// When the system has no address space left.
+    pub(super) fn zeroed<T: Plain>(&self, len: usize) -> Result<Pages<T>> {
+        let bytes = (len * size_of::<T>()).next_multiple_of(LINE);
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = open.take().filter(|open| open.mapping.len - open.used >= bytes);
+        let Open { mapping, used } = match fitting {
+            Some(open) => open,
+            None => Open { mapping: Arc::new(Mapping::new(bytes.max(MAPPING))?), used: 0 },
+        };
+        let piece = Pages { mapping: Arc::clone(&mapping), start: used, len, element: PhantomData };
+        *open = Some(Open { mapping, used: used + bytes });
+        Ok(piece)
+    }
+}
+
+impl Mapping {
+    fn new(len: usize) -> Result<Self> {
+        let refused =
+            |e| KernelError::Unsupported(format!("no memory for {len} bytes of weights: {e}"));
+        let mut map = MmapMut::map_anon(len + PAGE).map_err(refused)?;
+        #[cfg(target_os = "linux")]
+        if let Err(error) = map.advise(memmap2::Advice::HugePage) {
+            tracing::debug!(%error, "no large pages; computing from small ones");
+        }
+        let aligned = map.as_ptr().align_offset(PAGE);
+        let start = map[aligned..].as_mut_ptr();
+        Ok(Self { start, len, _map: map })
+    }
+}
+
+/// A fixed number of elements, zero at first.
+pub(in super::super) struct Pages<T> {
+    mapping: Arc<Mapping>,
+    /// In bytes.
+    start: usize,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Plain> Pages<T> {
+    /// The memory itself.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: the arena gave this piece the range alone, `len` elements of four initialised bytes.
+        unsafe { std::slice::from_raw_parts(self.start().cast_const(), self.len * size_of::<T>()) }
+    }
+
+    fn start(&self) -> *mut u8 {
+        // SAFETY: the arena gave this piece a range of the mapping that begins here.
+        unsafe { self.mapping.start.add(self.start) }
+    }
+}
+
+impl<T: Plain> Deref for Pages<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: as in `bytes`; the start is a cache line's, and `Plain` allows any pattern.
+        unsafe { std::slice::from_raw_parts(self.start().cast(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Pages<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start().cast(), self.len) }
+    }
+}
+
+impl<T> fmt::Debug for Pages<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} elements", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_zero_begin_at_a_line_and_keep_what_is_written() {
+        let arena = Arena::default();
+        let mut pieces: Vec<Pages<u32>> =
+            [21, 0, 16, MAPPING / 4 + 1, 5].map(|len| arena.zeroed(len).unwrap()).into();
+        drop(arena);
+        for (i, piece) in pieces.iter_mut().enumerate() {
+            assert_eq!(piece.as_ptr() as usize % LINE, 0);
+            assert!(piece.iter().all(|value| *value == 0));
+            piece.fill(i as u32);
+        }
+        for (i, piece) in pieces.iter().enumerate() {
+            assert!(piece.iter().all(|value| *value == i as u32));
+        }
+        assert_eq!(pieces[0].bytes().len(), 84);
+    }
+}
