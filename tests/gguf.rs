@@ -2,26 +2,40 @@
 use lorad::{
     kernel::{CpuKernels, Kernels, KvCache, KvShape, Precision},
     lora::{LoraRouting, LoraSlots},
-    model::{ForwardBatch, LoadOptions, LoadedModel, ModelSource, Progress, StepContext, load},
+    model::{
+        ForwardBatch, LoadOptions, LoadedModel, ModelError, ModelSource, Progress, StepContext,
+        load,
+    },
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
-use std::{fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 /// Two f32 programs differ by sums in another order, 1e-5 to 1e-4 here; a wrong constant shows as 0.01 or more.
 const TOLERANCE: f32 = 1e-3;
 const BLOCK: usize = 8;
 const BLOCKS: usize = 8;
+const MAX_POSITIONS: usize = BLOCK * BLOCKS;
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf").join(name)
 }
 
 fn load_file(name: &str, kernels: &dyn Kernels) -> LoadedModel {
-    let source = ModelSource::parse(golden(name).to_str().expect("a plain path")).expect("a file");
-    let options =
-        LoadOptions { precision: Precision::F32, max_positions: None, progress: Progress::Hidden };
-    load(&source, kernels, &options).unwrap_or_else(|error| panic!("{error}"))
+    try_load(&golden(name), kernels).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn try_load(path: &Path, kernels: &dyn Kernels) -> Result<LoadedModel, ModelError> {
+    let source = ModelSource::parse(path.to_str().expect("a plain path"))?;
+    let options = LoadOptions {
+        precision: Precision::F32,
+        max_positions: Some(MAX_POSITIONS),
+        progress: Progress::Hidden,
+    };
+    load(&source, kernels, &options)
 }
 
 /// One sequence in a cache of its own.
@@ -127,10 +141,85 @@ fn a_file_that_lost_its_end_is_refused_by_name() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("cut.gguf");
     fs::write(&path, &whole[..whole.len() / 2]).expect("a small file");
-    let source = ModelSource::parse(path.to_str().expect("a plain path")).expect("a file");
     let kernels = CpuKernels::new(1).expect("a processor");
-    let options =
-        LoadOptions { precision: Precision::F32, max_positions: None, progress: Progress::Hidden };
-    let error = load(&source, &kernels, &options).err().expect("half a file").to_string();
+    let error = try_load(&path, &kernels).err().expect("half a file").to_string();
     assert!(error.contains("cut.gguf") && error.contains("fetch it again"), "{error}");
+}
+
+/// `SmolLM2-135M-Instruct` as a GGUF file and as a directory, where `LORAD_TEST_GGUF` and `LORAD_TEST_MODEL` say.
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
+fn smollm2() -> Option<(PathBuf, PathBuf)> {
+    let named = |variable| env::var_os(variable).map(PathBuf::from).filter(|path| path.exists());
+    let both = named("LORAD_TEST_GGUF").zip(named("LORAD_TEST_MODEL"));
+    if both.is_none() {
+        eprintln!("skipped: LORAD_TEST_GGUF and LORAD_TEST_MODEL do not name SmolLM2");
+    }
+    both
+}
+
+/// Texts of every script, space and number, from pieces that tokenizers treat in their own ways.
+fn texts() -> Vec<String> {
+    const PIECES: [&str; 24] = [
+        "Hello",
+        " world",
+        "  ",
+        "\n",
+        "\n\n",
+        "\t",
+        "\r\n",
+        "1234567",
+        "3.14",
+        "'s",
+        "'LL",
+        "é",
+        "e\u{301}",
+        "日本語",
+        "русский",
+        "😀",
+        "👩\u{200d}🚀",
+        "<|im_start|>",
+        "<|im_end|>",
+        "</s>",
+        "_x",
+        "!?",
+        "\u{a0}",
+        "ſ½Ⅷ٣",
+    ];
+    let piece = |n: usize| PIECES[n % PIECES.len()];
+    // Strides that share no factor with the count walk through all neighbourhoods.
+    let mixed = (0..PIECES.len() * 20).map(|n| {
+        let stride = [1, 5, 7, 11, 13][n % 5];
+        (0..=n % 9).map(|i| piece(n + i * stride)).collect()
+    });
+    mixed.chain(PIECES.map(str::to_owned)).collect()
+}
+
+#[test]
+fn smollm2_from_a_gguf_file_is_the_model_of_its_directory() {
+    let Some((file, directory)) = smollm2() else { return };
+    let kernels = CpuKernels::new(2).expect("a processor");
+    let [gguf, hub] =
+        [file, directory].map(|path| try_load(&path, &kernels).unwrap_or_else(|e| panic!("{e}")));
+    for text in texts() {
+        let ids = |model: &LoadedModel| {
+            model.text.tokenizer.encode(text.as_str(), false).expect("any text").get_ids().to_vec()
+        };
+        let tokens = ids(&gguf);
+        assert_eq!(tokens, ids(&hub), "{text:?}");
+        let decode = |model: &LoadedModel| model.text.tokenizer.decode(&tokens, true);
+        assert_eq!(decode(&gguf).expect("tokens"), decode(&hub).expect("tokens"), "{text:?}");
+    }
+    assert_eq!(gguf.text.chat_template, hub.text.chat_template);
+    for name in ["bos_token", "eos_token"] {
+        assert_eq!(gguf.text.special_tokens[name], hub.text.special_tokens[name]);
+    }
+    assert_eq!(gguf.facts.parameters, hub.facts.parameters);
+    let prompt = gguf.text.tokenizer.encode("The capital of France is", false).expect("a text");
+    let logits = |model| Run::new(model, &kernels).step(prompt.get_ids());
+    let (a, b) = (logits(&gguf), logits(&hub));
+    let mean = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32;
+    // The directory's weights are the file's, rounded once to bf16: 8 bits, on logits of size 10.
+    assert!(mean < 0.1, "logits differ by {mean} in the mean");
+    let vocab = gguf.lm.vocab_size();
+    assert_eq!(greatest(&a[a.len() - vocab..]), greatest(&b[b.len() - vocab..]));
 }
