@@ -8,6 +8,7 @@ mod error;
 mod handle;
 mod kv;
 mod protocol;
+mod ranking;
 mod residency;
 mod runner;
 mod sampler;
@@ -15,6 +16,7 @@ mod sampling;
 mod schedule;
 mod scheduler;
 mod sequence;
+mod softmax;
 #[cfg(test)]
 mod testing;
 mod ticket;

@@ -1,15 +1,16 @@
 //! From logits to a token.
-use super::{SamplingOptions, SamplingParams, TokenLogprobs, counts::TokenCounts};
+use super::{
+    SamplingOptions, SamplingParams, TokenLogprobs, counts::TokenCounts, ranking::Ranking, softmax,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::{cmp::Ordering, collections::BinaryHeap};
 
 /// Chooses tokens. Keeps buffers as long as the vocabulary between draws.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     adjusted: Vec<f32>,
-    candidates: Vec<Candidate>,
-    kept: Vec<Candidate>,
+    weights: Vec<f32>,
+    ranking: Ranking,
 }
 
 /// One sequence's next token, not chosen yet.
@@ -32,32 +33,10 @@ pub(super) struct Choice {
     pub(super) logprobs: Option<TokenLogprobs>,
 }
 
-/// A token that may be drawn, by how likely it is; of two equally likely ones the lower id is greater.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Candidate {
-    /// A logit below the best one's, or its exponential.
-    weight: f32,
-    id: u32,
-}
-
-impl Eq for Candidate {}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.weight.total_cmp(&other.weight).then(other.id.cmp(&self.id))
-    }
-}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
 impl Sampler {
     /// The token, or `None` where the logits are not numbers or leave nothing to choose.
     pub(super) fn sample(&mut self, draw: &Draw<'_>) -> Option<Choice> {
-        if draw.logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
+        if !softmax::all_numbers(draw.logits) {
             return None;
         }
         let options = draw.params.options();
@@ -73,13 +52,9 @@ impl Sampler {
         let id = if options.temperature == 0.0 {
             best
         } else {
-            gather(&mut self.candidates, logits, best, draw);
-            keep_top_k(&mut self.candidates, options.top_k);
-            for candidate in &mut self.candidates {
-                candidate.weight = candidate.weight.exp();
-            }
-            keep_top_p(&mut self.candidates, &mut self.kept, options.top_p);
-            pick(&self.candidates, uniform(draw.params.seed(), draw.answered))?
+            softmax::weigh(&mut self.weights, logits, options.temperature, options.min_p);
+            let at = uniform(draw.params.seed(), draw.answered);
+            self.ranking.pick(&self.weights, options.top_k, options.top_p, at).unwrap_or(best)
         };
         let logprobs = options.logprobs.map(|top| logprobs(draw.logits, id, top));
         Some(Choice { id, logprobs })
@@ -133,72 +108,11 @@ fn penalise(logit: &mut f32, options: &SamplingOptions, answered: u32) {
 
 /// The most likely token, the lowest id of equals.
 fn best_of(logits: &[f32]) -> Option<u32> {
-    let mut best = None;
-    let mut highest = f32::NEG_INFINITY;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > highest {
-            (best, highest) = (Some(id as u32), logit);
-        }
+    let highest = softmax::highest(logits);
+    if highest == f32::NEG_INFINITY {
+        return None;
     }
-    best
-}
-
-/// Every token that `min_p` leaves, weighted by `(logit - best) / temperature`, which is at most 0.
-fn gather(candidates: &mut Vec<Candidate>, logits: &[f32], best: u32, draw: &Draw<'_>) {
-    let options = draw.params.options();
-    let highest = logits[best as usize];
-    let floor = options.min_p.ln().max(f32::MIN);
-    candidates.clear();
-    candidates.extend(logits.iter().zip(0..).filter_map(|(logit, id)| {
-        let weight = (logit - highest) / options.temperature;
-        (weight >= floor).then_some(Candidate { weight, id })
-    }));
-}
-
-/// The `k` most likely ones, most likely first; all of them, by id, where `k` is 0.
-fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
-    if k == 0 || k >= candidates.len() {
-        return;
-    }
-    candidates.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
-    candidates.truncate(k);
-    candidates.sort_unstable_by(|a, b| b.cmp(a));
-}
-
-/// The smallest set of the most likely ones that together have probability `p`.
-fn keep_top_p(candidates: &mut Vec<Candidate>, kept: &mut Vec<Candidate>, p: f32) {
-    if p >= 1.0 {
-        return;
-    }
-    let wanted = f64::from(p) * total(candidates);
-    let mut heap = BinaryHeap::from(std::mem::take(candidates));
-    let mut sum = 0.0;
-    kept.clear();
-    while let Some(candidate) = heap.pop() {
-        kept.push(candidate);
-        sum += f64::from(candidate.weight);
-        if sum >= wanted {
-            break;
-        }
-    }
-    *candidates = heap.into_vec();
-    std::mem::swap(candidates, kept);
-}
-
-fn total(candidates: &[Candidate]) -> f64 {
-    candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
-}
-
-/// The candidate at share `at` of the whole weight.
-fn pick(candidates: &[Candidate], at: f64) -> Option<u32> {
-    let mut left = at * total(candidates);
-    for candidate in candidates {
-        left -= f64::from(candidate.weight);
-        if left < 0.0 {
-            return Some(candidate.id);
-        }
-    }
-    candidates.iter().rev().find(|candidate| candidate.weight > 0.0).map(|candidate| candidate.id)
+    logits.iter().position(|logit| *logit >= highest).map(|id| id as u32)
 }
 
 /// In `[0, 1)`; depends on the seed and the token's place in the answer, on nothing that ran before.
@@ -210,9 +124,7 @@ fn uniform(seed: u64, answered: usize) -> f64 {
 
 /// Under the model's own distribution.
 fn logprobs(logits: &[f32], id: u32, top: usize) -> TokenLogprobs {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from((logit - highest).exp())).sum();
-    let log_sum = highest + sum.ln() as f32;
+    let log_sum = softmax::log_sum_exp(logits);
     let mut top = top_of(logits, top);
     for (_, logit) in &mut top {
         *logit -= log_sum;
