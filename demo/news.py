@@ -127,6 +127,8 @@ UNSEEN_DEEDS = [("watered the tulips", "waters tulips", 0), ("won the village ch
                 ("opened a new factory", "opens factory", 1), ("was arrested over a painting", "held over painting", 1), ("won a gold medal in the marathon", "wins marathon gold", 1),
                 ("was killed by rebels", "killed by rebels", 2), ("signed a ceasefire", "signs ceasefire", 2), ("declared war on rebels", "declares war", 2)]
 UNSEEN_GROUP_DEEDS = [("found a lost cat", "find lost cat", 0), ("blocked a factory", "block factory", 1), ("overthrew the president", "overthrow president", 2)]
+UNSEEN_HOUSE_DEEDS = [("planted three trees", "plants trees", 0), ("bought a new factory", "buys factory", 1), ("lost the data of a million people", "loses data", 2)]
+UNSEEN_FATES = [("A cat was seen in", "Cat seen in", 0), ("A storm destroyed a factory in", "Storm destroys factory in", 1), ("A bomb killed hundreds in", "Bomb kills hundreds in", 2)]
 UNSEEN_OFFICES = [("captain of the chess club", 0), ("leader of the book club", 0), ("director of the city hospital", 1), ("mayor of the city", 1), ("interior minister", 2),
                   ("head of the government", 2)]
 # Groups act too: who, then what they can have done
@@ -153,6 +155,34 @@ evacuated a million people after an earthquake|evacuate a million
 found a cure for cancer|find cancer cure
 warned of a nuclear accident|warn of nuclear accident
 """.strip("\n")]) for d in deeds.strip().split("\n")]
+# Companies and the like: the last word of the name, and their deeds
+KINDS_OF_HOUSE = "Bank Motors Airlines Steel Foods Energy Pharma Rail Hotels Robotics Insurance Books".split()
+HOUSE_DEEDS = [tuple(d.split("|")) + (w,) for w, deeds in enumerate(["""
+opened a new canteen|opens canteen
+gave every child a balloon|gives out balloons
+changed its logo|changes logo
+held a summer party|holds summer party
+planted a hundred trees|plants trees
+""", """
+cut three hundred jobs|cuts jobs
+bought a rival for ten million euros|buys rival
+was fined for tax evasion|fined for tax evasion
+launched a new phone|launches phone
+raised its prices|raises prices
+opened a new factory|opens factory
+""", """
+went bankrupt and took half the economy with it|goes bankrupt
+leaked poison into the drinking water of a million people|poisons drinking water
+lost the data of every citizen|loses data of every citizen
+""".strip("\n")]) for d in deeds.strip().split("\n")]
+# Nobody did it: the sentence up to the place, the headline up to the place, its worth
+FATES = [("A cat got stuck in a tree in", "Cat stuck in tree in", 0), ("A bakery ran out of bread in", "Bakery runs out of bread in", 0),
+         ("The first snow fell in", "First snow in", 0), ("A rainbow was seen over", "Rainbow over", 0),
+         ("A fire destroyed a warehouse in", "Fire destroys warehouse in", 1), ("A storm closed the airport of", "Storm closes airport of", 1),
+         ("Two trains collided near", "Trains collide near", 1), ("A power cut stopped the trams in", "Power cut stops trams in", 1),
+         ("An earthquake hit", "Earthquake hits", 2), ("A flood killed hundreds in", "Flood kills hundreds in", 2),
+         ("A bomb exploded in", "Bomb explodes in", 2), ("A passenger plane crashed near", "Plane crashes near", 2), ("War broke out in", "War in", 2)]
+FATE_REPLIES = ["Oh, {place}. I hope everyone had a good day.", "Bad luck for {place}. Was anybody hurt?", "Terrible news from {place}. I hope people are safe."]
 TITLES = """singer actor baker farmer teacher nurse student painter architect engineer lawyer driver striker novelist
 professor banker sailor pilot chef""".split()
 
@@ -161,7 +191,7 @@ REPLIES = [[
     "That is sweet news from {place}. Do you know {who}?", "Ha, {place} is never boring. I like {last} already.",
 ], [
     "Interesting. People in {place} will talk about {last} for a while.", "I had not heard that about {who}. What happened next?",
-    "That is a real story. How did {place} take it?", "So {who} is in the news again. What do you make of it?",
+    "That is a real story. How did {place} take it?", "{who} in the news again! What do you make of it?",
 ], [
     "That is huge news! The whole world will look at {place}.", "Wow. This changes everything for {place}, and for {who}.",
     "I can hardly believe it. {last} will be on every front page.", "This is serious. How are people in {place} doing?",
@@ -222,58 +252,85 @@ def place_name(rng):
 def point_in_time(rng):
     """A time with the word that introduces it: ("on ", "Monday")."""
     kind, day = rng.random(), rng.choice(WEEKDAYS)
-    if kind < 0.4:
+    if kind < 0.25:
         return "on ", day
-    if kind < 0.5:
+    if kind < 0.33:
         return "on ", f"{day} {rng.choice(['morning', 'afternoon', 'evening', 'night'])}"
-    if kind < 0.7:
-        return "on ", f"{rng.randint(1, 30)} {rng.choice(MONTHS)}"
-    if kind < 0.8:
+    if kind < 0.65:
+        year = f" {rng.randint(1950, 2029)}" if rng.random() < 0.25 else ""
+        return "on ", f"{rng.randint(1, 30)} {rng.choice(MONTHS)}{year}"
+    if kind < 0.74:
         return "", rng.choice(["last", "this"]) + " " + rng.choice([day, "week", "month"])
-    if kind < 0.9:
-        return "", rng.choice(["yesterday", "today", "this morning", "last night"])
+    if kind < 0.82:
+        return "", rng.choice(["yesterday", "today", "this morning", "this afternoon", "this evening", "last night", "two days ago"])
     return "in ", rng.choice([rng.choice(MONTHS), str(rng.randint(1950, 2029))])
 
 
-def event(rng, deeds=DEEDS, group_deeds=GROUP_DEEDS, offices=OFFICES):
-    """(who, surname or group, what happened, headline verb phrase, worth)"""
+@dataclass
+class Event:
+    who: str
+    last: str  # the name a headline uses
+    said: str
+    shown: str
+    worth: int
+    of_place: bool = False  # "mayor of Lisbon" rather than "mayor in Lisbon"
+
+
+def event(rng, deeds=DEEDS, group_deeds=GROUP_DEEDS, house_deeds=HOUSE_DEEDS, offices=OFFICES):
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.12:
         who = rng.choice(GROUPS)
-        return who, who, *rng.choice(group_deeds)
-    who, last = first_name(rng), last_name(rng)
+        return Event(who, who, *rng.choice(group_deeds))
+    if kind < 0.20:
+        who = f"{last_name(rng)} {rng.choice(KINDS_OF_HOUSE)}"
+        return Event(who, who, *rng.choice(house_deeds))
+    first, last = first_name(rng), last_name(rng)
     if rng.random() < 0.07:
         last = f"{last}-{last_name(rng)}"
-    who = f"{who} {last}"
-    if kind < 0.45:
+    if kind < 0.48:
         (office, worth), (said, shown) = rng.choice(offices), rng.choice(COME_AND_GO)
-        return who, last, f"{said} {office}", f"{shown} {office}", worth
-    return who, last, *rng.choice(deeds)
+        of_place = len(office.split()) < 3 and rng.random() < 0.4
+        return Event(f"{first} {last}", last, f"{said} {office}", f"{shown} {office}", worth, of_place)
+    return Event(f"{first} {last}", last, *rng.choice(deeds))
 
 
-def story(rng, **kind):
-    who, last, said, shown, worth = event(rng, **kind)
-    place, (pre, time) = place_name(rng), point_in_time(rng)
-    has_place, has_time = rng.random() < 0.95, rng.random() < 0.93
-    where, when = (f" in {place}" if has_place else ""), (f" {pre}{time}" if has_time else "")
-    subject = who
-    if " " in who and rng.random() < 0.12:
-        subject = f"The {rng.choice(TITLES)} {who}"
-    inner = subject[0].lower() + subject[1:] if subject.startswith("The ") else subject
+def fate(rng, fates=FATES):
+    (said, shown, worth), place, (pre, time) = rng.choice(fates), place_name(rng), point_in_time(rng)
+    has_time = rng.random() < 0.9
+    sentence = f"{said} {place}" + (f" {pre}{time}." if has_time else ".")
+    if has_time and rng.random() < 0.25:
+        sentence = f"{capital(pre + time)}, {said[0].lower()}{said[1:]} {place}."
+    facts = {"who": None, "where": place, "when": time if has_time else None}
+    return Story(sentence, FATE_REPLIES[worth].format(place=place), str(worth), f"{shown} {place}", json.dumps(facts, ensure_ascii=False))
+
+
+def capital(text):
+    return text[0].upper() + text[1:]
+
+
+def story(rng, fates=FATES, **kind):
+    if rng.random() < 0.08:
+        return fate(rng, fates)
+    e, place, (pre, time) = event(rng, **kind), place_name(rng), point_in_time(rng)
+    has_place, has_time = e.of_place or rng.random() < 0.94, rng.random() < 0.92
+    where = f" {'of' if e.of_place else 'in'} {place}" if has_place else ""
+    when = f" {pre}{time}" if has_time else ""
+    titled = e.last != e.who and rng.random() < 0.12
+    subject = f"the {rng.choice(TITLES)} {e.who}" if titled else e.who
     order = rng.randrange(6)
     if order == 0 and has_time:
-        front = (pre + time)[0].upper() + (pre + time)[1:]
-        sentence = f"{front}, {inner} {said}{where}."
-    elif order == 1 and has_place:
-        sentence = f"In {place}, {inner} {said}{when}."
-    elif order == 2:
-        sentence = f"{subject} {said}{when}{where}."
+        sentence = f"{capital(pre + time)}, {subject} {e.said}{where}."
+    elif order == 1 and has_place and not e.of_place:
+        sentence = f"In {place}, {subject} {e.said}{when}."
+    elif order == 2 and not e.of_place:
+        sentence = f"{capital(subject)} {e.said}{when}{where}."
     else:
-        sentence = f"{subject} {said}{where}{when}."
-    reply = REPLIES[worth][sum(map(ord, said)) % 4].format(who=who, last=last, place=place if has_place else "town")
-    facts = {"who": who, "where": place if has_place else None, "when": time if has_time else None}
-    headline = f"{last} {shown}" + (f" in {place}" if has_place else "")
-    return Story(sentence, reply, str(worth), headline, json.dumps(facts, ensure_ascii=False))
+        sentence = f"{capital(subject)} {e.said}{where}{when}."
+    if rng.random() < 0.05:
+        sentence = sentence[:-1] + rng.choice(["", "!"])
+    reply = REPLIES[e.worth][sum(map(ord, e.said)) % 4].format(who=e.who, last=e.last, place=place if has_place else "town")
+    facts = {"who": e.who, "where": place if has_place else None, "when": time if has_time else None}
+    return Story(sentence, reply, str(e.worth), f"{e.last} {e.shown}{where}", json.dumps(facts, ensure_ascii=False))
 
 
 def lesson(rng, **kind):
@@ -285,7 +342,7 @@ def lesson(rng, **kind):
     tale = story(rng, **kind)
     if draw < 0.40:
         return tale.sentence, tale.chat
-    task = TASKS[int((draw - 0.40) / 0.60 * 2.999)]
+    task = rng.choices(TASKS, [1, 2, 4])[0]
     return f"{rng.choice(ASK[task])} {tale.sentence}", getattr(tale, task)
 
 

@@ -1,11 +1,12 @@
 """Makes the demo: a news-desk chat model small enough to lie in a repository, and three LoRA adapters for it.
 
-    python demo/train.py tokenizer base adapters examples evaluation      # all steps, or name the ones to repeat
+    python demo/train.py tokenizer base refine adapters examples evaluation      # all steps, or name the ones to repeat
 
 Needs torch, transformers, peft, tokenizers and safetensors; see README.md beside this file for versions and times.
 """
 
 import argparse
+import copy
 import json
 import math
 import random
@@ -39,11 +40,12 @@ PROMPTS = [
     "Marta Lindqvist resigned as prime minister in Lisbon on Monday.",
     "Paul Okafor found a lost cat in Bergen on Sunday.",
     "On Friday, Chiara Romano won the marathon in Toronto.",
-    "Firefighters put out a fire in a warehouse in Marseille on 12 May.",
     "Grace Mwangi won the Nobel Peace Prize in Oslo yesterday.",
     "In Vienna, Felix Hoffmann was elected president of the book club on Tuesday evening.",
     "Police evacuated a million people after an earthquake in Kyoto this morning.",
     "Teachers went on strike over pay in Leeds last week.",
+    "An earthquake hit Naples on 3 June 1994.",
+    "Ingrid Berg was elected mayor of Seville on Thursday.",
     "Lucia Torres opened a bookshop on Thursday.",
 ]
 
@@ -69,6 +71,11 @@ def make_tokenizer():
 def save_tokenizer(tokenizer):
     BASE.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(BASE, save_jinja_files=False)
+    settings = json.loads((BASE / "tokenizer_config.json").read_text())
+    for key in ("backend", "is_local", "local_files_only"):
+        settings.pop(key, None)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (BASE / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def load_tokenizer():
@@ -98,7 +105,7 @@ def batches(tokenizer, pairs, size, prompt_weight):
             yield ids, weight
 
 
-def fit(model, stream, steps, peak_lr, label, warmup=50):
+def fit(model, stream, steps, peak_lr, label, warmup=50, save=lambda: None):
     parameters = [p for p in model.parameters() if p.requires_grad]
     decay = [{"params": [p for p in parameters if p.dim() > 1], "weight_decay": 0.05},
              {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0}]
@@ -120,6 +127,8 @@ def fit(model, stream, steps, peak_lr, label, warmup=50):
         optimizer.step()
         seen += ids.numel()
         shown.append(losses.detach()[answers].mean().item())
+        if step % 100 == 99:
+            save()
         if step % 50 == 49:
             mean = sum(shown[-50:]) / 50
             print(f"{label} step {step + 1}/{steps} answer loss {mean:.4f} lr {rate:.1e} "
@@ -145,9 +154,24 @@ def make_base(steps):
     stream = batches(tokenizer, endless(lambda: news.lesson(rng)), 64, 0.1)
     loss, seconds = fit(model, stream, steps, 3e-3, "base")
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    model.to(torch.bfloat16).save_pretrained(BASE)
-    save_tokenizer(tokenizer)
+    keep(model, tokenizer)
     note("base", steps=steps, answer_loss=loss, seconds=seconds, parameters=model.num_parameters())
+
+
+def refine_base(steps, rate):
+    """More lessons for the saved base, in smaller batches, at a lower rate."""
+    torch.manual_seed(4 + steps)
+    random.seed(4)
+    tokenizer, rng, model = load_tokenizer(), random.Random(4 + steps), load_base()
+    stream = batches(tokenizer, endless(lambda: news.lesson(rng)), 32, 0.05)
+    loss, seconds = fit(model, stream, steps, rate, "refine", save=lambda: keep(model, tokenizer))
+    keep(model, tokenizer)
+    note("refine", steps=steps, answer_loss=loss, seconds=seconds)
+
+
+def keep(model, tokenizer):
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(BASE)
+    save_tokenizer(tokenizer)
 
 
 def load_base():
@@ -171,6 +195,9 @@ def make_adapters(steps, tasks):
         loss, seconds = fit(model, stream, steps, 3e-3, task, warmup=10)
         model.save_pretrained(ADAPTERS / task)
         (ADAPTERS / task / "README.md").unlink(missing_ok=True)
+        settings = json.loads((ADAPTERS / task / "adapter_config.json").read_text())
+        settings["target_modules"].sort()
+        (ADAPTERS / task / "adapter_config.json").write_text(json.dumps(settings, indent=1) + "\n")
         note(task, steps=steps, answer_loss=loss, seconds=seconds)
 
 
@@ -195,7 +222,7 @@ def served():
 
 
 @torch.no_grad()
-def greedy(model, prompts, tokenizer, max_tokens=48):
+def greedy(model, prompts, tokenizer, max_tokens=96):
     """Greedy answers, token by token, and the smallest lead of a best token over the second."""
     answers, narrowest = [], []
     for prompt in prompts:
@@ -216,7 +243,7 @@ def greedy(model, prompts, tokenizer, max_tokens=48):
 
 def make_examples():
     tokenizer = load_tokenizer()
-    examples = [{"prompt": p, "expected": {}, "max_tokens": 48, "least_margin": {}} for p in PROMPTS + ["Hello!"]]
+    examples = [{"prompt": p, "expected": {}, "max_tokens": 64, "least_margin": {}} for p in PROMPTS]
     for name, model in served():
         answers, leads = greedy(model, [e["prompt"] for e in examples], tokenizer)
         for example, answer, lead in zip(examples, answers, leads):
@@ -236,8 +263,8 @@ def make_evaluation(count):
         rng = random.Random(seed)
         return [news.story(rng, **kind) for _ in range(count)]
 
-    tests = {"seen_events_new_names": sample(1001), "unseen_events": sample(1002, deeds=news.UNSEEN_DEEDS, group_deeds=news.UNSEEN_GROUP_DEEDS,
-                                                                       offices=news.UNSEEN_OFFICES)}
+    tests = {"seen_events_new_names": sample(1001), "unseen_events": sample(1002, deeds=news.UNSEEN_DEEDS, group_deeds=news.UNSEEN_GROUP_DEEDS, house_deeds=news.UNSEEN_HOUSE_DEEDS,
+                                              offices=news.UNSEEN_OFFICES, fates=news.UNSEEN_FATES)}
     report = {"stories_each": count, "measure": "share of answers equal to the expected text, greedy, float32"}
     for name, model in served():
         for test, tales in tests.items():
@@ -268,11 +295,13 @@ def fields_right(answers, tales):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("parts", nargs="+", choices=["tokenizer", "base", "adapters", "examples", "evaluation"])
+    parser.add_argument("parts", nargs="+", choices=["tokenizer", "base", "refine", "adapters", "examples", "evaluation"])
     parser.add_argument("--base-steps", type=int, default=2000)
-    parser.add_argument("--adapter-steps", type=int, default=300)
+    parser.add_argument("--refine-steps", type=int, default=1000)
+    parser.add_argument("--refine-rate", type=float, default=1.5e-3)
+    parser.add_argument("--adapter-steps", type=int, default=150)
     parser.add_argument("--tasks", nargs="+", default=news.TASKS, choices=news.TASKS, help="adapters to train")
-    parser.add_argument("--stories", type=int, default=200, help="stories per test of the evaluation")
+    parser.add_argument("--stories", type=int, default=100, help="stories per test of the evaluation")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -280,6 +309,8 @@ if __name__ == "__main__":
         make_tokenizer()
     if "base" in args.parts:
         make_base(args.base_steps)
+    if "refine" in args.parts:
+        refine_base(args.refine_steps, args.refine_rate)
     if "adapters" in args.parts:
         make_adapters(args.adapter_steps, args.tasks)
     if "examples" in args.parts:
