@@ -28,9 +28,9 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of `config`.
+    /// The keys of `config`; files that keys come from often end with a line break.
     pub fn new(config: &HttpConfig) -> Self {
-        let hashes = |keys: &[String]| keys.iter().map(|key| hash(key.as_bytes())).collect();
+        let hashes = |keys: &[String]| keys.iter().map(|key| hash(key.trim().as_bytes())).collect();
         Self { api: hashes(&config.api_keys), admin: hashes(&config.admin_keys) }
     }
 

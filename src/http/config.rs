@@ -1,4 +1,5 @@
 //! The front door's settings.
+use clap::builder::NonEmptyStringValueParser;
 use std::{net::IpAddr, time::Duration};
 
 /// Where to listen, what to accept, and from whom.
@@ -18,6 +19,7 @@ pub struct HttpConfig {
         env = "LORAD_API_KEY",
         value_name = "KEY",
         value_delimiter = ',',
+        value_parser = NonEmptyStringValueParser::new(),
         hide_env_values = true
     )]
     pub api_keys: Vec<String>,
@@ -28,6 +30,7 @@ pub struct HttpConfig {
         env = "LORAD_ADMIN_KEY",
         value_name = "KEY",
         value_delimiter = ',',
+        value_parser = NonEmptyStringValueParser::new(),
         hide_env_values = true
     )]
     pub admin_keys: Vec<String>,
@@ -131,5 +134,13 @@ mod tests {
         let matches = command.try_get_matches_from(flags).expect("keys");
         let parsed = HttpConfig::from_arg_matches(&matches).expect("complete");
         assert_eq!(parsed.api_keys, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_empty_key_is_refused_instead_of_opening_the_door() {
+        for flag in ["--api-key=", "--admin-key=a,"] {
+            let command = HttpConfig::augment_args(Command::new("serve"));
+            assert!(command.try_get_matches_from(["serve", flag]).is_err(), "{flag}");
+        }
     }
 }

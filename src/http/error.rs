@@ -242,7 +242,7 @@ impl IntoResponse for ApiError {
 }
 
 /// Shows an error that a LoRAX route answered with in LoRAX's own form.
-pub(super) async fn in_lorax_form(mut response: Response) -> Response {
+pub(super) fn in_lorax_form(mut response: Response) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
     let mut response = (error.lorax_status(), Json(error.lorax())).into_response();
     error.headers(&mut response);

@@ -33,6 +33,8 @@ impl Answers {
             let generation: Generation = generator.generate(request).await?;
             streams.push(generation.map(move |event| Ok(shift(event?, first))).boxed());
             count += n;
+            // A hundred short prompts are tokenised here one after the other; others want the thread too.
+            tokio::task::yield_now().await;
         }
         Ok(Self { streams, count })
     }

@@ -1,11 +1,11 @@
 //! What every request passes on its way to a handler.
-use super::{ApiError, AppState};
+use super::{ApiError, AppState, Dialect, error::in_lorax_form, router::dialect};
 use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Request, State},
     http::{HeaderName, Method, Response as HttpResponse, header},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use std::{
@@ -26,6 +26,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that reaches the log, bytes.
 const MAX_LOGGED_ID: usize = 64;
 
+/// Asked every few seconds by machines: successes are not worth a line of the log.
+const PROBES: [&str; 4] = ["/health", "/ping", "/v1/health", "/metrics"];
+
+/// Marks the answer to a probe.
+#[derive(Clone, Copy)]
+struct Probed;
+
 /// Wraps all routes. The last layer is the first to see a request.
 pub(super) fn wrap(routes: Router<AppState>, app: &AppState) -> Router<AppState> {
     let trace = TraceLayer::new_for_http()
@@ -39,6 +46,7 @@ pub(super) fn wrap(routes: Router<AppState>, app: &AppState) -> Router<AppState>
         .layer(from_fn_with_state(app.clone(), deadline))
         .layer(RequestBodyTimeoutLayer::new(app.config.read_timeout()))
         .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(from_fn(in_dialect))
         .layer(from_fn_with_state(app.clone(), measure))
         .layer(trace)
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
@@ -57,15 +65,32 @@ fn log_response(response: &HttpResponse<Body>, latency: Duration, span: &Span) {
     let status = response.status().as_u16();
     span.record("status", status);
     let latency_ms = latency.as_secs_f64() * 1e3;
-    tracing::info!(status, latency_ms, "answered");
+    if response.extensions().get::<Probed>().is_some() {
+        tracing::debug!(status, latency_ms, "answered");
+    } else {
+        tracing::info!(status, latency_ms, "answered");
+    }
+}
+
+/// Whatever fails behind this layer, however deep, fails in the words of its route's dialect.
+async fn in_dialect(request: Request, next: Next) -> Response {
+    let dialect = dialect(route(&request));
+    let response = next.run(request).await;
+    match dialect {
+        Dialect::OpenAi => response,
+        Dialect::Lorax => in_lorax_form(response),
+    }
 }
 
 /// Counts every response by its route.
 async fn measure(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let (method, route) = (method(request.method()), route(&request).to_owned());
     let begun = Instant::now();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     app.metrics.responded(&route, method, response.status().as_u16(), begun.elapsed());
+    if PROBES.contains(&route.as_str()) && response.status().is_success() {
+        response.extensions_mut().insert(Probed);
+    }
     response
 }
 

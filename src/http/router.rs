@@ -3,7 +3,6 @@ use super::{
     ApiError, AppState, adapters,
     admission::{admit, take_turns},
     auth::{Access, Keys, guard},
-    error::in_lorax_form,
     health,
     json::BodyLimit,
     layers, lorax, metrics, openai, tokens,
@@ -11,7 +10,7 @@ use super::{
 use axum::{
     Extension, Router,
     extract::DefaultBodyLimit,
-    middleware::{from_fn_with_state, map_response},
+    middleware::from_fn_with_state,
     routing::{MethodRouter, delete, get, post, put},
 };
 use std::sync::Arc;
@@ -124,6 +123,11 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/metrics", "Prometheus metrics", || get(metrics::scrape)).open(),
 ];
 
+/// The dialect of the route with this pattern; OpenAI's where there is none.
+pub(super) fn dialect(path: &str) -> Dialect {
+    ROUTES.iter().find(|route| route.path == path).map_or(Dialect::OpenAi, |route| route.dialect)
+}
+
 /// Uploads whose files may lie in memory at once.
 const UPLOADS: usize = 2;
 
@@ -152,7 +156,7 @@ struct Gates {
 }
 
 impl Gates {
-    /// A route's handler behind its limits, its door and its dialect; the last layer comes first.
+    /// A route's handler behind its limits and its door; the last layer comes first.
     fn guarded(&self, route: &Route, app: &AppState) -> MethodRouter<AppState> {
         let limit = match route.cost {
             Cost::Free | Cost::Work => app.config.max_body_bytes,
@@ -168,10 +172,6 @@ impl Gates {
             }
         };
         let door = from_fn_with_state((self.keys.clone(), route.access), guard);
-        let handler = handler.layer(door);
-        match route.dialect {
-            Dialect::OpenAi => handler,
-            Dialect::Lorax => handler.layer(map_response(in_lorax_form)),
-        }
+        handler.layer(door)
     }
 }

@@ -217,6 +217,8 @@ async fn a_panic_is_500_and_the_next_request_is_answered() {
     let server = server(Script::Panic);
     let error = server.post("/v1/completions", &json!({"prompt": "a"})).await.error(500);
     assert_eq!(error["message"], "internal error");
+    let lorax = server.post("/generate", &json!({"inputs": "a"})).await;
+    assert_eq!(lorax.json()["error_type"], "generation", "every dialect in its own form");
     assert!(server.get("/health").await.status.is_success());
 }
 
@@ -288,6 +290,16 @@ async fn a_head_that_is_too_large_is_refused() {
     let long = server.request("GET", "/health").header("x-long", "a".repeat(100 << 10));
     assert_eq!(Answer::of(long).await.status.as_u16(), 431);
     still_answers(&server).await;
+}
+
+#[tokio::test]
+async fn a_large_body_is_read_and_refused_for_what_it_says() {
+    let server = server(Script::Echo);
+    let body = json!({"prompt": "a".repeat(200_000), "max_tokens": 1});
+    let error = server.post("/v1/completions", &body).await.error(400);
+    assert_eq!(error["reason"], "context_length_exceeded");
+    let body = json!({"prompt": ["a".repeat(100_000), 1]});
+    assert_eq!(server.post("/v1/completions", &body).await.error(400)["param"], "prompt[1]");
 }
 
 #[tokio::test]
