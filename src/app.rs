@@ -24,6 +24,9 @@ pub enum AppError {
     /// The device.
     #[error("the device cannot be used")]
     Kernel(#[from] KernelError),
+    /// The KV cache or the adapters' slots.
+    #[error("the engine cannot be set up")]
+    Engine(#[source] KernelError),
     /// The base model.
     #[error("the base model cannot be loaded")]
     Model(#[from] ModelError),
@@ -58,7 +61,7 @@ impl App {
             load(&source, config, kernels.as_ref())?;
         log_facts(&facts);
         let layout = lm.lora_layout().clone();
-        let runner = ModelRunner::new(lm, kernels, &config.engine)?;
+        let runner = ModelRunner::new(lm, kernels, &config.engine).map_err(AppError::Engine)?;
         let engine = EngineHandle::spawn(runner, &config.engine, text.eos_ids.clone())?;
         let registry = registry(layout, &config.adapter, &source, &engine)?;
         let card = model_card(config, &source, &facts, &engine);

@@ -1,5 +1,6 @@
 //! A dense decoder-only transformer, described.
 use crate::kernel::Activation;
+use candle_transformers::models::llama::Llama3RopeConfig;
 
 /// Everything in which two architectures differ. Every number in it is checked: sizes are not zero, heads divide.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,7 +126,7 @@ pub(crate) struct RopeSpec {
 }
 
 /// How the published frequencies are changed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum RopeScaling {
     /// Not at all.
     None,
@@ -135,22 +136,26 @@ pub(crate) enum RopeScaling {
         factor: f64,
     },
     /// Llama 3.1: low frequencies divided, high ones kept, a ramp between.
-    Llama3(Llama3Bands),
+    Llama3(Llama3RopeConfig),
     /// `[head_dim / 2]`: each frequency divided by its own number, as GGUF files have it.
     Divisors(Vec<f64>),
 }
 
-/// The bands of [`RopeScaling::Llama3`].
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Llama3Bands {
-    /// Stretch of the low frequencies, at least 1.
-    pub factor: f64,
-    /// Turns over the original context below which a frequency is low.
-    pub low_freq_factor: f64,
-    /// Turns above which it is high; more than `low_freq_factor`.
-    pub high_freq_factor: f64,
-    /// Positions before the stretch.
-    pub original_max_positions: usize,
+impl PartialEq for RopeScaling {
+    fn eq(&self, other: &Self) -> bool {
+        // candle-transformers' struct has no equality of its own.
+        let bands = |c: &Llama3RopeConfig| {
+            let Llama3RopeConfig { factor, low_freq_factor, high_freq_factor, .. } = *c;
+            (factor, low_freq_factor, high_freq_factor, c.original_max_position_embeddings)
+        };
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Linear { factor: a }, Self::Linear { factor: b }) => a == b,
+            (Self::Llama3(a), Self::Llama3(b)) => bands(a) == bands(b),
+            (Self::Divisors(a), Self::Divisors(b)) => a == b,
+            _ => false,
+        }
+    }
 }
 
 /// Where the logits come from.

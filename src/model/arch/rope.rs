@@ -2,8 +2,9 @@
 use super::Fields;
 use crate::model::{
     ModelError,
-    spec::{Llama3Bands, RopeScaling, RopeSpec},
+    spec::{RopeScaling, RopeSpec},
 };
+use candle_transformers::models::llama::{Llama3RopeConfig, Llama3RopeType};
 
 /// What `transformers` takes where no file says it.
 const DEFAULT_THETA: f64 = 10_000.0;
@@ -49,16 +50,17 @@ fn read_scaling(fields: &mut Fields) -> Result<RopeScaling, ModelError> {
     }
 }
 
-fn read_bands(fields: &mut Fields) -> Result<Llama3Bands, ModelError> {
+fn read_bands(fields: &mut Fields) -> Result<Llama3RopeConfig, ModelError> {
     const ORIGINAL: &str = "original_max_position_embeddings";
-    let bands = Llama3Bands {
-        factor: stretch(fields)?,
-        low_freq_factor: need(fields, "low_freq_factor")?,
-        high_freq_factor: need(fields, "high_freq_factor")?,
-        original_max_positions: {
+    let bands = Llama3RopeConfig {
+        factor: stretch(fields)? as f32,
+        low_freq_factor: need(fields, "low_freq_factor")? as f32,
+        high_freq_factor: need(fields, "high_freq_factor")? as f32,
+        original_max_position_embeddings: {
             let positions = fields.size(ORIGINAL, 1..=1 << 24)?;
             fields.need(ORIGINAL, positions)?
         },
+        rope_type: Llama3RopeType::Llama3,
     };
     if bands.high_freq_factor <= bands.low_freq_factor {
         let detail = format!(

@@ -1,9 +1,10 @@
 //! The cosines and sines of every position.
 use crate::{
     kernel::{Result, RopeTable},
-    model::spec::{Llama3Bands, RopeScaling, RopeSpec},
+    model::spec::{RopeScaling, RopeSpec},
 };
 use candle_core::{Device, Tensor};
+use candle_transformers::models::llama::Llama3RopeConfig;
 use std::f64::consts::TAU;
 
 /// Tables `[positions, head_dim / 2]` on the host.
@@ -42,16 +43,17 @@ fn frequencies(rope: &RopeSpec, head_dim: usize) -> Vec<f32> {
 }
 
 /// `_compute_llama3_parameters`: what turns often within the original context stays, what turns seldom is stretched.
-fn llama3(frequency: f32, bands: &Llama3Bands) -> f32 {
-    let turns = bands.original_max_positions as f64 * f64::from(frequency) / TAU;
-    let stretched = f64::from(frequency) / bands.factor;
-    if turns > bands.high_freq_factor {
+fn llama3(frequency: f32, bands: &Llama3RopeConfig) -> f32 {
+    let turns = bands.original_max_position_embeddings as f64 * f64::from(frequency) / TAU;
+    let stretched = f64::from(frequency) / f64::from(bands.factor);
+    let (low, high) = (f64::from(bands.low_freq_factor), f64::from(bands.high_freq_factor));
+    if turns > high {
         return frequency;
     }
-    if turns < bands.low_freq_factor {
+    if turns < low {
         return stretched as f32;
     }
-    let kept = (turns - bands.low_freq_factor) / (bands.high_freq_factor - bands.low_freq_factor);
+    let kept = (turns - low) / (high - low);
     ((1.0 - kept) * stretched + kept * f64::from(frequency)) as f32
 }
 
@@ -83,11 +85,12 @@ mod tests {
 
     #[test]
     fn llama3_keeps_high_stretches_low_and_ramps_between() {
-        let bands = Llama3Bands {
+        let bands = Llama3RopeConfig {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
-            original_max_positions: 64,
+            original_max_position_embeddings: 64,
+            rope_type: candle_transformers::models::llama::Llama3RopeType::Llama3,
         };
         // 64 positions turn 10.2, 1.02, 0.1 and 0.01 times at these frequencies.
         let scaled = frequencies(&spec(RopeScaling::Llama3(bands)), 8);
