@@ -92,6 +92,9 @@ impl SamplingParams {
     /// Most alternatives a request may ask for.
     pub const MAX_LOGPROBS: usize = 20;
 
+    /// Most stop tokens a request may name: every step looks at each, and some token must be left to choose.
+    pub const MAX_STOP_TOKENS: usize = 300;
+
     /// Checks every field; `seed` is used where the options have none.
     ///
     /// # Errors
@@ -144,6 +147,8 @@ fn check(options: &SamplingOptions, vocab: usize) -> Result<(), InvalidSampling>
         require((*token as usize) < vocab, "logit_bias", &below, token)?;
         range("logit_bias", *bias, -100.0, 100.0)?;
     }
+    let (named, most) = (o.stop_token_ids.len(), SamplingParams::MAX_STOP_TOKENS);
+    require(named <= most, "stop_token_ids", &format!("may name at most {most} tokens"), &named)?;
     for token in &o.stop_token_ids {
         require((*token as usize) < vocab, "stop_token_ids", &below, token)?;
     }
@@ -180,6 +185,7 @@ mod tests {
             SamplingOptions { min_tokens: 17, ..Default::default() },
             SamplingOptions { logit_bias: vec![(100, 0.0)], ..Default::default() },
             SamplingOptions { stop_token_ids: vec![100], ..Default::default() },
+            SamplingOptions { stop_token_ids: vec![5; 301], ..Default::default() },
             SamplingOptions { logprobs: Some(21), ..Default::default() },
         ];
         let fields = [
@@ -188,6 +194,7 @@ mod tests {
             "max_tokens",
             "min_tokens",
             "logit_bias",
+            "stop_token_ids",
             "stop_token_ids",
             "logprobs",
         ];
