@@ -256,3 +256,104 @@ impl Keys<'_> {
 fn says_nothing(value: &Entry) -> bool {
     matches!(value, Entry::Bool(false)) || value.unsigned() == Some(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing, *};
+    use crate::model::{
+        arch::read_spec,
+        spec::{AttentionBias, Head, RopeScaling, Window},
+    };
+
+    const EMBEDDING: (&str, &[usize]) = ("token_embd.weight", &[10, 8]);
+
+    /// A file of a small llama with `more` values and tensors.
+    fn file(more: &[(&str, Entry)], tensors: &[(&str, &[usize])]) -> GgufFile {
+        let sizes = [
+            ("block_count", 2),
+            ("context_length", 64),
+            ("embedding_length", 8),
+            ("feed_forward_length", 16),
+            ("attention.head_count", 2),
+        ];
+        let mut values: Vec<(String, Entry)> = sizes
+            .map(|(key, size)| (format!("llama.{key}"), Entry::Unsigned(size)))
+            .into_iter()
+            .chain([
+                ("general.architecture".to_owned(), Entry::Text("llama".into())),
+                ("llama.attention.layer_norm_rms_epsilon".to_owned(), Entry::Float(1e-5)),
+            ])
+            .collect();
+        values.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        let values: Vec<_> =
+            values.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        testing::file(&values, &[&[EMBEDDING], tensors].concat())
+    }
+
+    fn spec(more: &[(&str, Entry)], tensors: &[(&str, &[usize])]) -> crate::model::spec::ArchSpec {
+        read_spec(&describe(&file(more, tensors)).unwrap().config).unwrap().1
+    }
+
+    fn refusal(more: &[(&str, Entry)]) -> String {
+        match describe(&file(more, &[])) {
+            Err(error) => error.to_string(),
+            Ok(described) => read_spec(&described.config).unwrap_err().to_string(),
+        }
+    }
+
+    #[test]
+    fn what_the_header_leaves_out_has_its_default() {
+        let spec = spec(&[], &[]);
+        assert_eq!((spec.attention.kv_heads, spec.attention.head_dim), (2, 4));
+        assert_eq!((spec.dims.vocab, spec.head), (10, Head::Tied));
+        assert_eq!((spec.rope.scaling, spec.attention.window), (RopeScaling::None, Window::None));
+    }
+
+    #[test]
+    fn tensors_tell_of_biases_and_of_a_head_of_its_own() {
+        let spec = spec(&[], &[("output.weight", &[10, 8]), ("blk.0.attn_q.bias", &[8])]);
+        assert_eq!((spec.head, spec.attention.bias), (Head::Own, AttentionBias::All));
+    }
+
+    #[test]
+    fn a_window_makes_a_mistral_of_it() {
+        let window = ("llama.attention.sliding_window", Entry::Unsigned(16));
+        assert_eq!(spec(&[window], &[]).attention.window, Window::Every(16));
+    }
+
+    #[test]
+    fn frequencies_are_divided_by_a_tensor_or_a_factor() {
+        let divided = spec(&[], &[("rope_freqs.weight", &[2])]).rope.scaling;
+        assert_eq!(divided, RopeScaling::Divisors(vec![1.0, 1.0]));
+        let linear = ("llama.rope.scaling.type", Entry::Text("linear".into()));
+        let factor = ("llama.rope.scaling.factor", Entry::Float(4.0));
+        let scaled = spec(&[linear.clone(), factor], &[]).rope.scaling;
+        assert_eq!(scaled, RopeScaling::Linear { factor: 4.0 });
+        assert!(refusal(&[linear]).contains("factor"));
+    }
+
+    #[test]
+    fn divisors_of_other_heads_are_refused() {
+        let config = describe(&file(&[], &[("rope_freqs.weight", &[3])])).unwrap().config;
+        let message = read_spec(&config).unwrap_err().to_string();
+        assert!(message.contains("divisors"), "{message}");
+    }
+
+    #[test]
+    fn what_this_build_cannot_honour_is_named() {
+        let text = |text: &str| Entry::Text(text.into());
+        let cases = [
+            ("llama.rope.scaling.type", text("yarn"), "`yarn`"),
+            ("llama.expert_count", Entry::Unsigned(8), "`llama.expert_count`"),
+            ("llama.attention.value_length", Entry::Unsigned(6), "attention.value_length"),
+            ("llama.attention.head_count_kv", text("two"), "head_count_kv"),
+            ("split.count", Entry::Unsigned(3), "--merge"),
+            ("general.type", text("adapter"), "`adapter`"),
+        ];
+        for (key, value, word) in cases {
+            let message = refusal(&[(key, value)]);
+            assert!(message.contains(word), "{key}: {message}");
+        }
+        assert!(describe(&file(&[("llama.expert_count", Entry::Unsigned(0))], &[])).is_ok());
+    }
+}

@@ -1,5 +1,5 @@
 //! Tokenizers against the Hugging Face ones they were written from, and damaged files of every kind.
-use super::{checkpoint::GgufCheckpoint, file::GgufFile, text};
+use super::{checkpoint::GgufCheckpoint, file::GgufFile, testing, text};
 use crate::model::{
     ModelError, TextAssets,
     checkpoint::{Checkpoint, bytes::Bytes},
@@ -122,11 +122,10 @@ fn with_value(file: &str, key: &str, from: &[u8], to: &[u8]) -> Vec<u8> {
 
 #[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
-    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
     let cases = [
-        ("tokenizer.ggml.pre", text("smollm"), text("viking"), "viking"),
-        ("general.architecture", text("llama"), text("bloom"), "bloom"),
-        ("tokenizer.ggml.model", text("gpt2"), text("bert"), "bert"),
+        ("tokenizer.ggml.pre", testing::text("smollm"), testing::text("viking"), "viking"),
+        ("general.architecture", testing::text("llama"), testing::text("bloom"), "bloom"),
+        ("tokenizer.ggml.model", testing::text("gpt2"), testing::text("bert"), "bert"),
         ("tokenizer.ggml.bos_token_id", vec![1, 0, 0, 0], vec![1, 0, 1, 0], "bos_token_id"),
         ("llama.rope.dimension_count", vec![16, 0, 0, 0], vec![8, 0, 0, 0], "rope.dimension_count"),
         ("llama.block_count", vec![3, 0, 0, 0], vec![0, 0, 0, 0], "llama.block_count"),

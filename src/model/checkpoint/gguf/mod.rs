@@ -12,6 +12,8 @@ mod golden_tests;
 mod names;
 mod pre;
 mod spm;
+#[cfg(test)]
+mod testing;
 mod text;
 mod tokenizer;
 mod value;
