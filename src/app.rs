@@ -118,6 +118,7 @@ fn load(
     let options = LoadOptions {
         precision: config.kernel.precision,
         max_positions: config.model.max_model_len,
+        kv_cache_bytes: Some(config.engine.kv_cache_bytes.0),
         progress: Progress::Shown,
     };
     model::load(source, kernels, &options)

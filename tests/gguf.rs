@@ -33,6 +33,7 @@ fn try_load(path: &Path, kernels: &dyn Kernels) -> Result<LoadedModel, ModelErro
     let options = LoadOptions {
         precision: Precision::F32,
         max_positions: Some(MAX_POSITIONS),
+        kv_cache_bytes: None,
         progress: Progress::Hidden,
     };
     load(&source, kernels, &options)

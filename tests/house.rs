@@ -140,3 +140,17 @@ fn imports_are_read_also_in_groups() {
     let text = "use crate::{\n adapter::{A, B},\n engine::C,\n};\nfn f() { crate::kernel::g() }\n// crate::http\n";
     assert_eq!(imported_rooms(text), ["adapter", "engine", "kernel"]);
 }
+
+#[test]
+fn documents_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let records = fs::read_dir(root.join("docs/decisions")).expect("a readable checkout");
+    let mut documents = vec![root.join("README.md"), root.join("src/lib.rs")];
+    documents.extend(records.map(|entry| entry.expect("a readable checkout").path()));
+    for document in documents {
+        let text = read(&document);
+        for named in text.split('`').filter(|word| word.starts_with("tests/")) {
+            assert!(root.join(named).exists(), "{}: {named} is not there", document.display());
+        }
+    }
+}

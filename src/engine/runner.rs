@@ -34,7 +34,7 @@ impl ModelRunner {
         kernels: Arc<dyn Kernels>,
         config: &EngineConfig,
     ) -> Result<Self> {
-        let kv = kernels.new_kv(kv_shape(model.as_ref(), config)?)?;
+        let kv = kernels.new_kv(kv_shape(model.as_ref(), kernels.as_ref(), config)?)?;
         let lora = LoraSlots::new(config.adapter_slots);
         let (batch, sampler) = (ForwardBatch::default(), Sampler::default());
         Ok(Self { model, kernels, kv, lora, batch, sampler })
@@ -61,7 +61,7 @@ impl ModelRunner {
 
     /// Bytes of the KV cache.
     pub(super) fn kv_bytes(&self) -> usize {
-        self.kv.bytes()
+        self.kv.shape().blocks * self.kernels.kv_block_bytes(self.kv.shape())
     }
 
     /// Copies an adapter into `slot`.
@@ -113,12 +113,12 @@ impl ModelRunner {
 }
 
 /// As many blocks as the configured memory holds.
-fn kv_shape(model: &dyn CausalLm, config: &EngineConfig) -> Result<KvShape> {
+fn kv_shape(model: &dyn CausalLm, kernels: &dyn Kernels, config: &EngineConfig) -> Result<KvShape> {
     let dims = model.kv_dims();
     let block_size = config.block_size.max(1);
     let (layers, kv_heads, head_dim) = (dims.layers, dims.kv_heads, dims.head_dim);
     let shape = KvShape { layers, blocks: 0, block_size, kv_heads, head_dim };
-    let (bytes, block_bytes) = (config.kv_cache_bytes.0, shape.block_bytes().max(1));
+    let (bytes, block_bytes) = (config.kv_cache_bytes.0, kernels.kv_block_bytes(shape).max(1));
     let most = u32::MAX as usize / block_size;
     let blocks = (bytes / block_bytes).min(most);
     if blocks == 0 {

@@ -69,11 +69,6 @@ impl KvCache {
         self.shape
     }
 
-    /// Bytes it takes.
-    pub fn bytes(&self) -> usize {
-        self.shape.blocks * self.shape.block_bytes()
-    }
-
     /// Zeroed host memory, a KV row after the other.
     pub(super) fn on_host(shape: KvShape) -> Self {
         let zeros = || vec![0.0; shape.blocks * shape.block_size * shape.row()];

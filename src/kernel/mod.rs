@@ -70,6 +70,11 @@ pub trait Kernels: Send + Sync {
         Ok(table)
     }
 
+    /// Bytes one block of such a cache takes on this device, over all layers, keys and values.
+    fn kv_block_bytes(&self, shape: KvShape) -> usize {
+        shape.block_bytes()
+    }
+
     /// Memory for keys and values, zeroed.
     ///
     /// # Errors

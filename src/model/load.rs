@@ -24,6 +24,8 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Longest sequence; `None` is what the model was made for.
     pub max_positions: Option<usize>,
+    /// What the KV cache may take; positions that it can never hold are not prepared for.
+    pub kv_cache_bytes: Option<usize>,
     /// Whether a bar shows how far it is.
     pub progress: Progress,
 }
@@ -115,7 +117,7 @@ fn load_checkpoint(
     options: &LoadOptions,
 ) -> Result<LoadedModel, ModelError> {
     let (architecture, spec) = read_spec(checkpoint.config())?;
-    let max_positions = max_positions(&spec, options.max_positions)?;
+    let max_positions = max_positions(&spec, options)?;
     let precision = match options.precision {
         Precision::Auto => kernels.auto_precision(),
         precision => precision,
@@ -142,16 +144,17 @@ fn load_checkpoint(
     Ok(LoadedModel { lm, weights, facts, text })
 }
 
-fn max_positions(spec: &ArchSpec, wanted: Option<usize>) -> Result<usize, ModelError> {
+fn max_positions(spec: &ArchSpec, options: &LoadOptions) -> Result<usize, ModelError> {
     let made_for = spec.dims.max_positions;
-    match wanted {
-        None => Ok(made_for),
-        Some(wanted) if (1..=made_for).contains(&wanted) => Ok(wanted),
-        Some(wanted) => {
-            let detail = format!("is {made_for}; --max-model-len {wanted} must be from 1 to that");
-            Err(ModelError::config("max_position_embeddings", detail))
-        }
+    let wanted = options.max_positions.unwrap_or(made_for);
+    if !(1..=made_for).contains(&wanted) {
+        let detail = format!("is {made_for}; --max-model-len {wanted} must be from 1 to that");
+        return Err(ModelError::config("max_position_embeddings", detail));
     }
+    let attention = &spec.attention;
+    let token = 2 * spec.dims.layers * attention.kv_heads * attention.head_dim * size_of::<f32>();
+    let held = options.kv_cache_bytes.map_or(wanted, |bytes| bytes / token);
+    Ok(wanted.min(held.max(1)))
 }
 
 fn progress_bar(progress: Progress, template: &str, name: &str) -> ProgressBar {

@@ -105,6 +105,7 @@ impl Bench {
         let options = LoadOptions {
             precision: Precision::F32,
             max_positions: None,
+            kv_cache_bytes: None,
             progress: Progress::Hidden,
         };
         load(&source, self.kernels.as_ref(), &options).expect("a model")

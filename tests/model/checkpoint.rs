@@ -95,7 +95,12 @@ impl Copy {
 }
 
 fn options(max_positions: Option<usize>) -> LoadOptions {
-    LoadOptions { precision: Precision::F32, max_positions, progress: Progress::Hidden }
+    LoadOptions {
+        precision: Precision::F32,
+        max_positions,
+        kv_cache_bytes: None,
+        progress: Progress::Hidden,
+    }
 }
 
 fn logits(directory: &Path) -> Vec<Vec<f32>> {

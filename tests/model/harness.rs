@@ -68,7 +68,12 @@ impl Sequence {
 impl Harness {
     pub(crate) fn open(directory: &Path, kernels: &Arc<dyn Kernels>, precision: Precision) -> Self {
         let source = ModelSource::Directory(directory.to_owned());
-        let options = LoadOptions { precision, max_positions: None, progress: Progress::Hidden };
+        let options = LoadOptions {
+            precision,
+            max_positions: None,
+            kv_cache_bytes: None,
+            progress: Progress::Hidden,
+        };
         let model = load(&source, kernels.as_ref(), &options)
             .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let dims = model.lm.kv_dims();

@@ -47,6 +47,11 @@ fn the_routes_table_is_the_router() {
 }
 
 #[test]
+fn nothing_is_left_to_fill_in() {
+    assert!(!include_str!("../../README.md").contains("@@"));
+}
+
+#[test]
 fn the_settings_table_is_the_help() {
     let readme = include_str!("../../README.md");
     let table = settings_table();

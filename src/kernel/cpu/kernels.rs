@@ -52,6 +52,13 @@ impl CpuKernels {
 }
 
 impl Kernels for CpuKernels {
+    fn kv_block_bytes(&self, shape: KvShape) -> usize {
+        // Keys lie in whole vectors of tokens.
+        let tokens =
+            shape.block_size + shape.block_size.next_multiple_of(self.machine.level.lanes());
+        shape.layers * shape.row() * tokens * size_of::<f32>()
+    }
+
     fn describe(&self) -> String {
         let threads = self.machine.pool.threads();
         let plural = if threads == 1 { "" } else { "s" };

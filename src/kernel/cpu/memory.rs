@@ -56,7 +56,13 @@ impl Arena {
     /// # Errors
     /// When the system has no address space left.
     pub(super) fn zeroed<T: Plain>(&self, len: usize) -> Result<Pages<T>> {
-        let bytes = (len * size_of::<T>()).next_multiple_of(LINE);
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .and_then(|bytes| bytes.checked_next_multiple_of(LINE))
+            .filter(|bytes| bytes.checked_add(PAGE).is_some())
+            .ok_or_else(|| {
+                KernelError::Unsupported(format!("{len} values are beyond all memory"))
+            })?;
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = open.take().filter(|open| open.mapping.len - open.used >= bytes);
         let Open { mapping, used } = match fitting {

@@ -142,6 +142,11 @@ fn rope(keys: &Keys<'_>) -> Result<Value, ModelError> {
     };
     let divisors = divisors(keys.file)?;
     let scaled = match (kind, &divisors) {
+        (None, Some(_)) if factor.is_some_and(|factor| factor != 0.0 && factor != 1.0) => {
+            return Err(
+                keys.wrong("rope.scaling.factor", "is given, and `rope_freqs.weight` is there too")
+            );
+        }
         (None | Some("none"), Some(divisors)) => {
             json!({"rope_type": "divisors", "divisors": divisors})
         }
