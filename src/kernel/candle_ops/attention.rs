@@ -1,8 +1,17 @@
-//! Paged attention: a sequence's keys and values are gathered, then two products and a masked softmax.
+//! Paged attention: keys and values are gathered, then two products and a masked softmax for several sequences at once.
 use crate::kernel::{AttentionArgs, KvCache, KvShape, Result, args::SequenceArgs};
 use candle_core::{Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use std::ops::Range;
+
+/// Sequences that are computed together: all have the same number of rows.
+struct Group<'a> {
+    sequences: Vec<SequenceArgs<'a>>,
+    rows: usize,
+    /// Positions gathered for each sequence: what the longest of them sees.
+    seen: usize,
+    window: Option<usize>,
+}
 
 /// All sequences of a step: `[T, heads * head_dim]`.
 pub(super) fn paged(
@@ -11,71 +20,131 @@ pub(super) fn paged(
     layer: usize,
     args: &AttentionArgs<'_>,
 ) -> Result<Tensor> {
-    let mut outputs = Vec::with_capacity(args.context_lens.len());
-    for sequence in args.sequences().filter(|sequence| !sequence.rows.is_empty()) {
-        let rows = q.narrow(0, sequence.rows.start, sequence.rows.len())?;
-        outputs.push(attend(&rows, cache, layer, &sequence, args)?);
+    let memory = cache.device_layer(layer)?;
+    let (mut outputs, mut order) = (Vec::new(), Vec::new());
+    for group in groups(args) {
+        let rows = group.query_rows();
+        let index = Tensor::from_slice(&rows, rows.len(), q.device())?;
+        let attention = Attention { shape: cache.shape(), heads: args.heads, scale: args.scale };
+        outputs.push(attention.attend(&q.index_select(&index, 0)?, memory, &group)?);
+        order.extend(rows);
     }
-    Ok(Tensor::cat(&outputs, 0)?)
-}
-
-/// One sequence; the query heads that share a key/value head are rows of one product.
-fn attend(
-    q: &Tensor,
-    cache: &KvCache,
-    layer: usize,
-    sequence: &SequenceArgs<'_>,
-    args: &AttentionArgs<'_>,
-) -> Result<Tensor> {
-    let (shape, rows) = (cache.shape(), sequence.rows.len());
-    let (group, dim) = (args.heads / shape.kv_heads, shape.head_dim);
-    // What the first row no longer sees, no later row sees.
-    let seen = sequence.visible(0, args.window).start..sequence.context;
-    let (keys, values) = gather(cache, layer, sequence, seen.clone())?;
-    let q = q.reshape((rows, shape.kv_heads, group, dim))?.permute((1, 2, 0, 3))?;
-    let q = q.reshape((shape.kv_heads, group * rows, dim))?;
-    let mut scores = (q.matmul(&keys.t()?)? * f64::from(args.scale))?;
-    if rows > 1 {
-        let mask = mask(sequence, args.window, seen.clone(), q.device())?;
-        scores = scores.reshape((shape.kv_heads, group, rows, seen.len()))?.broadcast_add(&mask)?;
-        scores = scores.reshape((shape.kv_heads, group * rows, seen.len()))?;
+    let y = Tensor::cat(&outputs, 0)?;
+    if order.is_sorted() {
+        return Ok(y);
     }
-    let y = softmax_last_dim(&scores)?.matmul(&values)?;
-    let y = y.reshape((shape.kv_heads, group, rows, dim))?.permute((2, 0, 1, 3))?;
-    Ok(y.reshape((rows, args.heads * dim))?)
+    let mut place = vec![0_u32; order.len()];
+    (0_u32..).zip(&order).for_each(|(at, row)| place[*row as usize] = at);
+    Ok(y.index_select(&Tensor::from_vec(place, order.len(), q.device())?, 0)?)
 }
 
-/// Keys and values of the positions in `seen`: `[kv_heads, seen, head_dim]` each.
-fn gather(
-    cache: &KvCache,
-    layer: usize,
-    sequence: &SequenceArgs<'_>,
-    seen: Range<usize>,
-) -> Result<(Tensor, Tensor)> {
-    let KvShape { block_size, kv_heads, head_dim, .. } = cache.shape();
-    let rows: Vec<u32> =
-        seen.map(|position| sequence.kv_row(position, block_size) as u32).collect();
-    let (keys, values) = cache.device_layer(layer)?;
-    let index = Tensor::from_slice(&rows, rows.len(), keys.device())?;
-    let heads = |memory: &Tensor| -> Result<Tensor> {
-        let read = memory.index_select(&index, 0)?.reshape((rows.len(), kv_heads, head_dim))?;
-        Ok(read.transpose(0, 1)?.contiguous()?)
-    };
-    Ok((heads(keys)?, heads(values)?))
+/// Decoding sequences of about one length together, chunks of prompts each on its own.
+fn groups<'a>(args: &'a AttentionArgs<'_>) -> Vec<Group<'a>> {
+    /// The longest of a group may see this many times what its shortest sees: padding at most doubles the work.
+    const SPREAD: usize = 2;
+    let mut sequences: Vec<_> = args.sequences().filter(|s| !s.rows.is_empty()).collect();
+    sequences.sort_by_key(|sequence| (sequence.rows.len(), sequence.seen(args.window).len()));
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for sequence in sequences {
+        let (rows, seen) = (sequence.rows.len(), sequence.seen(args.window).len());
+        match groups.last_mut() {
+            Some(group) if rows == 1 && seen <= SPREAD * group.shortest() => {
+                group.seen = seen;
+                group.sequences.push(sequence);
+            }
+            _ => {
+                let sequences = vec![sequence];
+                groups.push(Group { sequences, rows, seen, window: args.window });
+            }
+        }
+    }
+    groups
 }
 
-/// `[rows, seen]`: 0 where a row sees a position, minus infinity where it does not.
-fn mask(
-    sequence: &SequenceArgs<'_>,
-    window: Option<usize>,
-    seen: Range<usize>,
-    device: &Device,
-) -> Result<Tensor> {
-    let rows = sequence.rows.len();
-    let row = |i| {
-        let visible = sequence.visible(i, window);
-        seen.clone().map(move |at| if visible.contains(&at) { 0.0 } else { f32::NEG_INFINITY })
-    };
-    let mask: Vec<f32> = (0..rows).flat_map(row).collect();
-    Ok(Tensor::from_vec(mask, (rows, seen.len()), device)?)
+/// What every group of a step shares.
+struct Attention {
+    shape: KvShape,
+    heads: usize,
+    scale: f32,
+}
+
+impl Attention {
+    /// One group, `N` sequences of `R` rows that see `S` positions: `[N * R, heads * head_dim]` to the same.
+    /// The query heads that share a key/value head are rows of one product.
+    fn attend(
+        &self,
+        q: &Tensor,
+        (keys, values): (&Tensor, &Tensor),
+        group: &Group<'_>,
+    ) -> Result<Tensor> {
+        let KvShape { kv_heads, head_dim, block_size, .. } = self.shape;
+        let (n, rows, seen) = (group.sequences.len(), group.rows, group.seen);
+        let shared = self.heads / kv_heads;
+        let index = group.kv_rows(block_size);
+        let index = Tensor::from_vec(index, n * seen, q.device())?;
+        let gather = |memory: &Tensor| -> Result<Tensor> {
+            let read = memory.index_select(&index, 0)?.reshape((n, seen, kv_heads, head_dim))?;
+            Ok(read.transpose(1, 2)?.contiguous()?)
+        };
+        let q = q.reshape((n, rows, kv_heads, shared, head_dim))?.permute((0, 2, 3, 1, 4))?;
+        let q = q.reshape((n, kv_heads, shared * rows, head_dim))?;
+        let mut scores = (q.matmul(&gather(keys)?.t()?)? * f64::from(self.scale))?;
+        if let Some(mask) = group.mask(q.device())? {
+            scores = scores.reshape((n, self.heads, rows, seen))?.broadcast_add(&mask)?;
+            scores = scores.reshape((n, kv_heads, shared * rows, seen))?;
+        }
+        let y = softmax_last_dim(&scores)?.matmul(&gather(values)?)?;
+        let y = y.reshape((n, kv_heads, shared, rows, head_dim))?.permute((0, 3, 1, 2, 4))?;
+        Ok(y.reshape((n * rows, self.heads * head_dim))?)
+    }
+}
+
+impl Group<'_> {
+    fn shortest(&self) -> usize {
+        self.sequences.first().map_or(0, |sequence| sequence.seen(self.window).len())
+    }
+
+    /// Rows of `q`, sequence by sequence.
+    fn query_rows(&self) -> Vec<u32> {
+        let rows = self.sequences.iter().flat_map(|sequence| sequence.rows.clone());
+        rows.map(|row| row as u32).collect()
+    }
+
+    /// KV rows, `[N, S]`; a shorter sequence is filled up with its first one, which the mask hides.
+    fn kv_rows(&self, block_size: usize) -> Vec<u32> {
+        let mut rows = Vec::with_capacity(self.sequences.len() * self.seen);
+        for sequence in &self.sequences {
+            let positions = sequence.seen(self.window);
+            let fill = self.seen - positions.len();
+            let first = sequence.kv_row(positions.start, block_size) as u32;
+            rows.extend(positions.map(|at| sequence.kv_row(at, block_size) as u32));
+            rows.extend(std::iter::repeat_n(first, fill));
+        }
+        rows
+    }
+
+    /// `[N, 1, R, S]`: 0 where a row sees a position, minus infinity where it does not; `None` where all is seen.
+    fn mask(&self, device: &Device) -> Result<Option<Tensor>> {
+        if self.rows == 1 && self.shortest() == self.seen {
+            return Ok(None);
+        }
+        let mut mask = Vec::with_capacity(self.sequences.len() * self.rows * self.seen);
+        for sequence in &self.sequences {
+            let start = sequence.seen(self.window).start;
+            for row in 0..self.rows {
+                let visible = sequence.visible(row, self.window);
+                let seen = (start..start + self.seen).map(|at| visible.contains(&at));
+                mask.extend(seen.map(|seen| if seen { 0.0 } else { f32::NEG_INFINITY }));
+            }
+        }
+        let shape = (self.sequences.len(), 1, self.rows, self.seen);
+        Ok(Some(Tensor::from_vec(mask, shape, device)?))
+    }
+}
+
+impl SequenceArgs<'_> {
+    /// The positions that any of its rows sees: what the first row no longer sees, no later row sees.
+    fn seen(&self, window: Option<usize>) -> Range<usize> {
+        self.visible(0, window).start..self.context
+    }
 }

@@ -1,6 +1,6 @@
 //! The implementations under test, and how near to the reference each must come.
 use crate::kernel::{Act, CandleOps, CpuKernels, Isa, Kernels, Precision, Reference};
-use candle_core::Device;
+use candle_core::{Device, utils};
 use std::sync::OnceLock;
 
 /// One implementation under test.
@@ -27,6 +27,7 @@ pub(super) fn candidates() -> &'static [Candidate] {
             candidate("candle on the CPU", CandleOps::new(Device::Cpu), false, 5e-3),
         ];
         candidates.extend(cpu_candidates());
+        candidates.extend(gpu_candidate());
         candidates
     })
 }
@@ -39,6 +40,18 @@ fn cpu_candidates() -> impl Iterator<Item = Candidate> {
         // Operands are rounded as the oracle's are, sums are f32: no further from it than at f32.
         candidate(kernels.describe(), kernels, true, F32_TOLERANCE)
     })
+}
+
+/// candle on the GPU, where this build and this machine have one.
+fn gpu_candidate() -> Option<Candidate> {
+    let device = if utils::cuda_is_available() {
+        Device::new_cuda_with_stream(0)
+    } else if utils::metal_is_available() {
+        Device::new_metal(0)
+    } else {
+        return None;
+    };
+    device.ok().map(|device| candidate("candle on the GPU", CandleOps::new(device), false, 5e-3))
 }
 
 fn candidate(

@@ -63,15 +63,16 @@ pub(super) struct Paged {
     pub(super) seed: u64,
 }
 
-/// One to five sequences of every kind: decode rows, chunks of a prompt, whole prompts, an idle one.
+/// One to eight sequences of every kind: decode rows, chunks of a prompt, whole prompts, an idle one.
 pub(super) fn paged() -> impl Strategy<Value = Paged> {
     let head = prop::sample::select(vec![2_usize, 6, 8, 16, 20, 64]);
     let block = prop::sample::select(vec![1_usize, 8, 16, 32]);
-    let sequence =
-        (0..12_usize, 1..70_usize).prop_map(|(rows, context)| (rows.min(context), context));
+    // As many decode rows as everything else: some kernels take those together.
+    let rows = prop_oneof![Just(1), 0..12_usize];
+    let sequence = (rows, 1..70_usize).prop_map(|(rows, context)| (rows.min(context), context));
     let window = prop::option::of(1..40_usize);
     let sizes = (1..4_usize, 1..5_usize, head, block, window);
-    (sizes, vec(sequence, 1..6), any::<u64>()).prop_map(|(sizes, sequences, seed)| {
+    (sizes, vec(sequence, 1..9), any::<u64>()).prop_map(|(sizes, sequences, seed)| {
         let (kv_heads, group, head_dim, block_size, window) = sizes;
         let used: usize = sequences.iter().map(|(_, context)| context.div_ceil(block_size)).sum();
         let shape = KvShape { layers: 2, blocks: used + 3, block_size, kv_heads, head_dim };
