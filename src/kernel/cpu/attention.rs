@@ -5,22 +5,24 @@
 //! sees: the same bits whether the row came in a prompt, in a piece of one, or alone.
 #![expect(unsafe_code, reason = "threads write their own heads of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::super::AttentionArgs;
+use super::super::args::{AttentionArgs, SequenceArgs};
 use super::kv::KvLayout;
 use super::machine::Machine;
 use super::math::exp;
 use super::pool::Pieces;
 use super::rows::add_rows;
 use super::simd::{Simd, Task};
-use std::array::from_fn;
 use std::ops::Range;
 
-/// Queries (a row under one head) of an item: they share the keys and values that pass the cache.
+/// Queries (a row under one head) that use a piece of the keys and values while it is in the cache.
 const QUERIES: usize = 16;
 /// Queries whose sums are in registers together.
 const TILE: usize = 4;
 /// Groups of keys scored together, to have enough sums in flight.
 const GROUPS: usize = 4;
+/// Positions whose values are added while the sums of a tile stay in registers, and how many blocks at most.
+const SPAN: usize = 64;
+const BLOCKS: usize = 8;
 /// Below this many scores one thread is faster than waking another.
 const SERIAL: usize = 1_000;
 
@@ -51,7 +53,7 @@ impl Attention<'_> {
         let room = longest + 2 * self.layout.shape.block_size + 2 * self.layout.lanes;
         let out = Pieces::new(out);
         let run = |index: usize| {
-            let mut scores = machine.floats.scratch(TILE * room);
+            let mut scores = machine.floats.scratch(QUERIES * room);
             let item = &items[index];
             machine.level.run(Queries {
                 attention: self,
@@ -74,24 +76,23 @@ impl Attention<'_> {
         self.args.heads / self.layout.shape.kv_heads
     }
 
-    /// Later rows see more, so the items with the most work come first.
+    /// Long contexts first, so that no thread begins one last; rows under one head follow each other, so
+    /// that its keys and values stay in the cache.
     fn items(&self) -> Vec<Item<'_>> {
-        let args = self.args;
         let height = (QUERIES / self.sharing()).max(1);
+        let mut sequences: Vec<_> = self.args.sequences().collect();
+        sequences.sort_by_key(|sequence| std::cmp::Reverse(sequence.context));
         let mut items = Vec::new();
-        for sequence in args.sequences() {
-            let (rows, blocks) = (sequence.rows, sequence.blocks);
-            let first = sequence.context - rows.len();
-            for start in rows.clone().step_by(height) {
-                items.extend((0..self.layout.shape.kv_heads).map(|kv_head| Item {
+        for SequenceArgs { rows, context, blocks } in sequences {
+            for kv_head in 0..self.layout.shape.kv_heads {
+                items.extend(rows.clone().step_by(height).map(|start| Item {
                     blocks,
                     kv_head,
                     rows: start..(start + height).min(rows.end),
-                    position: first + start - rows.start,
+                    position: context - (rows.end - start),
                 }));
             }
         }
-        items.sort_by_key(|item| std::cmp::Reverse(item.position));
         items
     }
 }
@@ -99,7 +100,7 @@ impl Attention<'_> {
 struct Queries<'a> {
     attention: &'a Attention<'a>,
     item: &'a Item<'a>,
-    /// `[TILE, room]`
+    /// `[QUERIES, room]`
     scores: &'a mut [f32],
     room: usize,
     out: &'a Pieces<'a, f32>,
@@ -111,45 +112,27 @@ impl Task for Queries<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let count = self.item.rows.len() * self.attention.sharing();
-        let mut query = 0;
-        while query < count {
-            let size = (count - query).min(TILE);
-            match size {
-                1 => self.tile::<S, 1>(simd, query),
-                2 => self.tile::<S, 2>(simd, query),
-                3 => self.tile::<S, 3>(simd, query),
-                _ => self.tile::<S, 4>(simd, query),
-            }
-            query += size;
+        for first in (0..count).step_by(QUERIES) {
+            self.attend(simd, first..(first + QUERIES).min(count));
         }
     }
 }
 
 impl Queries<'_> {
+    /// Keys and values pass once: all queries use a piece of them while it is in the nearest cache.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize>(&mut self, simd: S, first: usize) {
-        let seen: [Range<usize>; R] = from_fn(|r| self.seen(first + r));
-        let base = self.block_start(seen[0].start);
-        let end = seen[R - 1].end;
-        self.score::<S, R>(simd, first, base..end);
-        let mut sums = [0.0; R];
-        for ((sum, scores), seen) in
-            sums.iter_mut().zip(self.scores.chunks_exact_mut(self.room)).zip(&seen)
-        {
-            let start = self.attention.layout.shape.block_size;
-            let start = seen.start / start * start;
-            let scores = &mut scores[start - base..];
-            *sum = softmax(simd, scores, seen.start - start, seen.end - start);
+    fn attend<S: Simd>(&mut self, simd: S, queries: Range<usize>) {
+        let base = self.block_start(self.seen(queries.start).start);
+        self.score(simd, queries.clone(), base);
+        let mut sums = [0.0; QUERIES];
+        for (i, query) in queries.clone().enumerate() {
+            sums[i] = self.softmax(simd, i, query, base);
+            self.output(query).fill(0.0);
         }
-        // SAFETY: the heads of a row under one key/value head belong to one item of the job.
-        let mut out = from_fn(|r| unsafe { self.out.piece(self.place(first + r)) });
-        for out in &mut out {
-            out.fill(0.0);
-        }
-        self.gather(simd, base, &seen, &mut out);
-        for (out, sum) in out.into_iter().zip(sums) {
+        self.gather(simd, queries.clone(), base);
+        for (sum, query) in sums.into_iter().zip(queries) {
             let factor = 1.0 / sum;
-            for out in out {
+            for out in self.output(query) {
                 *out *= factor;
             }
         }
@@ -174,97 +157,170 @@ impl Queries<'_> {
         start..start + dim
     }
 
-    /// `scale · q · k` of the positions in `span`, which starts with a block; a little beyond is written too.
+    #[expect(clippy::mut_from_ref, reason = "each output is borrowed by one caller at a time")]
+    fn output(&self, query: usize) -> &mut [f32] {
+        // SAFETY: the heads of a row under one key/value head belong to one item of the job, and within
+        // the item no two borrows of a query's output overlap.
+        unsafe { self.out.piece(self.place(query)) }
+    }
+
+    /// `scale · q · k` of every position a query sees, from `base` on, which is a block's start; the
+    /// positions around them may be written too.
     #[inline(always)]
-    fn score<S: Simd, const R: usize>(&mut self, simd: S, first: usize, span: Range<usize>) {
+    fn score<S: Simd>(&mut self, simd: S, queries: Range<usize>, base: usize) {
         let layout = self.attention.layout;
-        let block_size = layout.shape.block_size;
-        let groups = layout.groups();
-        let last = span.end - 1;
-        let end = last / block_size * groups + last % block_size / layout.lanes + 1;
-        let mut group = span.start / block_size * groups;
-        while group + GROUPS <= end {
-            self.score_groups::<S, R, GROUPS>(simd, first, (group, span.start));
-            group += GROUPS;
-        }
+        let last = self.seen(queries.end - 1).end - 1;
+        let end = layout.group_of(last) + 1;
+        let mut group = layout.group_of(base);
         while group < end {
-            self.score_groups::<S, R, 1>(simd, first, (group, span.start));
-            group += 1;
+            let count = if group + GROUPS <= end { GROUPS } else { 1 };
+            let after = layout.position_of(group + count);
+            for first in queries.clone().step_by(TILE) {
+                let size = (queries.end - first).min(TILE);
+                let seen = self.seen(first).start..self.seen(first + size - 1).end;
+                if after <= seen.start || seen.end <= layout.position_of(group) {
+                    continue;
+                }
+                let at = (first - queries.start, first);
+                match (size, count) {
+                    (1, GROUPS) => self.score_groups::<S, 1, GROUPS>(simd, at, (group, base)),
+                    (2, GROUPS) => self.score_groups::<S, 2, GROUPS>(simd, at, (group, base)),
+                    (3, GROUPS) => self.score_groups::<S, 3, GROUPS>(simd, at, (group, base)),
+                    (_, GROUPS) => self.score_groups::<S, 4, GROUPS>(simd, at, (group, base)),
+                    (1, _) => self.score_groups::<S, 1, 1>(simd, at, (group, base)),
+                    (2, _) => self.score_groups::<S, 2, 1>(simd, at, (group, base)),
+                    (3, _) => self.score_groups::<S, 3, 1>(simd, at, (group, base)),
+                    _ => self.score_groups::<S, 4, 1>(simd, at, (group, base)),
+                }
+            }
+            group += count;
         }
     }
 
-    /// The scores of `N` groups of keys from `group` on, counted over the sequence's blocks.
+    /// The scores of `N` groups of keys from `group` on for `R` queries from `first` on.
     #[inline(always)]
     fn score_groups<S: Simd, const R: usize, const N: usize>(
         &mut self,
         simd: S,
-        first: usize,
+        (place, first): (usize, usize),
         (group, base): (usize, usize),
     ) {
         let Attention { q, keys, layout, args, .. } = self.attention;
-        let q: [&[f32]; R] = from_fn(|r| &q[self.place(first + r)]);
-        let (groups, len) = (layout.groups(), layout.group_len());
-        let keys: [&[f32]; N] = from_fn(|n| {
+        let mut rows = [&q[..0]; R];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = &q[self.place(first + r)];
+        }
+        let groups = layout.groups();
+        let mut tiles = [&keys[..0]; N];
+        for (n, tile) in tiles.iter_mut().enumerate() {
             let block = self.item.blocks[(group + n) / groups] as usize;
-            &keys[layout.group(block, self.item.kv_head, (group + n) % groups)..][..len]
-        });
-        let sums = products::<S, R, N>(simd, q, keys);
+            let start = layout.group(block, self.item.kv_head, (group + n) % groups);
+            *tile = &keys[start..][..layout.group_len()];
+        }
+        let sums = products::<S, R, N>(simd, rows, tiles);
         let scale = simd.splat(args.scale);
-        for (scores, sums) in self.scores.chunks_exact_mut(self.room).zip(sums) {
+        for (r, sums) in sums.into_iter().enumerate() {
+            let scores = &mut self.scores[(place + r) * self.room..][..self.room];
             for (n, sum) in sums.into_iter().enumerate() {
-                let (block, part) = ((group + n) / groups, (group + n) % groups);
-                let position = block * layout.shape.block_size + part * S::LANES;
+                let position = layout.position_of(group + n);
                 simd.store(simd.mul(sum, scale), &mut scores[position - base..]);
             }
         }
     }
 
-    /// `Σ_t scores[r][t] · values[t]` over the positions query `r` sees, block by block.
+    /// A query's scores become `exp(score − greatest)`; gives back their sum.
     #[inline(always)]
-    fn gather<S: Simd, const R: usize>(
-        &self,
-        simd: S,
-        base: usize,
-        seen: &[Range<usize>; R],
-        out: &mut [&mut [f32]; R],
-    ) {
+    fn softmax<S: Simd>(&mut self, simd: S, place: usize, query: usize, base: usize) -> f32 {
+        let seen = self.seen(query);
+        let start = self.block_start(seen.start);
+        let scores = &mut self.scores[place * self.room..][..self.room];
+        softmax(simd, &mut scores[start - base..], seen.start - start, seen.end - start)
+    }
+
+    /// `Σ_t scores[t] · values[t]` over the positions each query sees, a few blocks at a time.
+    #[inline(always)]
+    fn gather<S: Simd>(&self, simd: S, queries: Range<usize>, base: usize) {
+        let end = self.seen(queries.end - 1).end;
         let block_size = self.attention.layout.shape.block_size;
-        for start in (base..seen[R - 1].end).step_by(block_size) {
-            let block = start..start + block_size;
-            let parts: [Range<usize>; R] =
-                from_fn(|r| seen[r].start.max(block.start)..seen[r].end.min(block.end));
-            if parts.iter().all(|part| *part == parts[0]) {
-                self.gather_part(simd, base, parts[0].clone(), 0, out);
-                continue;
-            }
-            for (r, (part, out)) in parts.into_iter().zip(out.iter_mut()).enumerate() {
-                self.gather_part::<S, 1>(simd, base, part, r, &mut [out]);
+        let step = block_size * (SPAN / block_size).clamp(1, BLOCKS);
+        for start in (base..end).step_by(step) {
+            let span = start..start + step;
+            for first in queries.clone().step_by(TILE) {
+                let at = (first - queries.start, first);
+                match queries.end - first {
+                    1 => self.gather_span::<S, 1>(simd, at, &span, base),
+                    2 => self.gather_span::<S, 2>(simd, at, &span, base),
+                    3 => self.gather_span::<S, 3>(simd, at, &span, base),
+                    _ => self.gather_span::<S, 4>(simd, at, &span, base),
+                }
             }
         }
     }
 
-    /// The positions `part` of one block for the queries from `first` of the tile on.
+    /// What the positions in `span` add to `R` queries from `first` on: together what all of them see,
+    /// one by one what lies before and after.
+    #[inline(always)]
+    fn gather_span<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        (place, first): (usize, usize),
+        span: &Range<usize>,
+        base: usize,
+    ) {
+        let part = |r: usize| {
+            let seen = self.seen(first + r);
+            seen.start.max(span.start)..seen.end.min(span.end)
+        };
+        let common = part(R - 1).start..part(0).end;
+        for r in 0..R {
+            let before = part(r).start..part(r).end.min(common.start);
+            self.gather_part::<S, 1>(simd, (place + r, first + r), before, base);
+        }
+        self.gather_part::<S, R>(simd, (place, first), common.clone(), base);
+        for r in 0..R {
+            let after = part(r).start.max(common.start).max(common.end)..part(r).end;
+            self.gather_part::<S, 1>(simd, (place + r, first + r), after, base);
+        }
+    }
+
+    /// What the positions `part` add to `R` queries from `first` on; they are in at most [`BLOCKS`] blocks.
     #[inline(always)]
     fn gather_part<S: Simd, const R: usize>(
         &self,
         simd: S,
-        base: usize,
+        (place, first): (usize, usize),
         part: Range<usize>,
-        first: usize,
-        out: &mut [&mut [f32]; R],
+        base: usize,
     ) {
         if part.is_empty() {
             return;
         }
+        let (mut values, mut count) = ([&self.attention.values[..0]; BLOCKS], 0);
+        let mut position = part.start;
+        while position < part.end {
+            values[count] = self.values(position, part.end);
+            position = self.block_start(position) + self.attention.layout.shape.block_size;
+            count += 1;
+        }
+        let mut factors = [&self.scores[..0]; R];
+        for (r, factors) in factors.iter_mut().enumerate() {
+            *factors = &self.scores[(place + r) * self.room..][part.start - base..part.end - base];
+        }
+        let mut out: [&mut [f32]; R] = std::array::from_fn(|_| &mut [][..]);
+        for (r, out) in out.iter_mut().enumerate() {
+            *out = self.output(first + r);
+        }
+        add_rows(simd, &values[..count], factors, &mut out);
+    }
+
+    /// The values from `position` on that lie in its block and before `end`.
+    fn values(&self, position: usize, end: usize) -> &[f32] {
         let Attention { values, layout, .. } = self.attention;
-        let (block, offset) =
-            (part.start / layout.shape.block_size, part.start % layout.shape.block_size);
+        let size = layout.shape.block_size;
+        let (block, offset) = (position / size, position % size);
         let start = layout.value(self.item.blocks[block] as usize, self.item.kv_head, offset);
-        let values = &values[start..][..part.len() * layout.shape.head_dim];
-        let factors: [&[f32]; R] = from_fn(|r| {
-            &self.scores[(first + r) * self.room..][part.start - base..part.end - base]
-        });
-        add_rows(simd, values, factors, out);
+        let rows = (end - position).min(size - offset);
+        &values[start..][..rows * layout.shape.head_dim]
     }
 }
 

@@ -2,8 +2,8 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// More than a step holds at once; what comes back beyond this many is given to the allocator.
-const MOST: usize = 32;
+/// More than a step holds at once; beyond this many the smallest goes back to the allocator.
+const MOST: usize = 16;
 
 /// Free vectors of one element type; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +25,12 @@ impl<T: Copy + Default> Buffers<T> {
     /// For a later [`Buffers::take`].
     pub(in super::super) fn give(&self, buffer: Vec<T>) {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < MOST && buffer.capacity() > 0 {
-            free.push(buffer);
+        free.push(buffer);
+        if free.len() > MOST {
+            let smallest = free.iter().enumerate().min_by_key(|(_, buffer)| buffer.capacity());
+            if let Some((index, _)) = smallest {
+                free.swap_remove(index);
+            }
         }
     }
 
@@ -78,6 +82,17 @@ mod tests {
         let again = (buffers.take(9), buffers.take(900));
         assert_eq!((again.0.as_ptr(), again.1.as_ptr()), addresses);
         assert_eq!((again.0.len(), again.1.len()), (9, 900));
+    }
+
+    #[test]
+    fn only_so_many_are_kept_and_those_the_largest() {
+        let buffers = Buffers::<f32>::default();
+        for len in 1..=MOST + 5 {
+            buffers.give(vec![0.0; len]);
+        }
+        let free = buffers.0.lock().unwrap();
+        assert_eq!(free.len(), MOST);
+        assert!(free.iter().all(|buffer| buffer.capacity() > 5));
     }
 
     #[test]

@@ -30,6 +30,17 @@ impl KvLayout {
         ((block * self.shape.kv_heads + kv_head) * self.groups() + group) * self.group_len()
     }
 
+    /// The group of a position, counted over a sequence's blocks.
+    pub(super) fn group_of(self, position: usize) -> usize {
+        let size = self.shape.block_size;
+        position / size * self.groups() + position % size / self.lanes
+    }
+
+    /// The first position of a group, counted over a sequence's blocks.
+    pub(super) fn position_of(self, group: usize) -> usize {
+        group / self.groups() * self.shape.block_size + group % self.groups() * self.lanes
+    }
+
     /// Where the values of a block's token begin.
     pub(super) fn value(self, block: usize, kv_head: usize, offset: usize) -> usize {
         let heads = block * self.shape.kv_heads + kv_head;

@@ -142,9 +142,12 @@ impl Tile<'_> {
         }
         // SAFETY: the segments' rows are disjoint, and each row belongs to one item of the job.
         let y = unsafe { self.y.piece(first * out..(first + R) * out) };
-        let mut rows = y.chunks_exact_mut(out);
-        let mut y: [&mut [f32]; R] = std::array::from_fn(|_| rows.next().unwrap_or_default());
-        add_rows(simd, self.item.factors.b, factors, &mut y);
+        let rows = y.chunks_exact_mut(out);
+        let mut y: [&mut [f32]; R] = std::array::from_fn(|_| &mut [][..]);
+        for (y, row) in y.iter_mut().zip(rows) {
+            *y = row;
+        }
+        add_rows(simd, &[self.item.factors.b], factors, &mut y);
     }
 
     /// `weight · x · aᵀ`

@@ -5,30 +5,31 @@ use super::simd::Simd;
 /// Vectors of columns whose sums are kept in registers together.
 const VECTORS: usize = 4;
 
-/// `y[r] += Σ_j factors[r][j] · matrix[j]` for each of `R` rows, the terms one after the other.
+/// `y[r] += Σ_j factors[r][j] · row j` for each of `R` rows, the terms one after the other.
 ///
-/// `matrix` is `[factors[r].len(), y[r].len()]`.
+/// The rows, each as long as a `y`, lie in `parts` one after the other; there are as many as factors.
 #[inline(always)]
 pub(super) fn add_rows<S: Simd, const R: usize>(
     simd: S,
-    matrix: &[f32],
+    parts: &[&[f32]],
     factors: [&[f32]; R],
     y: &mut [&mut [f32]; R],
 ) {
     let columns = y[0].len();
     let mut column = 0;
     while column + VECTORS * S::LANES <= columns {
-        add_vectors::<S, R, VECTORS>(simd, (matrix, column), factors, y);
+        add_vectors::<S, R, VECTORS>(simd, (parts, column), factors, y);
         column += VECTORS * S::LANES;
     }
     while column + S::LANES <= columns {
-        add_vectors::<S, R, 1>(simd, (matrix, column), factors, y);
+        add_vectors::<S, R, 1>(simd, (parts, column), factors, y);
         column += S::LANES;
     }
     for column in column..columns {
         for (factors, y) in factors.iter().zip(y.iter_mut()) {
-            for (matrix, factor) in matrix.chunks_exact(columns).zip(*factors) {
-                y[column] += factor * matrix[column];
+            let rows = parts.iter().flat_map(|part| part.chunks_exact(columns));
+            for (row, factor) in rows.zip(*factors) {
+                y[column] += factor * row[column];
             }
         }
     }
@@ -37,7 +38,7 @@ pub(super) fn add_rows<S: Simd, const R: usize>(
 #[inline(always)]
 fn add_vectors<S: Simd, const R: usize, const N: usize>(
     simd: S,
-    (matrix, column): (&[f32], usize),
+    (parts, column): (&[&[f32]], usize),
     factors: [&[f32]; R],
     y: &mut [&mut [f32]; R],
 ) {
@@ -48,17 +49,21 @@ fn add_vectors<S: Simd, const R: usize, const N: usize>(
             *sum = simd.load(&y[column + v * S::LANES..]);
         }
     }
-    for (j, row) in matrix.chunks_exact(columns).enumerate() {
-        let row = &row[column..column + N * S::LANES];
-        let mut vectors = [simd.load(row); N];
-        for (v, vector) in vectors.iter_mut().enumerate() {
-            *vector = simd.load(&row[v * S::LANES..]);
-        }
-        for (sums, factors) in sums.iter_mut().zip(factors) {
-            let factor = simd.splat(factors[j]);
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                *sum = simd.mul_add(vector, factor, *sum);
+    let mut j = 0;
+    for part in parts {
+        for row in part.chunks_exact(columns) {
+            let row = &row[column..column + N * S::LANES];
+            let mut vectors = [simd.splat(0.0); N];
+            for (v, vector) in vectors.iter_mut().enumerate() {
+                *vector = simd.load(&row[v * S::LANES..]);
             }
+            for (sums, factors) in sums.iter_mut().zip(factors) {
+                let factor = simd.splat(factors[j]);
+                for (sum, vector) in sums.iter_mut().zip(vectors) {
+                    *sum = simd.mul_add(vector, factor, *sum);
+                }
+            }
+            j += 1;
         }
     }
     for (sums, y) in sums.into_iter().zip(y.iter_mut()) {
