@@ -39,7 +39,7 @@ impl Pattern {
 
     /// `re.match(rf"(?:^|.*?\.){source}\.(?P<idx>\d+)\.", path)`: `layers_pattern`.
     pub(super) fn layer(field: &'static str, source: &str) -> Result<Self, AdapterError> {
-        Self::compile(field, source, &format!(r"\A(?:^|.*?\.){source}\.(?P<idx>\d+)\."))
+        Self::compile(field, source, &format!(r"\A(?:(?:^|.*?\.){source}\.(?P<idx>\d+)\.)"))
     }
 
     fn compile(field: &'static str, source: &str, whole: &str) -> Result<Self, AdapterError> {
@@ -124,6 +124,19 @@ mod tests {
             let pattern = Pattern::suffix("rank_pattern", source).expect("compiles");
             assert_eq!(pattern.matches(PATH).expect("cheap"), wanted, "{source}");
         }
+    }
+
+    #[test]
+    fn each_alternative_of_a_layer_list_starts_at_the_path() {
+        // As in PEFT, the prefix belongs to the first alternative and the index to the last.
+        let pattern = Pattern::layer("layers_pattern", "h|layers").expect("compiles");
+        for (path, wanted) in
+            [("layers.12.self_attn.q_proj", Some(12)), (PATH, None), ("model.h.12.q_proj", None)]
+        {
+            assert_eq!(pattern.index(path).expect("cheap"), wanted, "{path}");
+        }
+        let grouped = Pattern::layer("layers_pattern", "(?:h|layers)").expect("compiles");
+        assert_eq!(grouped.index(PATH).expect("cheap"), Some(12));
     }
 
     #[test]
