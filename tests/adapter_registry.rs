@@ -5,7 +5,9 @@ use adapter_maker::{Maker, key, small_layout, values};
 use lorad::adapter::{
     AdapterConfig, AdapterError, AdapterFiles, AdapterLease, AdapterLimits, AdapterName,
     AdapterRef, AdapterRegistry, AdapterStore, LocalStore, PublishOutcome, PublishRule,
-    StoredAdapter, VersionId, inspect,
+    StoredAdapter, VersionId,
+    format::{CONFIG_FILE, WEIGHTS_FILE},
+    inspect,
 };
 use lorad::lora::LoraLayout;
 use proptest::prelude::*;
@@ -393,6 +395,141 @@ proptest! {
     }
 }
 
+/// Puts an adapter of content `number` into `root/directory`, beside whatever is there.
+fn lay(root: &Path, directory: &str, number: usize) {
+    let directory = root.join(directory);
+    fs::create_dir_all(&directory).expect("made");
+    fs::write(directory.join(CONFIG_FILE), content(number).config).expect("written");
+    fs::write(directory.join(WEIGHTS_FILE), content(number).weights).expect("written");
+}
+
+/// What a training run leaves beside its adapter.
+fn lay_checkpoint(root: &Path, directory: &str) {
+    fs::create_dir_all(root.join(directory).join("checkpoint-5")).expect("made");
+    fs::write(root.join(directory).join("checkpoint-5/optimizer.pt"), "state").expect("written");
+    fs::write(root.join(directory).join("README.md"), "notes").expect("written");
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+    let mut names: Vec<_> = entries.map(|e| name(e).into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+const CHECKPOINT: [&str; 2] = ["README.md", "checkpoint-5"];
+const WITH_CHECKPOINT: [&str; 4] = ["README.md", CONFIG_FILE, WEIGHTS_FILE, "checkpoint-5"];
+
+#[test]
+fn files_of_others_survive_replacing_and_retiring() {
+    let root = TempDir::new().expect("a directory");
+    let directory = root.path().join("a");
+    lay_checkpoint(root.path(), "a");
+    fs::write(directory.join(CONFIG_FILE), "half a co").expect("written");
+    let config =
+        AdapterConfig { adapters: Some(root.path().to_owned()), limits: AdapterLimits::default() };
+    let (registry, report) = AdapterRegistry::open(&config, small_layout()).expect("a directory");
+    assert_eq!(report.skipped.len(), 1);
+    for round in 0..2 {
+        publish(&registry, "a", round, PublishRule::Replace).expect("always");
+        assert_eq!(names_in(&directory), WITH_CHECKPOINT);
+        assert_eq!(fs::read(directory.join(WEIGHTS_FILE)).expect("there"), content(round).weights);
+    }
+    wait(registry.retire(name("a"), None)).expect("published");
+    assert_eq!(names_in(&directory), CHECKPOINT);
+    assert_eq!(fs::read(directory.join("checkpoint-5/optimizer.pt")).expect("there"), b"state");
+    assert!(listed(&in_directory(root.path())).is_empty());
+    publish(&registry, "a", 2, PublishRule::Create).expect("free");
+    assert_eq!(listed(&in_directory(root.path()))["a"], id(2));
+    assert_eq!(
+        (names_in(&directory), names_in(root.path())),
+        (WITH_CHECKPOINT.map(String::from).to_vec(), vec!["a".into()])
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_link_leads_to_stays() {
+    let (root, training) = (TempDir::new().expect("a directory"), TempDir::new().expect("another"));
+    lay(training.path(), "", 0);
+    lay_checkpoint(training.path(), "");
+    for replaced in [true, false] {
+        std::os::unix::fs::symlink(training.path(), root.path().join("a")).expect("linked");
+        let registry = in_directory(root.path());
+        if replaced {
+            publish(&registry, "a", 1, PublishRule::Replace).expect("always");
+            assert_eq!(listed(&in_directory(root.path()))["a"], id(1));
+        }
+        wait(registry.retire(name("a"), None)).expect("published");
+        assert!(names_in(root.path()).is_empty());
+        assert_eq!(names_in(training.path()), WITH_CHECKPOINT);
+    }
+}
+
+/// As below, where a training run's files lie in the adapter's directory.
+#[test]
+fn no_point_of_a_crash_loses_files_of_others() {
+    const RETIRED_CONFIG: &str = ".retired-adapter_config.json";
+    let (old, new) = (Some(id(0)), Some(id(1)));
+    let with_checkpoint = |root: &Path, directory: &str, number: usize| {
+        lay(root, directory, number);
+        lay_checkpoint(root, directory);
+    };
+    let start_forgetting = |root: &Path| {
+        with_checkpoint(root, "a", 0);
+        let directory = root.join("a");
+        fs::rename(directory.join(CONFIG_FILE), directory.join(RETIRED_CONFIG)).expect("renamed");
+    };
+    let states: [CrashState<'_>; 8] = [
+        ("between", old, &|root| {
+            with_checkpoint(root, ".replaced-a", 0);
+            lay(root, ".incoming-a", 1);
+        }),
+        ("in place", new, &|root| (with_checkpoint(root, ".replaced-a", 0), lay(root, "a", 1)).0),
+        ("carrying", new, &|root| {
+            with_checkpoint(root, ".replaced-a", 0);
+            lay(root, "a", 1);
+            fs::rename(root.join(".replaced-a/README.md"), root.join("a/README.md"))
+                .expect("moved");
+        }),
+        ("carried", new, &|root| (lay(root, ".replaced-a", 0), with_checkpoint(root, "a", 1)).0),
+        ("cleaning", new, &|root| {
+            lay(root, ".replaced-a", 0);
+            fs::remove_file(root.join(".replaced-a").join(CONFIG_FILE)).expect("removed");
+            with_checkpoint(root, "a", 1);
+        }),
+        ("forgotten", None, &|root| start_forgetting(root)),
+        ("forgetting", None, &|root| {
+            start_forgetting(root);
+            fs::remove_file(root.join("a").join(WEIGHTS_FILE)).expect("removed");
+        }),
+        ("an adapter again", new, &|root| (start_forgetting(root), lay(root, "a", 1)).0),
+    ];
+    for (state, wanted, make) in states {
+        let root = TempDir::new().expect("a directory");
+        make(root.path());
+        let registry = in_directory(root.path());
+        assert_eq!(registry.get(&name("a")).map(|entry| entry.version), wanted, "{state}");
+        let left = names_in(&root.path().join("a"));
+        assert_eq!(names_in(root.path()), ["a"], "{state}");
+        let wanted: &[&str] = if wanted.is_some() { &WITH_CHECKPOINT } else { &CHECKPOINT };
+        assert_eq!(left, wanted, "{state}");
+    }
+}
+
+#[test]
+fn a_file_written_again_after_a_crash_keeps_its_name() {
+    let root = TempDir::new().expect("a directory");
+    lay(root.path(), ".replaced-a", 0);
+    lay_checkpoint(root.path(), ".replaced-a");
+    lay(root.path(), "a", 1);
+    fs::write(root.path().join("a/README.md"), "newer").expect("written");
+    in_directory(root.path());
+    let read = |name: &str| fs::read_to_string(root.path().join("a").join(name)).expect("there");
+    assert_eq!((read("README.md"), read("README.md.1")), ("newer".into(), "notes".into()));
+}
+
 /// What a crash left, which version must be served then, and how to make that state.
 type CrashState<'a> = (&'a str, Option<VersionId>, &'a dyn Fn(&Path));
 
@@ -400,23 +537,17 @@ type CrashState<'a> = (&'a str, Option<VersionId>, &'a dyn Fn(&Path));
 #[test]
 fn every_point_of_a_crash_leaves_the_old_or_the_new_adapter() {
     let (old, new) = (Some(id(0)), Some(id(1)));
-    let full = |root: &Path, directory: &str, number: usize| {
-        let staging = TempDir::new_in(root).expect("a directory");
-        let store = LocalStore::open(staging.path()).expect("a directory");
-        store.put(&name("x"), &content(number)).expect("stored");
-        fs::rename(staging.path().join("x"), root.join(directory)).expect("moved");
-    };
     let half = |root: &Path, directory: &str| {
         fs::create_dir(root.join(directory)).expect("made");
-        fs::write(root.join(directory).join("adapter_config.json"), b"{\"pe").expect("written");
+        fs::write(root.join(directory).join(CONFIG_FILE), b"{\"pe").expect("written");
     };
     let states: [CrashState<'_>; 7] = [
-        ("writing", old, &|root| (full(root, "a", 0), half(root, ".incoming-a")).0),
-        ("written", old, &|root| (full(root, "a", 0), full(root, ".incoming-a", 1)).0),
-        ("between", old, &|root| (full(root, ".replaced-a", 0), full(root, ".incoming-a", 1)).0),
-        ("in place", new, &|root| (full(root, ".replaced-a", 0), full(root, "a", 1)).0),
-        ("cleaning", new, &|root| (half(root, ".replaced-a"), full(root, "a", 1)).0),
-        ("retired", None, &|root| full(root, ".retired-a", 0)),
+        ("writing", old, &|root| (lay(root, "a", 0), half(root, ".incoming-a")).0),
+        ("written", old, &|root| (lay(root, "a", 0), lay(root, ".incoming-a", 1)).0),
+        ("between", old, &|root| (lay(root, ".replaced-a", 0), lay(root, ".incoming-a", 1)).0),
+        ("in place", new, &|root| (lay(root, ".replaced-a", 0), lay(root, "a", 1)).0),
+        ("cleaning", new, &|root| (half(root, ".replaced-a"), lay(root, "a", 1)).0),
+        ("retired", None, &|root| lay(root, ".retired-a", 0)),
         ("retiring", None, &|root| half(root, ".retired-a")),
     ];
     for (state, wanted, make) in states {

@@ -11,7 +11,8 @@ pub struct StoredAdapter {
     pub stored_at: SystemTime,
 }
 
-/// One adapter a name. All methods block; the registry makes sure that one writer is at work at a time.
+/// One adapter a name. All methods block; the registry makes sure that one writer is at work at a time. What lies
+/// beside an adapter's own files is not the store's: it stays, whatever happens to the adapter.
 pub trait AdapterStore: fmt::Debug + Send + Sync {
     /// Makes `files` what is stored under `name`, all or nothing, also across a crash. Returns when it would survive
     /// one.
