@@ -167,6 +167,9 @@ async fn an_answer_has_its_text_its_tokens_and_its_usage() {
     assert_eq!(answer.tokens.iter().map(|token| token.id).collect::<Vec<_>>(), said);
     let bytes: Vec<u8> = answer.tokens.iter().flat_map(|token| token.bytes.clone()).collect();
     assert_eq!(bytes, " wörld €🚀".as_bytes());
+    let shown: Vec<_> = answer.tokens.iter().map(|token| token.shown.as_str()).collect();
+    assert_eq!(shown.concat(), answer.text);
+    assert!(shown.contains(&"🚀") && shown.contains(&""), "{shown:?}");
     assert_eq!(answer.usage.prompt_tokens, prompt_tokens);
     assert_eq!(answer.usage.completion_tokens, said.len());
     assert_eq!(answer.usage.cached_tokens, 3);

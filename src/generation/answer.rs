@@ -1,7 +1,7 @@
 //! One of a request's answers: the engine's events to what a client sees.
 use super::{
     FinishedBecause, GenerateError, GenerateEvent, StopReason, Token, Usage, meter::Meter,
-    text_stream::TextStream, tokenizer::Tokenizer,
+    text_stream::{Pushed, TextStream}, tokenizer::Tokenizer,
 };
 use crate::engine::{EngineError, Event, EventStream, FinishReason, TokenLogprobs};
 use std::{
@@ -47,8 +47,8 @@ impl Answer {
             Some(Event::Token { id, logprobs }) => {
                 self.usage.completion_tokens += 1;
                 self.meter.token();
-                to.tokens.push(self.token(id, logprobs));
-                let released = self.text.push(id);
+                let Pushed { shown, released } = self.text.push(id);
+                to.tokens.push(Token { shown, ..self.token(id, logprobs) });
                 to.text.push_str(&released.text);
                 to.because = released.stop.map(stopped_by_text);
             }

@@ -61,6 +61,9 @@ pub struct Token {
     pub text: String,
     /// Its bytes, where the tokenizer can tell them.
     pub bytes: Vec<u8>,
+    /// What it adds to the answer's text, before any stop string is cut off: a character over several
+    /// tokens stands with its last one. Empty for tokens that are not part of an answer.
+    pub shown: String,
     /// Whether it is a special token.
     pub special: bool,
     /// Natural logarithm of its probability; present when the request asks for it.

@@ -30,6 +30,15 @@ pub(super) struct TextOptions {
     pub(super) min_tokens: usize,
 }
 
+/// What one token brings.
+#[derive(Debug, Default)]
+pub(super) struct Pushed {
+    /// What it adds to the text, whether or not a stop string begins in it.
+    pub(super) shown: String,
+    /// What is certain now.
+    pub(super) released: Released,
+}
+
 impl TextStream {
     /// For an answer to `prompt`. The answer is what comes after the prompt's text, so a decoder
     /// that drops a leading space drops it only where the prompt has no text.
@@ -42,17 +51,19 @@ impl TextStream {
         Self { tokenizer, options, stops, utf8: Utf8::default(), leading_spaces, taken: 0 }
     }
 
-    /// The text that `id` makes certain. After a stop string nothing more may be pushed.
-    pub(super) fn push(&mut self, id: u32) -> Released {
+    /// The text that `id` adds and makes certain. After a stop string nothing more may be pushed.
+    pub(super) fn push(&mut self, id: u32) -> Pushed {
         self.taken += 1;
         let Some(bytes) = shown(&self.tokenizer, &self.options, id) else {
-            return Released::default();
+            return Pushed::default();
         };
-        let text = self.utf8.push(drop_spaces(bytes, &mut self.leading_spaces));
-        if self.taken <= self.options.min_tokens {
-            return Released { text: self.stops.pass(&text), stop: None };
-        }
-        self.stops.push(&text)
+        let shown = self.utf8.push(drop_spaces(bytes, &mut self.leading_spaces));
+        let released = if self.taken <= self.options.min_tokens {
+            Released { text: self.stops.pass(&shown), stop: None }
+        } else {
+            self.stops.push(&shown)
+        };
+        Pushed { shown, released }
     }
 
     /// The text that the end of the answer makes certain.
@@ -127,7 +138,7 @@ mod tests {
     }
 
     fn all(mut stream: TextStream, ids: &[u32]) -> String {
-        let mut text: String = ids.iter().map(|id| stream.push(*id).text).collect();
+        let mut text: String = ids.iter().map(|id| stream.push(*id).released.text).collect();
         text.push_str(&stream.finish().text);
         text
     }
@@ -178,10 +189,20 @@ mod tests {
     }
 
     #[test]
+    fn a_character_over_several_tokens_is_shown_with_the_last() {
+        let tokenizer = testing::sentence_piece();
+        let a = tokenizer.token_to_id("\u{2581}a").expect("a token");
+        let mut stream = stream(tokenizer, &["🚀!"], &[]);
+        let rocket = "🚀".bytes().map(|byte| 2 + u32::from(byte));
+        let shown: Vec<_> = [a].into_iter().chain(rocket).map(|id| stream.push(id).shown).collect();
+        assert_eq!(shown, ["a", "", "", "", "🚀"], "though all of it is held back");
+    }
+
+    #[test]
     fn a_stop_string_may_begin_within_a_character_s_bytes() {
         let mut stream = stream(testing::sentence_piece(), &["€"], &[]);
         let bytes = "b€".bytes().map(|byte| 2 + u32::from(byte));
-        let mut released: Vec<Released> = bytes.map(|id| stream.push(id)).collect();
+        let mut released: Vec<Released> = bytes.map(|id| stream.push(id).released).collect();
         assert_eq!(released.pop().expect("the last").stop.as_deref(), Some("€"));
         assert_eq!(released.into_iter().map(|r| r.text).collect::<String>(), "b");
     }
@@ -212,7 +233,7 @@ mod tests {
             let mut text = String::new();
             let mut stopped = false;
             for id in ids {
-                let released = stream.push(id);
+                let released = stream.push(id).released;
                 text.push_str(&released.text);
                 if released.stop.is_some() {
                     stopped = true;

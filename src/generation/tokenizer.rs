@@ -83,6 +83,7 @@ impl Tokenizer {
             id,
             text: String::from_utf8_lossy(&bytes).into_owned(),
             bytes,
+            shown: String::new(),
             special: self.pieces.is_special(id),
             logprob: None,
             top: Vec::new(),

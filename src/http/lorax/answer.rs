@@ -44,18 +44,21 @@ fn finish_reason(because: &FinishedBecause) -> &'static str {
     }
 }
 
+/// The texts of an answer's tokens joined are the answer; clients leave special tokens out themselves.
 fn described(token: &Token, shown: &Shown) -> Value {
-    let mut described = described_alone(token);
+    let text = if token.special { &token.text } else { &token.shown };
+    let mut described = with_text(token, text);
     if shown.alternatives {
+        let described_alone = |token: &Token| with_text(token, &token.text);
         described["alternative_tokens"] = token.top.iter().map(described_alone).collect();
     }
     described
 }
 
-fn described_alone(token: &Token) -> Value {
+fn with_text(token: &Token, text: &str) -> Value {
     json!({
         "id": token.id,
-        "text": token.text,
+        "text": text,
         "logprob": token.logprob.unwrap_or(LEAST).max(LEAST),
         "special": token.special,
         "skipped": false,
@@ -120,8 +123,8 @@ impl StreamDialect for LoraxStream {
 }
 
 fn nothing() -> Token {
-    let (text, bytes, top) = (String::new(), Vec::new(), Vec::new());
-    Token { id: 0, text, bytes, special: true, logprob: Some(0.0), top }
+    let (text, shown, bytes, top) = (String::new(), String::new(), Vec::new(), Vec::new());
+    Token { id: 0, text, bytes, shown, special: true, logprob: Some(0.0), top }
 }
 
 #[cfg(test)]
@@ -129,8 +132,8 @@ mod tests {
     use super::*;
 
     fn token(id: u32, text: &str) -> Token {
-        let (text, bytes, top) = (text.to_owned(), text.as_bytes().to_vec(), Vec::new());
-        Token { id, text, bytes, special: false, logprob: Some(-0.5), top }
+        let (bytes, shown, top) = (text.as_bytes().to_vec(), text.to_owned(), Vec::new());
+        Token { id, text: "\u{fffd}".into(), bytes, shown, special: false, logprob: Some(-0.5), top }
     }
 
     const USAGE: Usage = Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0 };
@@ -175,6 +178,7 @@ mod tests {
         assert_eq!(events[0]["index"], 1);
         assert_eq!(events[0]["generated_text"], Value::Null);
         assert_eq!(events[1]["token"]["id"], 2);
+        assert_eq!(events[1]["token"]["text"], "b", "what it adds, not its own bytes");
         assert_eq!(events[1]["generated_text"], "ab");
         assert_eq!(events[1]["details"]["finish_reason"], "eos_token");
     }

@@ -150,6 +150,7 @@ mod tests {
             id: 1,
             text: "a".into(),
             bytes: vec![97],
+            shown: "a".into(),
             special: false,
             logprob: Some(-1.0),
             top: vec![],

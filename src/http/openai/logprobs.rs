@@ -56,7 +56,8 @@ mod tests {
 
     fn token(text: &str, logprob: f32, top: Vec<Token>) -> Token {
         let bytes = text.as_bytes().to_vec();
-        Token { id: 1, text: text.into(), bytes, special: false, logprob: Some(logprob), top }
+        let (id, text, shown) = (1, text.to_owned(), String::new());
+        Token { id, text, bytes, shown, special: false, logprob: Some(logprob), top }
     }
 
     #[test]
