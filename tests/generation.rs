@@ -51,8 +51,12 @@ impl Stub {
     }
 
     fn finish(&self, index: usize, reason: FinishReason) {
+        self.send(index, Event::Finished { reason });
+    }
+
+    fn begin(&self, index: usize) {
         let queued = Duration::from_millis(1);
-        self.send(index, Event::Finished { reason, cached_tokens: 3, queued });
+        self.send(index, Event::Started { cached_tokens: 3, queued });
     }
 
     fn is_cancelled(&self, index: usize) -> bool {
@@ -157,6 +161,7 @@ async fn an_answer_has_its_text_its_tokens_and_its_usage() {
     let generation = generator.generate(request("Hello")).await.unwrap();
     let prompt_tokens = generation.prompt_tokens;
     assert_eq!(generation.prompt(), ids("Hello"));
+    stub.begin(0);
     stub.say(0, " wörld €🚀");
     stub.finish(0, FinishReason::EndOfSequence);
     let completions = generation.collect().await.unwrap();
@@ -183,12 +188,14 @@ async fn a_stop_string_over_several_tokens_ends_the_answer_and_cancels_its_seque
         let request = GenerateRequest { stop: stop.clone(), include_stop, ..request("A:") };
         let generation = generator.generate(request).await.unwrap();
         let index = stub.submissions().len() - 1;
+        stub.begin(index);
         stub.say(index, " yes\n\nQ: and then");
         let answers = generation.collect().await.unwrap();
         assert_eq!(answers[0].text, text);
         let because = FinishedBecause::Stop(StopReason::Text(stop[0].clone()));
         assert_eq!(answers[0].because, because);
         assert_eq!(answers[0].usage.completion_tokens, ids(" yes\n\nQ:").len());
+        assert_eq!(answers[0].usage.cached_tokens, 3);
         assert!(stub.is_cancelled(index));
     }
 }
@@ -459,6 +466,7 @@ async fn what_happened_is_counted_once_an_answer() {
     let adapter = Some("rate".parse().unwrap());
     let generation =
         generator.generate(GenerateRequest { n: 3, adapter, ..request("Go") }).await.unwrap();
+    (0..2).for_each(|index| stub.begin(index));
     stub.say(0, " a");
     stub.finish(0, FinishReason::Length);
     stub.finish(1, FinishReason::EndOfSequence);

@@ -16,7 +16,6 @@ use serde_json::{Map, Value, json};
 use std::{
     fs,
     sync::{Arc, LazyLock, Mutex},
-    time::Duration,
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -232,9 +231,8 @@ proptest! {
             }
         }
         for sender in &senders {
-            let queued = Duration::ZERO;
             let reason = FinishReason::Length;
-            let _ended = sender.send(Event::Finished { reason, cached_tokens: 0, queued });
+            let _ended = sender.send(Event::Finished { reason });
         }
         while take(&mut generation) {}
         prop_assert_eq!(ended, [true; 3]);

@@ -75,7 +75,7 @@ impl EngineHandle {
         }
         self.check(&submission)?;
         let ticket = self.tickets.take()?;
-        // Unbounded, yet bounded: a sequence sends at most max_tokens + 1 events.
+        // Unbounded, yet bounded: a sequence sends at most max_tokens + 2 events.
         let (events, stream) = mpsc::unbounded_channel();
         let arrival = Arrival { submission, events, ticket, at: Instant::now() };
         self.commands.send(Command::Submit(arrival)).map_err(|_| EngineError::Stopped)?;

@@ -24,9 +24,16 @@ pub struct TokenLogprobs {
     pub top: Vec<(u32, f32)>,
 }
 
-/// What the engine says about one submission, in order; the last one is not a `Token`.
+/// What the engine says about one submission, in order: `Started`, tokens, and how it ended.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// It is in its first step. Comes once, however often it is preempted.
+    Started {
+        /// Prompt tokens whose keys and values came out of the prefix cache.
+        cached_tokens: usize,
+        /// From submission to this step.
+        queued: Duration,
+    },
     /// One more token.
     Token {
         /// The token.
@@ -38,10 +45,6 @@ pub enum Event {
     Finished {
         /// Why.
         reason: FinishReason,
-        /// Prompt tokens whose keys and values came out of the prefix cache.
-        cached_tokens: usize,
-        /// From submission to the first step it was in.
-        queued: Duration,
     },
     /// Failed.
     Failed(EngineError),

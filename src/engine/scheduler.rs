@@ -401,7 +401,7 @@ mod tests {
         let mut long = add(&mut scheduler, &[2; 17], None, 1);
         assert_eq!(step(&mut scheduler), [(0, 1), (1, 7)]);
         assert_eq!(step(&mut scheduler), [(0, 1), (1, 7)]);
-        assert!(said(&mut long).is_empty());
+        assert!(tokens(&said(&mut long)).is_empty());
         assert_eq!(step(&mut scheduler), [(0, 1), (1, 3)]);
         assert_eq!(tokens(&said(&mut long)), expected(&[2; 17], 1));
     }
@@ -416,7 +416,8 @@ mod tests {
             assert_eq!(granted[0].1, computed);
             let events = said(&mut stream);
             assert_eq!(tokens(&events), expected(&prompt, 1));
-            let Some(Event::Finished { cached_tokens, reason, .. }) = events.last() else {
+            let [Event::Started { cached_tokens, .. }, .., Event::Finished { reason }] = &events[..]
+            else {
                 panic!("{events:?}")
             };
             assert_eq!((*cached_tokens, *reason), (5 - computed, FinishReason::Length));
@@ -436,7 +437,10 @@ mod tests {
         }
         assert!(scheduler.snapshot().preemptions > 0);
         for (stream, t) in streams.iter_mut().zip(1..) {
-            assert_eq!(tokens(&said(stream)), expected(&[t; 3], 8));
+            let events = said(stream);
+            assert_eq!(tokens(&events), expected(&[t; 3], 8));
+            let starts = events.iter().filter(|event| matches!(event, Event::Started { .. }));
+            assert_eq!(starts.count(), 1, "however often it began again");
         }
     }
 
@@ -461,7 +465,7 @@ mod tests {
         while !scheduler.is_idle() {
             step(&mut scheduler);
         }
-        assert!(matches!(said(&mut failed)[..], [Event::Failed(EngineError::Step)]));
+        assert!(matches!(said(&mut failed)[..], [Event::Started { .. }, Event::Failed(EngineError::Step)]));
         assert_eq!(tokens(&said(&mut fine)).len(), 5);
     }
 

@@ -10,10 +10,7 @@ use crate::{
     adapter::{AdapterLease, VersionId},
     lora::AdapterSlot,
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 use tokio::sync::mpsc;
 
 /// Prefill and decode are one thing: `computed` catches up with `tokens`.
@@ -38,9 +35,8 @@ pub(super) struct Sequence {
     counts: TokenCounts,
     /// Tokens that end it and are not sent; empty where the request ignores them.
     eos: Arc<[u32]>,
-    cached_tokens: usize,
     submitted: Instant,
-    queued: Option<Duration>,
+    started: bool,
     ticket: Option<Ticket>,
     events: mpsc::UnboundedSender<Event>,
     over: bool,
@@ -74,9 +70,8 @@ impl Sequence {
             adapter,
             slot: None,
             sampling,
-            cached_tokens: 0,
             submitted: at,
-            queued: None,
+            started: false,
             ticket: Some(ticket),
             events,
             over: false,
@@ -100,17 +95,17 @@ impl Sequence {
 
     /// Whether it has been in a step already and was put back.
     pub(super) fn was_preempted(&self) -> bool {
-        self.queued.is_some()
+        self.started
     }
 
     /// It leaves the queue, with `cached` tokens found in the prefix cache. Whether it is the first time.
     pub(super) fn start(&mut self, cached: usize, now: Instant) -> bool {
         self.computed = cached;
         self.ticket = None;
-        let first = self.queued.is_none();
+        let first = !std::mem::replace(&mut self.started, true);
         if first {
-            self.queued = Some(now.saturating_duration_since(self.submitted));
-            self.cached_tokens = cached;
+            let queued = now.saturating_duration_since(self.submitted);
+            self.send(Event::Started { cached_tokens: cached, queued });
         }
         first
     }
@@ -145,8 +140,7 @@ impl Sequence {
     }
 
     fn finish(&mut self, reason: FinishReason) {
-        let queued = self.queued.unwrap_or_default();
-        self.send(Event::Finished { reason, cached_tokens: self.cached_tokens, queued });
+        self.send(Event::Finished { reason });
         self.over = true;
     }
 

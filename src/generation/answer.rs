@@ -44,6 +44,10 @@ impl Answer {
 
     fn take(&mut self, event: Option<Event>, to: &mut Progress) -> Result<(), GenerateError> {
         match event {
+            Some(Event::Started { cached_tokens, queued }) => {
+                self.meter.queued(queued);
+                self.usage.cached_tokens = cached_tokens;
+            }
             Some(Event::Token { id, logprobs }) => {
                 self.usage.completion_tokens += 1;
                 self.meter.token();
@@ -52,9 +56,7 @@ impl Answer {
                 to.text.push_str(&released.text);
                 to.because = released.stop.map(stopped_by_text);
             }
-            Some(Event::Finished { reason, cached_tokens, queued }) => {
-                self.meter.queued(queued);
-                self.usage.cached_tokens = cached_tokens;
+            Some(Event::Finished { reason }) => {
                 let released = self.text.finish();
                 to.text.push_str(&released.text);
                 to.because = Some(released.stop.map_or_else(|| because(reason), stopped_by_text));

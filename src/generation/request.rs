@@ -99,8 +99,7 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Generated, stop tokens not counted.
     pub completion_tokens: usize,
-    /// Prompt tokens found in the prefix cache; 0 where a stop string ended the answer, since the
-    /// engine tells the figure with its own end.
+    /// Prompt tokens found in the prefix cache.
     pub cached_tokens: usize,
 }
 

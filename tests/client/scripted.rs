@@ -8,7 +8,7 @@ use lorad::{
     lora::LoraLayout,
     telemetry::Metrics,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 const TOKENIZER: &[u8] = include_bytes!("../golden/llama/tokenizer.json");
@@ -76,7 +76,7 @@ fn token() -> Event {
 }
 
 fn finished() -> Event {
-    Event::Finished { reason: FinishReason::Length, cached_tokens: 0, queued: Duration::ZERO }
+    Event::Finished { reason: FinishReason::Length }
 }
 
 /// A server's state with this engine, the tokenizer and the template of `golden/llama`, and no adapters.

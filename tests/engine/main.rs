@@ -17,12 +17,13 @@ fn events(mut stream: EventStream) -> Vec<Event> {
 }
 
 #[test]
-fn tokens_come_in_order_and_the_last_event_says_why() {
+fn a_start_comes_first_then_tokens_and_then_why_it_ended() {
     let (engine, _) = engine();
     let events = events(engine.submit(submission(&[1, 2, 3], None, greedy(3))).expect("room"));
-    assert_eq!(events.len(), 4);
-    assert!(events[..3].iter().all(|event| matches!(event, Event::Token { .. })));
-    assert!(matches!(events[3], Event::Finished { reason: FinishReason::Length, .. }));
+    assert_eq!(events.len(), 5);
+    assert!(matches!(events[0], Event::Started { cached_tokens: 0, .. }));
+    assert!(events[1..4].iter().all(|event| matches!(event, Event::Token { .. })));
+    assert!(matches!(events[4], Event::Finished { reason: FinishReason::Length }));
 }
 
 #[test]
@@ -109,7 +110,7 @@ fn a_panic_ends_every_stream_and_every_later_submit() {
 fn a_failed_step_fails_its_sequences_and_no_later_ones() {
     let (engine, _) = engine();
     let failed = events(engine.submit(submission(&[FAILS], Some("a"), greedy(5))).expect("room"));
-    assert!(matches!(failed[..], [Event::Failed(EngineError::Step)]));
+    assert!(matches!(failed[..], [Event::Started { .. }, Event::Failed(EngineError::Step)]));
     let fine = engine.submit(submission(&[1], Some("a"), greedy(5))).expect("room");
     assert_eq!(answer(fine).tokens.len(), 5);
     until("the books", || engine.snapshot().kv_blocks_used == 0);

@@ -190,14 +190,12 @@ pub(crate) fn answer(mut stream: EventStream) -> Answer {
     while let Some(event) = stream.blocking_recv() {
         assert_eq!(answer.reason, None, "nothing comes after the end");
         match event {
+            Event::Started { cached_tokens, .. } => answer.cached_tokens = cached_tokens,
             Event::Token { id, logprobs } => {
                 answer.tokens.push(id);
                 answer.logprobs.extend(logprobs);
             }
-            Event::Finished { reason, cached_tokens, .. } => {
-                answer.reason = Some(reason);
-                answer.cached_tokens = cached_tokens;
-            }
+            Event::Finished { reason } => answer.reason = Some(reason),
             Event::Failed(error) => panic!("{error}"),
         }
     }

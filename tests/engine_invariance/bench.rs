@@ -152,8 +152,10 @@ impl Bench {
 
 /// Waits for `tokens` more of the answer, or its end.
 pub(crate) fn listen(stream: &mut EventStream, answer: &mut Answer, tokens: usize) {
-    for _ in 0..tokens {
+    let wanted = answer.tokens.len().saturating_add(tokens);
+    while answer.tokens.len() < wanted {
         match stream.blocking_recv() {
+            Some(Event::Started { .. }) => {}
             Some(Event::Token { id, logprobs }) => {
                 answer.tokens.push(id);
                 answer.logprobs.extend(logprobs);
