@@ -143,6 +143,7 @@ fn request(text: &str) -> GenerateRequest {
         adapter: None,
         sampling: SamplingOptions::default(),
         max_tokens: Some(16),
+        default_max_tokens: None,
         stop: Vec::new(),
         include_stop: false,
         skip_special_tokens: true,
@@ -346,8 +347,35 @@ async fn the_context_bounds_prompt_and_answer() {
         let submissions = stub.submissions();
         assert_eq!(submissions.last().unwrap().sampling.options().max_tokens, granted);
     }
-    let request = GenerateRequest { truncate_prompt_tokens: Some(4), ..ask(1000, None) };
-    assert_eq!(generator.generate(request).await.unwrap().prompt_tokens, 4);
+}
+
+#[tokio::test]
+async fn a_default_budget_takes_what_the_context_leaves() {
+    let (stub, generator) = start();
+    for (length, granted) in [(10, 16), (250, 6)] {
+        let prompt = Prompt::Tokens(vec![10; length]);
+        let (max_tokens, default_max_tokens) = (None, Some(16));
+        let request = GenerateRequest { prompt, max_tokens, default_max_tokens, ..request("") };
+        let _running = generator.generate(request).await.unwrap();
+        let submissions = stub.submissions();
+        assert_eq!(submissions.last().unwrap().sampling.options().max_tokens, granted);
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_is_cut_to_what_leaves_the_answer_its_tokens() {
+    let (_, generator) = start();
+    let cut = async |keep, max_tokens| {
+        let prompt = Prompt::Tokens(vec![10; 1000]);
+        let truncate_prompt_tokens = Some(keep);
+        let request =
+            GenerateRequest { prompt, max_tokens, truncate_prompt_tokens, ..request("") };
+        generator.generate(request).await.unwrap().prompt_tokens
+    };
+    assert_eq!(cut(4, None).await, 4);
+    assert_eq!(cut(CONTEXT, Some(16)).await, CONTEXT - 16);
+    assert_eq!(cut(CONTEXT, None).await, CONTEXT - 1);
+    assert_eq!(cut(usize::MAX, Some(CONTEXT - 1)).await, 1);
 }
 
 #[tokio::test]

@@ -194,6 +194,7 @@ proptest! {
             adapter: None,
             sampling: SamplingOptions::default(),
             max_tokens: Some(100),
+            default_max_tokens: None,
             stop: stop.clone().into_iter().collect(),
             include_stop: false,
             skip_special_tokens: true,

@@ -148,10 +148,12 @@ impl Generator {
         let GenerateRequest { prompt, adapter, mut sampling, n, .. } = request;
         let mut prompt = self.prompt_ids(prompt).await?;
         if let Some(keep) = request.truncate_prompt_tokens {
+            let keep = keep.min(self.room(request.max_tokens.unwrap_or(1)));
             prompt.drain(..prompt.len().saturating_sub(keep));
         }
         self.check_prompt(&prompt)?;
-        sampling.max_tokens = self.budget(prompt.len(), request.max_tokens)?;
+        let (asked, default) = (request.max_tokens, request.default_max_tokens);
+        sampling.max_tokens = self.budget(prompt.len(), asked, default)?;
         let options = TextOptions {
             stop: request.stop.into(),
             include_stop: request.include_stop,
@@ -221,13 +223,23 @@ impl Generator {
         }
     }
 
-    /// How many new tokens the answer may have.
-    fn budget(&self, prompt: usize, asked: Option<usize>) -> Result<usize, GenerateError> {
+    /// Tokens of a prompt that leave the context enough for an answer; at least 1.
+    fn room(&self, answer: usize) -> usize {
+        self.0.model.max_context.saturating_sub(answer).max(1)
+    }
+
+    /// How many new tokens the answer may have. A default is no demand: less will do.
+    fn budget(
+        &self,
+        prompt: usize,
+        asked: Option<usize>,
+        default: Option<usize>,
+    ) -> Result<usize, GenerateError> {
         let context = self.0.model.max_context;
         let left = context.saturating_sub(prompt);
         match asked {
             Some(asked) if asked <= left => Ok(asked),
-            None if left > 0 => Ok(left),
+            None if left > 0 => Ok(default.map_or(left, |default| default.min(left))),
             _ => Err(GenerateError::ContextLength { context, prompt, asked: asked.unwrap_or(1) }),
         }
     }

@@ -38,8 +38,11 @@ pub struct GenerateRequest {
     pub adapter: Option<AdapterRef>,
     /// Checked against the vocabulary by the generator; `max_tokens` comes from [`GenerateRequest::max_tokens`].
     pub sampling: SamplingOptions,
-    /// At most this many new tokens; `None` is what the context leaves.
+    /// At most this many new tokens; refused where the context leaves fewer.
     pub max_tokens: Option<usize>,
+    /// The dialect's own limit where `max_tokens` is `None`: the context may leave fewer. `None` is
+    /// all that it leaves.
+    pub default_max_tokens: Option<usize>,
     /// Strings that end the answer, each not empty.
     pub stop: Vec<String>,
     /// Whether the stop string stays in the text.
@@ -48,7 +51,8 @@ pub struct GenerateRequest {
     pub skip_special_tokens: bool,
     /// Independent answers to the prompt, at least 1.
     pub n: usize,
-    /// Cut the prompt to its last tokens, if it is longer.
+    /// Cut the prompt to its last tokens, if it is longer: this many, or fewer where the context must
+    /// also hold the answer.
     pub truncate_prompt_tokens: Option<usize>,
 }
 

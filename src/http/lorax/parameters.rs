@@ -115,7 +115,8 @@ impl Parameters {
             prompt,
             adapter: None,
             sampling,
-            max_tokens: Some(self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS)),
+            max_tokens: self.max_new_tokens,
+            default_max_tokens: Some(DEFAULT_NEW_TOKENS),
             // An empty stop string could only mean none.
             stop: stop.into_iter().filter(|text| !text.is_empty()).collect(),
             // TGI's answers end with the stop string that ended them.
@@ -212,6 +213,7 @@ mod tests {
         assert_eq!(read.adapter.as_deref(), Some("ad"));
         assert!(!read.stream && read.shown.details && read.shown.prompt.is_none());
         assert_eq!(read.request.max_tokens, Some(2));
+        assert_eq!(read.request.default_max_tokens, Some(100), "counts where nothing is asked for");
         assert!(read.request.sampling.temperature.abs() < f32::EPSILON, "greedy");
     }
 

@@ -43,7 +43,7 @@ pub(in crate::http) async fn completions(
     let mut requests = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         let mut request = shared.request(prompt, adapter.clone(), context)?;
-        request.max_tokens = Some(request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS));
+        request.default_max_tokens = Some(DEFAULT_MAX_TOKENS);
         request.sampling.logprobs = logprobs;
         requests.push(request);
     }

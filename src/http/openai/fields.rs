@@ -104,6 +104,7 @@ impl SharedFields {
             adapter,
             sampling: self.sampling()?,
             max_tokens: self.max_tokens,
+            default_max_tokens: None,
             stop: self.stop()?,
             include_stop: self.include_stop_str_in_output.unwrap_or(false),
             skip_special_tokens: self.skip_special_tokens.unwrap_or(true),
