@@ -456,7 +456,7 @@ async fn a_conversation_becomes_what_the_template_writes() {
     let generation = generator.generate(chat("Hi")).await.unwrap();
     let text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(generation.prompt(), ids(text));
-    assert_eq!(generator.detokenize(generation.prompt()).unwrap(), text);
+    assert_eq!(generator.detokenize(generation.prompt().to_vec()).await.unwrap(), text);
     // Long enough for another thread.
     let long = "word ".repeat(5000);
     let request = GenerateRequest { truncate_prompt_tokens: Some(5), ..chat(&long) };
@@ -481,9 +481,26 @@ async fn text_goes_to_tokens_and_back() {
     let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.bytes.clone()).collect();
     assert_eq!(bytes, text.as_bytes());
     let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
-    assert_eq!(generator.detokenize(&ids).unwrap(), text);
-    let error = generator.detokenize(&[u32::MAX]).unwrap_err();
-    assert_eq!(error.param(), Some("tokens"));
+    assert_eq!(generator.detokenize(ids).await.unwrap(), text);
+    for wrong in [vec![u32::MAX], vec![10; 4 * CONTEXT + 1]] {
+        assert_eq!(generator.detokenize(wrong).await.unwrap_err().param(), Some("tokens"));
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_cannot_fit_is_refused_without_being_tokenised() {
+    let stub = Arc::new(Stub::default());
+    let generator = service(&stub, Some(TEMPLATE), metrics());
+    let text = "a".repeat(8 << 20);
+    for wrong in [request(&text), chat(&text)] {
+        let error = refused(&generator, wrong).await;
+        assert_eq!(error.code(), "context_length_exceeded");
+        assert!(error.to_string().contains("contains at least"), "{error}");
+    }
+    let error = generator.tokenize(text, false).await.unwrap_err();
+    assert_eq!(error.code(), "context_length_exceeded");
+    let longer_than_the_context = "a b c ".repeat(CONTEXT / 2);
+    assert!(generator.tokenize(longer_than_the_context, false).await.unwrap().len() > CONTEXT);
 }
 
 #[tokio::test]

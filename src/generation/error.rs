@@ -31,6 +31,17 @@ pub enum GenerateError {
         /// What the request wants on top.
         asked: usize,
     },
+    /// A text that cannot fit, whatever its tokens are; they are not counted.
+    #[error(
+        "This model's maximum context length is {context} tokens. However, your prompt contains \
+         at least {least} input tokens; shorten the prompt."
+    )]
+    TextTooLong {
+        /// What the model takes.
+        context: usize,
+        /// Tokens there would be if all were the tokenizer's longest.
+        least: usize,
+    },
     /// Another field of the request.
     #[error("{message}")]
     Invalid {
@@ -53,9 +64,10 @@ impl Classified for GenerateError {
             Self::Adapter(error) => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Sampling(error) => error.kind(),
-            Self::ContextLength { .. } | Self::Invalid { .. } | Self::Template(_) => {
-                ErrorKind::InvalidRequest
-            }
+            Self::ContextLength { .. }
+            | Self::TextTooLong { .. }
+            | Self::Invalid { .. }
+            | Self::Template(_) => ErrorKind::InvalidRequest,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -65,7 +77,7 @@ impl Classified for GenerateError {
             Self::Adapter(error) => error.code(),
             Self::Engine(error) => error.code(),
             Self::Sampling(error) => error.code(),
-            Self::ContextLength { .. } => "context_length_exceeded",
+            Self::ContextLength { .. } | Self::TextTooLong { .. } => "context_length_exceeded",
             Self::Invalid { .. } => "invalid_value",
             Self::Template(_) => "chat_template_failed",
             Self::Internal(_) => "internal_error",
@@ -77,7 +89,7 @@ impl Classified for GenerateError {
             Self::Adapter(_) => Some("model"),
             Self::Engine(error) => error.param(),
             Self::Sampling(error) => error.param(),
-            Self::ContextLength { .. } => Some("input_tokens"),
+            Self::ContextLength { .. } | Self::TextTooLong { .. } => Some("input_tokens"),
             Self::Invalid { field, .. } => Some(field),
             Self::Template(_) => Some("messages"),
             Self::Internal(_) => None,

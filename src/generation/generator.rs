@@ -23,6 +23,10 @@ const MAX_STOP_STRINGS: usize = 32;
 const MAX_STOP_BYTES: usize = 1024;
 /// Longer prompts are rendered and tokenised on a blocking thread: about half a millisecond's work.
 const INLINE_BYTES: usize = 2048;
+/// More tokens are turned to text on a blocking thread.
+const INLINE_TOKENS: usize = 8192;
+/// What is only tokenised, or turned back, may be this many contexts long.
+const CONTEXTS: usize = 4;
 
 /// The base model as clients know it.
 #[derive(Clone, Debug)]
@@ -118,24 +122,26 @@ impl Generator {
     /// # Errors
     /// When the template or the tokenizer refuse it.
     pub async fn tokenize_prompt(&self, prompt: Prompt) -> Result<Vec<Token>, GenerateError> {
-        let ids = self.prompt_ids(prompt).await?;
-        Ok(self.describe(&ids))
-    }
-
-    /// What clients see of these tokens, without probabilities.
-    pub fn describe(&self, ids: &[u32]) -> Vec<Token> {
-        ids.iter().map(|id| self.0.tokenizer.token(*id)).collect()
+        let is_short = size(&prompt) <= INLINE_BYTES;
+        let described = |inner: &Inner| {
+            let ids = inner.ids(prompt, Some(inner.model.max_context.saturating_mul(CONTEXTS)))?;
+            Ok(ids.into_iter().map(|id| inner.tokenizer.token(id)).collect())
+        };
+        self.work(is_short, described).await
     }
 
     /// The text of `ids`, special tokens included.
     ///
     /// # Errors
-    /// When the tokenizer has no such token.
-    pub fn detokenize(&self, ids: &[u32]) -> Result<String, GenerateError> {
-        if let Some(id) = ids.iter().find(|id| !self.0.tokenizer.pieces().contains(**id)) {
-            return Err(invalid("tokens", format!("the tokenizer has no token {id}")));
+    /// When the tokenizer has no such token, or there are more than any answer has.
+    pub async fn detokenize(&self, ids: Vec<u32>) -> Result<String, GenerateError> {
+        let most = self.0.model.max_context.saturating_mul(CONTEXTS);
+        if ids.len() > most {
+            let message = format!("`tokens` may have {most} tokens, not {}", ids.len());
+            return Err(invalid("tokens", message));
         }
-        Ok(self.0.tokenizer.decode(ids))
+        let is_short = ids.len() <= INLINE_TOKENS;
+        self.work(is_short, move |inner| inner.text(&ids)).await
     }
 
     /// Starts the answers to a request.
@@ -146,7 +152,11 @@ impl Generator {
     pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
         check(&request)?;
         let GenerateRequest { prompt, adapter, mut sampling, n, .. } = request;
-        let mut prompt = self.prompt_ids(prompt).await?;
+        let is_short = size(&prompt) <= INLINE_BYTES;
+        // What is cut afterwards may be of any length.
+        let fits = request.truncate_prompt_tokens.is_none();
+        let most = fits.then_some(self.0.model.max_context);
+        let mut prompt = self.work(is_short, move |inner| inner.ids(prompt, most)).await?;
         if let Some(keep) = request.truncate_prompt_tokens {
             let keep = keep.min(self.room(request.max_tokens.unwrap_or(1)));
             prompt.drain(..prompt.len().saturating_sub(keep));
@@ -201,13 +211,18 @@ impl Generator {
         Answer { index, events, text, tokenizer, usage, meter }
     }
 
-    async fn prompt_ids(&self, prompt: Prompt) -> Result<Vec<u32>, GenerateError> {
-        if size(&prompt) <= INLINE_BYTES {
-            return self.0.ids(prompt);
+    /// Works here if that is short, else on a blocking thread.
+    async fn work<T: Send + 'static>(
+        &self,
+        is_short: bool,
+        work: impl FnOnce(&Inner) -> Result<T, GenerateError> + Send + 'static,
+    ) -> Result<T, GenerateError> {
+        if is_short {
+            return work(&self.0);
         }
         let inner = self.0.clone();
-        let ids = tokio::task::spawn_blocking(move || inner.ids(prompt)).await;
-        ids.map_err(|error| GenerateError::Internal(error.to_string()))?
+        let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+        done.map_err(|error| GenerateError::Internal(error.to_string()))?
     }
 
     fn check_prompt(&self, prompt: &[u32]) -> Result<(), GenerateError> {
@@ -261,11 +276,12 @@ impl Generator {
 }
 
 impl Inner {
-    fn ids(&self, prompt: Prompt) -> Result<Vec<u32>, GenerateError> {
+    /// The tokens of `prompt`. A text that must have more than `most` is refused before it is tokenised.
+    fn ids(&self, prompt: Prompt, most: Option<usize>) -> Result<Vec<u32>, GenerateError> {
         match prompt {
             Prompt::Tokens(ids) => Ok(ids),
             Prompt::Text { text, add_special_tokens } => {
-                self.tokenizer.encode(&text, add_special_tokens)
+                self.encode(&text, add_special_tokens, most)
             }
             Prompt::Chat {
                 messages,
@@ -287,9 +303,29 @@ impl Inner {
                     variables,
                 };
                 // The template writes the special tokens itself.
-                self.tokenizer.encode(&template.render(chat, SystemTime::now())?, false)
+                self.encode(&template.render(chat, SystemTime::now())?, false, most)
             }
         }
+    }
+
+    fn encode(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        most: Option<usize>,
+    ) -> Result<Vec<u32>, GenerateError> {
+        let least = text.len().div_ceil(self.tokenizer.pieces().longest());
+        if most.is_some_and(|most| least > most) {
+            return Err(GenerateError::TextTooLong { context: self.model.max_context, least });
+        }
+        self.tokenizer.encode(text, add_special_tokens)
+    }
+
+    fn text(&self, ids: &[u32]) -> Result<String, GenerateError> {
+        if let Some(id) = ids.iter().find(|id| !self.tokenizer.pieces().contains(**id)) {
+            return Err(invalid("tokens", format!("the tokenizer has no token {id}")));
+        }
+        Ok(self.tokenizer.decode(ids))
     }
 }
 
@@ -318,7 +354,9 @@ fn size(prompt: &Prompt) -> usize {
     match prompt {
         Prompt::Tokens(_) => 0,
         Prompt::Text { text, .. } => text.len(),
-        Prompt::Chat { messages, tools, .. } => messages.iter().chain(tools).map(json_size).sum(),
+        Prompt::Chat { messages, tools, variables, .. } => {
+            messages.iter().chain(tools).chain(variables.values()).map(json_size).sum()
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) struct Pieces {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     kinds: Vec<Kind>,
+    longest: usize,
     leading_spaces: usize,
 }
 
@@ -35,9 +36,11 @@ impl Pieces {
             bytes: Vec::new(),
             ends: Vec::with_capacity(size as usize),
             kinds: Vec::with_capacity(size as usize),
+            longest: 1,
             leading_spaces: steps.leading_spaces,
         };
         for id in 0..size {
+            let start = pieces.bytes.len();
             let kind = match (tokenizer.id_to_token(id), added.get(&id)) {
                 (None, _) => Kind::Absent,
                 (Some(token), added) => {
@@ -50,6 +53,7 @@ impl Pieces {
                 }
             };
             pieces.kinds.push(kind);
+            pieces.longest = pieces.longest.max(pieces.bytes.len() - start);
             pieces.ends.push(pieces.bytes.len());
         }
         Ok(pieces)
@@ -61,6 +65,11 @@ impl Pieces {
         let Some(end) = self.ends.get(id) else { return &[] };
         let start = id.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..*end]
+    }
+
+    /// Bytes of the longest token; at least 1.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
     }
 
     /// Whether the token steers the model rather than being text.

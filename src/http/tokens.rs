@@ -51,5 +51,5 @@ pub(super) async fn detokenize(
     body: JsonBody,
 ) -> Result<Json<Value>, ApiError> {
     let DetokenizeFields { tokens } = body.read()?;
-    Ok(Json(json!({"prompt": app.generator.detokenize(&tokens)?})))
+    Ok(Json(json!({"prompt": app.generator.detokenize(tokens).await?})))
 }
