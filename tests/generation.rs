@@ -368,8 +368,7 @@ async fn a_prompt_is_cut_to_what_leaves_the_answer_its_tokens() {
     let cut = async |keep, max_tokens| {
         let prompt = Prompt::Tokens(vec![10; 1000]);
         let truncate_prompt_tokens = Some(keep);
-        let request =
-            GenerateRequest { prompt, max_tokens, truncate_prompt_tokens, ..request("") };
+        let request = GenerateRequest { prompt, max_tokens, truncate_prompt_tokens, ..request("") };
         generator.generate(request).await.unwrap().prompt_tokens
     };
     assert_eq!(cut(4, None).await, 4);

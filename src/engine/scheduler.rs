@@ -416,7 +416,8 @@ mod tests {
             assert_eq!(granted[0].1, computed);
             let events = said(&mut stream);
             assert_eq!(tokens(&events), expected(&prompt, 1));
-            let [Event::Started { cached_tokens, .. }, .., Event::Finished { reason }] = &events[..]
+            let [Event::Started { cached_tokens, .. }, .., Event::Finished { reason }] =
+                &events[..]
             else {
                 panic!("{events:?}")
             };
@@ -465,7 +466,10 @@ mod tests {
         while !scheduler.is_idle() {
             step(&mut scheduler);
         }
-        assert!(matches!(said(&mut failed)[..], [Event::Started { .. }, Event::Failed(EngineError::Step)]));
+        assert!(matches!(
+            said(&mut failed)[..],
+            [Event::Started { .. }, Event::Failed(EngineError::Step)]
+        ));
         assert_eq!(tokens(&said(&mut fine)).len(), 5);
     }
 

@@ -1,7 +1,9 @@
 //! One of a request's answers: the engine's events to what a client sees.
 use super::{
-    FinishedBecause, GenerateError, GenerateEvent, StopReason, Token, Usage, meter::Meter,
-    text_stream::{Pushed, TextStream}, tokenizer::Tokenizer,
+    FinishedBecause, GenerateError, GenerateEvent, StopReason, Token, Usage,
+    meter::Meter,
+    text_stream::{Pushed, TextStream},
+    tokenizer::Tokenizer,
 };
 use crate::engine::{EngineError, Event, EventStream, FinishReason, TokenLogprobs};
 use std::{

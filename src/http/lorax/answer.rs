@@ -133,7 +133,15 @@ mod tests {
 
     fn token(id: u32, text: &str) -> Token {
         let (bytes, shown, top) = (text.as_bytes().to_vec(), text.to_owned(), Vec::new());
-        Token { id, text: "\u{fffd}".into(), bytes, shown, special: false, logprob: Some(-0.5), top }
+        Token {
+            id,
+            text: "\u{fffd}".into(),
+            bytes,
+            shown,
+            special: false,
+            logprob: Some(-0.5),
+            top,
+        }
     }
 
     const USAGE: Usage = Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0 };
