@@ -28,7 +28,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of `config`; files that keys come from often end with a line break.
+    /// The keys of `config`.
     pub fn new(config: &HttpConfig) -> Self {
         let hashes = |keys: &[String]| keys.iter().map(|key| hash(key.trim().as_bytes())).collect();
         Self { api: hashes(&config.api_keys), admin: hashes(&config.admin_keys) }
@@ -36,6 +36,8 @@ impl Keys {
 
     /// Whether `presented` opens a route with `access`. An admin key opens everything.
     pub fn allow(&self, access: Access, presented: Option<&str>) -> bool {
+        // Whatever the lists hold, an empty key opens nothing.
+        let presented = presented.filter(|key| !key.is_empty());
         let presented = presented.map(|key| hash(key.as_bytes()));
         let is_admin = presented.is_some_and(|key| is_among(&key, &self.admin));
         let is_client = presented.is_some_and(|key| is_among(&key, &self.api));
@@ -108,6 +110,15 @@ mod tests {
             assert!(!api.allow(access, Some("")));
         }
         assert!(api.allow(Access::Open, None));
+    }
+
+    #[test]
+    fn an_empty_key_opens_nothing_and_does_not_open_the_door() {
+        let empty = keys(&[""], &["admin", " "]);
+        for access in [Access::Key, Access::Admin] {
+            assert!(!empty.allow(access, Some("")) && !empty.allow(access, None), "{access:?}");
+            assert!(empty.allow(access, Some("admin")), "{access:?}");
+        }
     }
 
     #[test]

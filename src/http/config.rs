@@ -1,5 +1,4 @@
 //! The front door's settings.
-use clap::builder::NonEmptyStringValueParser;
 use std::{net::IpAddr, time::Duration};
 
 /// Where to listen, what to accept, and from whom.
@@ -19,7 +18,7 @@ pub struct HttpConfig {
         env = "LORAD_API_KEY",
         value_name = "KEY",
         value_delimiter = ',',
-        value_parser = NonEmptyStringValueParser::new(),
+        value_parser = key,
         hide_env_values = true
     )]
     pub api_keys: Vec<String>,
@@ -30,7 +29,7 @@ pub struct HttpConfig {
         env = "LORAD_ADMIN_KEY",
         value_name = "KEY",
         value_delimiter = ',',
-        value_parser = NonEmptyStringValueParser::new(),
+        value_parser = key,
         hide_env_values = true
     )]
     pub admin_keys: Vec<String>,
@@ -94,6 +93,14 @@ impl HttpConfig {
     }
 }
 
+/// Files that keys come from often end with a line break. No key is no key, and must not open a door.
+fn key(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("a key must not be empty; leave the setting out for none"),
+        key => Ok(key.into()),
+    }
+}
+
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
@@ -130,7 +137,7 @@ mod tests {
     #[test]
     fn several_keys_may_be_given() {
         let command = HttpConfig::augment_args(Command::new("serve"));
-        let flags = ["serve", "--api-key", "a,b", "--api-key", "c"];
+        let flags = ["serve", "--api-key", "a, b", "--api-key", "c\n"];
         let matches = command.try_get_matches_from(flags).expect("keys");
         let parsed = HttpConfig::from_arg_matches(&matches).expect("complete");
         assert_eq!(parsed.api_keys, ["a", "b", "c"]);
@@ -138,7 +145,7 @@ mod tests {
 
     #[test]
     fn an_empty_key_is_refused_instead_of_opening_the_door() {
-        for flag in ["--api-key=", "--admin-key=a,"] {
+        for flag in ["--api-key=", "--api-key= ", "--admin-key=a,", "--admin-key=a, "] {
             let command = HttpConfig::augment_args(Command::new("serve"));
             assert!(command.try_get_matches_from(["serve", flag]).is_err(), "{flag}");
         }
