@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 const Q: &str = "self_attn.q_proj";
@@ -394,4 +395,20 @@ fn golden_adapters_are_served() {
         }
     }
     assert!(served > 3);
+}
+
+#[test]
+fn a_switch_in_the_environment_is_on_or_off_in_any_words() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let files = Maker::new(1).with("unheard_of", json!(1)).files();
+    fs::write(directory.path().join(CONFIG_FILE), &files.config).expect("written");
+    fs::write(directory.path().join(WEIGHTS_FILE), &files.weights).expect("written");
+    for (value, served) in [("1", true), ("yes", true), ("true", true), ("0", false), ("", false)] {
+        let mut lorad = Command::new(env!("CARGO_BIN_EXE_lorad"));
+        let lorad = lorad.arg("inspect").arg(directory.path());
+        let lorad =
+            lorad.env("LORAD_ALLOW_UNKNOWN_ADAPTER_FIELDS", value).env_remove("LORAD_MODEL");
+        let status = lorad.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs");
+        assert_eq!(status.code(), Some(i32::from(!served)), "{value:?}");
+    }
 }

@@ -1,5 +1,5 @@
 //! Settings of the adapter room.
-use clap::Args;
+use clap::{Args, builder::FalseyValueParser};
 use std::path::PathBuf;
 
 /// Where adapters come from and how large they may be.
@@ -27,7 +27,11 @@ pub struct AdapterLimits {
     pub max_adapters: usize,
     /// Ignore fields of `adapter_config.json` that this build does not know, as PEFT does, instead of refusing the
     /// adapter: a field that changes the computation would then give other answers than in training
-    #[arg(long, env = "LORAD_ALLOW_UNKNOWN_ADAPTER_FIELDS")]
+    #[arg(
+        long,
+        env = "LORAD_ALLOW_UNKNOWN_ADAPTER_FIELDS",
+        value_parser = FalseyValueParser::new()
+    )]
     pub allow_unknown_adapter_fields: bool,
 }
 
