@@ -63,8 +63,8 @@ impl App {
         let layout = lm.lora_layout().clone();
         let runner = ModelRunner::new(lm, kernels, &config.engine).map_err(AppError::Engine)?;
         let engine = EngineHandle::spawn(runner, &config.engine, text.eos_ids.clone())?;
-        let registry = registry(layout, &config.adapter, &source, &engine)?;
         let card = model_card(config, &source, &facts, &engine);
+        let registry = registry(layout, &config.adapter, &source, &engine, &card.name)?;
         let metrics = Metrics::new(&card.name);
         let setup = TextSetup {
             tokenizer: text.tokenizer,
@@ -160,8 +160,9 @@ fn registry(
     config: &AdapterConfig,
     source: &ModelSource,
     engine: &EngineHandle,
+    base: &str,
 ) -> Result<AdapterRegistry, AppError> {
-    let (registry, report) = AdapterRegistry::open(config, layout)?;
+    let (registry, report) = AdapterRegistry::open(config, layout, base)?;
     let forgetful = engine.clone();
     registry.on_departure(Box::new(move |version| forgetful.forget(version)));
     if config.adapters.is_some() {

@@ -53,7 +53,8 @@ fn in_memory() -> AdapterRegistry {
 fn in_directory(root: &Path) -> AdapterRegistry {
     let config =
         AdapterConfig { adapters: Some(root.to_owned()), limits: AdapterLimits::default() };
-    let (registry, report) = AdapterRegistry::open(&config, small_layout()).expect("a directory");
+    let (registry, report) =
+        AdapterRegistry::open(&config, small_layout(), "base").expect("a directory");
     assert!(report.skipped.is_empty(), "{:?}", report.skipped);
     registry
 }
@@ -204,21 +205,25 @@ fn a_directory_is_served_but_for_what_is_broken_in_it() {
     write("good", &content(0));
     write("broken", &AdapterFiles { config: content(0).config, weights: vec![1, 2, 3].into() });
     write("no name", &content(1));
+    write("Base", &content(2));
     fs::write(root.path().join("README.md"), "not an adapter").expect("written");
     fs::create_dir(root.path().join("empty")).expect("made");
     let config = AdapterConfig { adapters: Some(root.path().to_owned()), ..Default::default() };
-    let (registry, report) = AdapterRegistry::open(&config, small_layout()).expect("a directory");
+    let (registry, report) =
+        AdapterRegistry::open(&config, small_layout(), "base").expect("a directory");
     assert_eq!(report.loaded, [name("good")]);
     let skipped: Vec<_> = report.skipped.iter().map(|(directory, _)| directory.as_str()).collect();
-    assert_eq!(skipped, ["broken", "no name"]);
+    assert_eq!(skipped, ["Base", "broken", "no name"]);
+    assert!(report.skipped[0].1.to_string().contains("the base model's name"));
+    assert!(publish(&registry, "base", 0, PublishRule::Replace).is_err());
     assert!(registry.get(&name("good")).expect("served").durable);
 
     let inside = AdapterConfig { adapters: Some(root.path().join("good")), ..config.clone() };
-    let error =
-        AdapterRegistry::open(&inside, small_layout()).expect_err("not a directory of them");
+    let error = AdapterRegistry::open(&inside, small_layout(), "base")
+        .expect_err("not a directory of them");
     assert!(error.to_string().contains("itself an adapter"), "{error}");
     let nowhere = AdapterConfig { adapters: Some(root.path().join("nowhere")), ..config };
-    assert!(AdapterRegistry::open(&nowhere, small_layout()).is_err());
+    assert!(AdapterRegistry::open(&nowhere, small_layout(), "base").is_err());
 }
 
 #[test]
@@ -429,7 +434,8 @@ fn files_of_others_survive_replacing_and_retiring() {
     fs::write(directory.join(CONFIG_FILE), "half a co").expect("written");
     let config =
         AdapterConfig { adapters: Some(root.path().to_owned()), limits: AdapterLimits::default() };
-    let (registry, report) = AdapterRegistry::open(&config, small_layout()).expect("a directory");
+    let (registry, report) =
+        AdapterRegistry::open(&config, small_layout(), "base").expect("a directory");
     assert_eq!(report.skipped.len(), 1);
     for round in 0..2 {
         publish(&registry, "a", round, PublishRule::Replace).expect("always");

@@ -8,7 +8,7 @@ use super::{
 use crate::lora::LoraLayout;
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
     time::SystemTime,
 };
 
@@ -86,6 +86,8 @@ struct Inner {
     layout: LoraLayout,
     limits: AdapterLimits,
     store: Option<Box<dyn AdapterStore>>,
+    /// The base model's name, which no adapter may have.
+    reserved: OnceLock<String>,
     catalogue: RwLock<Catalogue>,
     /// Held from the rule's check to the map insert, store included.
     publishing: Mutex<()>,
@@ -103,23 +105,27 @@ impl AdapterRegistry {
             layout,
             limits,
             store,
+            reserved: OnceLock::new(),
             catalogue: RwLock::default(),
             publishing: Mutex::default(),
             departures: RwLock::default(),
         }))
     }
 
-    /// The registry that the settings ask for, with everything its directory holds published. Blocks.
+    /// The registry that the settings ask for, with everything its directory holds published but what is called like
+    /// the model `base`. Blocks.
     ///
     /// # Errors
     /// When the directory cannot be used. A broken adapter in it is no error: the report has it.
     pub fn open(
         config: &AdapterConfig,
         layout: LoraLayout,
+        base: &str,
     ) -> Result<(Self, LoadReport), AdapterError> {
         let store = config.adapters.as_deref().map(LocalStore::open).transpose()?;
         let store = store.map(|store| Box::new(store) as Box<dyn AdapterStore>);
         let registry = Self::new(layout, config.limits.clone(), store);
+        registry.0.reserved.get_or_init(|| base.to_owned());
         let report = registry.load_stored()?;
         Ok((registry, report))
     }
@@ -224,6 +230,7 @@ impl Inner {
         if let Some(unchanged) = self.unchanged(name, version) {
             return Ok(unchanged);
         }
+        self.check_name(name)?;
         self.check_rule(name, rule)?;
         let parsed = format::parse(files, Some(&self.layout), &self.limits)?;
         if let Some(store) = &self.store {
@@ -263,6 +270,18 @@ impl Inner {
                 description: Arc::clone(&current.description),
             })
         })
+    }
+
+    /// Requests name the base and adapters in one field, so that each name can mean one of them only.
+    fn check_name(&self, name: &AdapterName) -> Result<(), AdapterError> {
+        match self.reserved.get() {
+            Some(base) if name.as_str().eq_ignore_ascii_case(base) => {
+                Err(AdapterError::InvalidName(format!(
+                    "`{base}` is the base model's name; an adapter needs another"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_rule(&self, name: &AdapterName, rule: PublishRule) -> Result<(), AdapterError> {
@@ -319,6 +338,7 @@ impl Inner {
 
     fn load_one(&self, store: &dyn AdapterStore, entry: &str) -> Result<AdapterName, AdapterError> {
         let name: AdapterName = entry.parse()?;
+        self.check_name(&name)?;
         self.read(|catalogue| catalogue.check_room(&name, self.limits.max_adapters))?;
         let stored = store.get(&name, &self.limits)?;
         let parsed = format::parse(&stored.files, Some(&self.layout), &self.limits)?;

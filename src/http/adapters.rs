@@ -5,7 +5,7 @@ use crate::adapter::{
 };
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{FromRequest, Path, Request, State},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 pub(super) async fn publish(
     State(app): State<AppState>,
     Path(name): Path<String>,
-    headers: HeaderMap,
-    Upload(files): Upload,
+    request: Request,
 ) -> Result<Response, ApiError> {
+    // Before the upload is read: it may be large, and for nothing.
     let name = adapter_name(&app, &name)?;
-    let rule = publish_rule(&headers)?;
+    let rule = publish_rule(request.headers())?;
+    let Upload(files) = Upload::from_request(request, &app).await?;
     let published = app.registry.publish(name.clone(), files, rule).await;
     let published = published.inspect_err(|_| app.metrics.adapter_changed("rejected"));
     let published = published.map_err(|error| under_condition(error, rule))?;
@@ -81,7 +82,7 @@ fn adapter_name(app: &AppState, name: &str) -> Result<AdapterName, ApiError> {
         let message = format!("`{base}` is the base model's name; an adapter needs another");
         return Err(ApiError::invalid("name", message));
     }
-    Ok(name.parse::<AdapterName>()?)
+    name.parse::<AdapterName>().map_err(|error| ApiError::from(error).with_param("name"))
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -217,3 +217,18 @@ async fn retiring_under_load_answers_every_request_in_full_or_with_404() {
     }));
     tokio::join!(changes, load);
 }
+
+#[tokio::test]
+async fn a_wrong_name_or_condition_is_told_before_the_upload_is_read() {
+    let server = server();
+    for (name, condition, param) in
+        [("a%20b", None, "name"), ("llama", None, "name"), ("new", Some("\"12\""), "if-match")]
+    {
+        let mut request = server.request("PUT", &format!("/admin/adapters/{name}"));
+        if let Some(version) = condition {
+            request = request.header("if-match", version);
+        }
+        let error = Answer::of(request.body("no form at all")).await.error(400);
+        assert_eq!(error["param"], param, "{error}");
+    }
+}
