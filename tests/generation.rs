@@ -197,6 +197,7 @@ async fn a_stop_string_over_several_tokens_ends_the_answer_and_cancels_its_seque
         assert_eq!(answers[0].because, because);
         assert_eq!(answers[0].usage.completion_tokens, ids(" yes\n\nQ:").len());
         assert_eq!(answers[0].usage.cached_tokens, 3);
+        assert_eq!(answers[0].usage.queued, Duration::from_millis(1));
         assert!(stub.is_cancelled(index));
     }
 }

@@ -49,6 +49,7 @@ impl Answer {
             Some(Event::Started { cached_tokens, queued }) => {
                 self.meter.queued(queued);
                 self.usage.cached_tokens = cached_tokens;
+                self.usage.queued = queued;
             }
             Some(Event::Token { id, logprobs }) => {
                 self.usage.completion_tokens += 1;

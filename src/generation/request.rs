@@ -1,6 +1,7 @@
 //! What every dialect is translated to, and what comes back.
 use super::SamplingOptions;
 use crate::adapter::AdapterRef;
+use std::time::Duration;
 
 /// What to continue.
 #[derive(Clone, Debug)]
@@ -96,7 +97,7 @@ pub enum StopReason {
     Text(String),
 }
 
-/// Tokens counted.
+/// Tokens counted, and the wait for them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Usage {
     /// Of the prompt.
@@ -105,6 +106,8 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// Prompt tokens found in the prefix cache.
     pub cached_tokens: usize,
+    /// From submission to the first step.
+    pub queued: Duration,
 }
 
 /// What happens to one answer, in order. A stream of several answers interleaves them.

@@ -52,6 +52,20 @@ async fn a_stream_has_an_event_a_token_and_no_end_mark() {
 }
 
 #[tokio::test]
+async fn headers_tell_the_adapter_and_what_the_answer_took() {
+    let server = server();
+    let answer = server.post("/generate", &body(Some("layers"))).await;
+    let header = |name: &str| answer.headers[name].to_str().expect("text").to_owned();
+    assert_eq!(header("x-adapter-id"), "layers");
+    assert_eq!(header("x-generated-tokens"), "5");
+    for name in ["x-total-time", "x-queue-time", "x-inference-time", "x-time-per-token"] {
+        assert!(header(name).parse::<u64>().is_ok(), "{name}");
+    }
+    let base = server.post("/generate", &body(None)).await;
+    assert!(!base.headers.contains_key("x-adapter-id"));
+}
+
+#[tokio::test]
 async fn info_tells_the_limits_in_both_spellings() {
     let info = server().get("/info").await.ok();
     assert_eq!((&info["model_id"], &info["max_total_tokens"]), (&json!("llama"), &json!(256)));

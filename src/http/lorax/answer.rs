@@ -130,6 +130,7 @@ fn nothing() -> Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn token(id: u32, text: &str) -> Token {
         let (bytes, shown, top) = (text.as_bytes().to_vec(), text.to_owned(), Vec::new());
@@ -144,7 +145,8 @@ mod tests {
         }
     }
 
-    const USAGE: Usage = Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0 };
+    const USAGE: Usage =
+        Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0, queued: Duration::ZERO };
 
     #[test]
     fn a_whole_answer_has_the_fields_of_both_clients() {

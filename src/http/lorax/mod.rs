@@ -1,5 +1,6 @@
 //! LoRAX's and TGI's dialect: `inputs` and `parameters`, details on request, no end mark in streams.
 mod answer;
+mod headers;
 mod parameters;
 mod routes;
 

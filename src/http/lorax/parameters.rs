@@ -64,10 +64,21 @@ pub(super) struct Shown {
     pub(super) details: bool,
     /// The prompt, where it goes before the text.
     pub(super) prompt: Option<String>,
-    /// The seed, if the client gave one.
+    /// The seed of the draws; greedy answers have none.
     pub(super) seed: Option<u64>,
     /// Alternatives to every token.
     pub(super) alternatives: bool,
+}
+
+/// Whether a route streams.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Streams {
+    /// Whatever the body says.
+    Never,
+    /// Whatever the body says.
+    Always,
+    /// As the body says.
+    AsAsked,
 }
 
 impl LoraxRequest {
@@ -75,20 +86,26 @@ impl LoraxRequest {
     ///
     /// # Errors
     /// The first field that is wrong, or known and not served.
-    pub(super) fn read(body: &JsonBody) -> Result<Self, ApiError> {
+    pub(super) fn read(body: &JsonBody, streams: Streams) -> Result<Self, ApiError> {
         let read: Body = body.read()?;
         let given = body.get("parameters").and_then(Value::as_object);
         given.map_or(Ok(()), check_supported)?;
         let parameters = read.parameters.unwrap_or_default();
-        let shown = Shown {
-            details: parameters.details.unwrap_or(false),
-            prompt: parameters.return_full_text.unwrap_or(false).then(|| read.inputs.clone()),
-            seed: parameters.seed,
-            alternatives: parameters.alternatives().is_some(),
+        let stream = match streams {
+            Streams::Never => false,
+            Streams::Always => true,
+            Streams::AsAsked => read.stream.unwrap_or(false),
         };
+        let details = parameters.details.unwrap_or(false);
+        let prompt = parameters.return_full_text.unwrap_or(false).then(|| read.inputs.clone());
         let adapter = parameters.adapter_id.clone().filter(|id| !id.is_empty() && id != BASE);
-        let stream = read.stream.unwrap_or(false);
-        Ok(Self { request: parameters.request(read.inputs)?, adapter, stream, shown })
+        let mut request = parameters.request(read.inputs)?;
+        let alternatives = parameters.alternatives();
+        // Where tokens are shown, clients require a number at every one.
+        request.sampling.logprobs = (details || stream).then_some(alternatives.unwrap_or(0));
+        let (seed, alternatives) = (request.sampling.seed, alternatives.is_some());
+        let shown = Shown { details, prompt, seed, alternatives };
+        Ok(Self { request, adapter, stream, shown })
     }
 }
 
@@ -141,10 +158,9 @@ impl Parameters {
             repetition_penalty: self.repetition_penalty.unwrap_or(neutral.repetition_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(neutral.frequency_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(neutral.presence_penalty),
-            seed: self.seed,
+            // Chosen here, so that the answer can tell it.
+            seed: samples.then(|| self.seed.unwrap_or_else(rand::random)),
             ignore_eos: self.ignore_eos_token.unwrap_or(false),
-            // Clients require a number at every token.
-            logprobs: Some(self.alternatives().unwrap_or(0)),
             ..neutral
         }
     }
@@ -192,7 +208,7 @@ mod tests {
     use super::*;
 
     fn read(body: &Value) -> Result<LoraxRequest, ApiError> {
-        LoraxRequest::read(&JsonBody::parse(body.to_string().as_bytes())?)
+        LoraxRequest::read(&JsonBody::parse(body.to_string().as_bytes())?, Streams::AsAsked)
     }
 
     /// What lorax-client 0.6.3 sends when little is set.
@@ -224,6 +240,27 @@ mod tests {
         assert!((temperature - 0.7).abs() < f32::EPSILON);
         let base = read(&json!({"inputs": "x", "parameters": {"adapter_id": BASE}}));
         assert_eq!(base.expect("valid").adapter, None);
+    }
+
+    #[test]
+    fn the_seed_of_a_sampled_answer_is_told_and_a_greedy_one_has_none() {
+        let shown = |parameters: Value| {
+            let read = read(&json!({"inputs": "x", "parameters": parameters})).expect("valid");
+            assert_eq!(read.shown.seed, read.request.sampling.seed);
+            read.shown.seed
+        };
+        assert!(shown(json!({"do_sample": true})).is_some());
+        assert_eq!(shown(json!({"temperature": 0.5, "seed": 7})), Some(7));
+        assert_eq!(shown(json!({"seed": 7})), None);
+    }
+
+    #[test]
+    fn log_probabilities_are_only_worked_out_where_tokens_are_shown() {
+        let logprobs = |body: Value| read(&body).expect("valid").request.sampling.logprobs;
+        assert_eq!(logprobs(json!({"inputs": "x"})), None);
+        assert_eq!(logprobs(json!({"inputs": "x", "stream": true})), Some(0));
+        let parameters = json!({"details": true, "top_n_tokens": 3});
+        assert_eq!(logprobs(json!({"inputs": "x", "parameters": parameters})), Some(3));
     }
 
     #[test]

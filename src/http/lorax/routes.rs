@@ -1,24 +1,26 @@
 //! The routes of this dialect.
 use super::{
     answer::{LoraxStream, whole},
-    parameters::LoraxRequest,
+    headers,
+    parameters::{LoraxRequest, Streams},
 };
 use crate::http::{ApiError, AppState, fan_out::Answers, json::JsonBody, sse};
 use axum::{
     Json,
     extract::State,
-    response::{IntoResponse, Response},
+    http::HeaderMap,
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::time::Instant;
 
 /// `POST /generate`
 pub(in crate::http) async fn generate(
     State(app): State<AppState>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let answer = answered(&app, LoraxRequest::read(&body)?).await?;
-    Ok(Json(answer).into_response())
+    answered(&app, LoraxRequest::read(&body, Streams::Never)?, |answer| answer).await
 }
 
 /// `POST /generate_stream`
@@ -26,7 +28,7 @@ pub(in crate::http) async fn generate_stream(
     State(app): State<AppState>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    streamed(&app, LoraxRequest::read(&body)?).await
+    streamed(&app, LoraxRequest::read(&body, Streams::Always)?).await
 }
 
 /// `POST /`: `stream` decides, and an answer that is not streamed comes in a list.
@@ -34,30 +36,39 @@ pub(in crate::http) async fn compat(
     State(app): State<AppState>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let request = LoraxRequest::read(&body)?;
+    let request = LoraxRequest::read(&body, Streams::AsAsked)?;
     if request.stream {
         return streamed(&app, request).await;
     }
-    Ok(Json(json!([answered(&app, request).await?])).into_response())
+    answered(&app, request, |answer| json!([answer])).await
 }
 
-async fn answered(app: &AppState, request: LoraxRequest) -> Result<Value, ApiError> {
+async fn answered(
+    app: &AppState,
+    request: LoraxRequest,
+    form: impl FnOnce(Value) -> Value,
+) -> Result<Response, ApiError> {
+    let begun = Instant::now();
     let shown = request.shown.clone();
-    let completions = started(app, request).await?.collect().await?;
+    let (adapter, answers) = started(app, request).await?;
+    let completions = answers.collect().await?;
     let answer = completions.first().ok_or_else(|| ApiError::internal("no_answer"))?;
-    Ok(whole(answer, &shown))
+    let measured = headers::measured(answer.usage, begun.elapsed());
+    Ok((adapter, AppendHeaders(measured), Json(form(whole(answer, &shown)))).into_response())
 }
 
 async fn streamed(app: &AppState, request: LoraxRequest) -> Result<Response, ApiError> {
     let stream = LoraxStream::new(request.shown.clone());
-    let answers = started(app, request).await?;
-    Ok(sse::respond(answers, stream, app.config.write_timeout()))
+    let (adapter, answers) = started(app, request).await?;
+    Ok((adapter, sse::respond(answers, stream, app.config.write_timeout())).into_response())
 }
 
-async fn started(app: &AppState, asked: LoraxRequest) -> Result<Answers, ApiError> {
+/// The running answer, and the headers that are known by now.
+async fn started(app: &AppState, asked: LoraxRequest) -> Result<(HeaderMap, Answers), ApiError> {
     let mut request = asked.request;
     request.adapter = app.resolve(asked.adapter.as_deref())?;
-    Answers::start(&app.generator, vec![request]).await
+    let adapter = headers::adapter(request.adapter.as_ref());
+    Ok((adapter, Answers::start(&app.generator, vec![request]).await?))
 }
 
 /// `GET /info`: both spellings of every limit.

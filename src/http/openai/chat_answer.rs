@@ -114,8 +114,10 @@ mod tests {
         generation::{FinishedBecause, StopReason, Token, Usage},
         http::json::JsonBody,
     };
+    use std::time::Duration;
 
-    const USAGE: Usage = Usage { prompt_tokens: 9, completion_tokens: 2, cached_tokens: 4 };
+    const USAGE: Usage =
+        Usage { prompt_tokens: 9, completion_tokens: 2, cached_tokens: 4, queued: Duration::ZERO };
 
     #[test]
     fn a_whole_answer_has_exactly_the_fields_of_openai_and_vllm() {

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_whole_answer_has_exactly_the_fields_of_openai_and_vllm() {
-        let usage = Usage { prompt_tokens: 1, completion_tokens: 1, cached_tokens: 0 };
+        let usage = Usage { prompt_tokens: 1, completion_tokens: 1, ..Usage::default() };
         let because = FinishedBecause::Stop(StopReason::Text("END".into()));
         let answer = Completion { index: 0, text: " hi".into(), tokens: vec![], because, usage };
         let mut shown = whole(&head(), &[answer], 1, false);
@@ -153,7 +153,7 @@ mod tests {
             GenerateEvent::Delta { index: 0, text: String::new(), tokens: vec![] },
             &mut out,
         );
-        let usage = Usage { prompt_tokens: 2, completion_tokens: 1, cached_tokens: 0 };
+        let usage = Usage { prompt_tokens: 2, completion_tokens: 1, ..Usage::default() };
         let because = FinishedBecause::Length;
         stream.event(GenerateEvent::Finished { index: 0, because, usage }, &mut out);
         stream.close(&mut out);

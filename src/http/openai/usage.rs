@@ -59,7 +59,7 @@ impl UsageSum {
 
     /// The `usage` object.
     pub(super) fn json(&self) -> Value {
-        let Usage { prompt_tokens, completion_tokens, cached_tokens } = self.total;
+        let Usage { prompt_tokens, completion_tokens, cached_tokens, .. } = self.total;
         json!({
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
@@ -93,9 +93,9 @@ mod tests {
     #[test]
     fn a_prompt_counts_once_and_every_answer_counts() {
         let mut sum = UsageSum::new(2);
-        for index in 0..4 {
-            sum.add(index, Usage { prompt_tokens: 5, completion_tokens: 3, cached_tokens: 1 });
-        }
+        let (prompt_tokens, completion_tokens, cached_tokens) = (5, 3, 1);
+        let usage = Usage { prompt_tokens, completion_tokens, cached_tokens, ..Usage::default() };
+        (0..4).for_each(|index| sum.add(index, usage));
         let usage = sum.json();
         assert_eq!(usage["prompt_tokens"], 10);
         assert_eq!(usage["completion_tokens"], 12);
