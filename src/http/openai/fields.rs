@@ -14,6 +14,8 @@ use std::{collections::BTreeMap, fmt};
 const MAX_STOP: usize = 16;
 /// Longest stop string, bytes.
 const MAX_STOP_BYTES: usize = 256;
+/// Where a bias is cut off, as OpenAI and vLLM do.
+const MAX_BIAS: f32 = 100.0;
 /// Most entries of `logit_bias`.
 const MAX_LOGIT_BIAS: usize = 1024;
 
@@ -157,7 +159,9 @@ impl SharedFields {
         };
         biases
             .iter()
-            .map(|(token, bias)| Ok((token.parse().map_err(|_| wrong())?, *bias)))
+            .map(|(token, bias)| {
+                Ok((token.parse().map_err(|_| wrong())?, bias.clamp(-MAX_BIAS, MAX_BIAS)))
+            })
             .collect()
     }
 
@@ -273,6 +277,13 @@ mod tests {
         let request = request(&nulls).expect("valid");
         assert_eq!(request.sampling, SamplingOptions::default());
         assert_eq!((request.n, request.stop.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_bias_is_cut_off_at_a_hundred() {
+        let request = request(&json!({"logit_bias": {"5": 1000, "6": -1e30, "7": 3}}));
+        let biases = request.expect("valid").sampling.logit_bias;
+        assert_eq!(biases, [(5, 100.0), (6, -100.0), (7, 3.0)]);
     }
 
     #[test]
