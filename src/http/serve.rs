@@ -32,7 +32,7 @@ pub async fn serve(
     tokio::spawn(drain_after(shutdown, app.clone(), handle.clone()));
     let config = app.config.clone();
     let mut server = axum_server::from_tcp(listener)?
-        .acceptor(LimitedAcceptor::new(config.max_connections))
+        .acceptor(LimitedAcceptor::new(config.max_connections, config.write_timeout()))
         .first_request_timeout(config.read_timeout())
         .handle(handle);
     let mut http = server.http_builder().http1();

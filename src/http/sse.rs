@@ -9,7 +9,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{Instrument, Span};
 
@@ -78,11 +78,7 @@ pub(super) fn respond(
     let (sender, receiver) = mpsc::channel(BUFFERED);
     let pump = Pump { sender, write_timeout }.run(answers, dialect);
     tokio::spawn(pump.instrument(Span::current()));
-    let pieces = stream::unfold(receiver, |mut receiver| async {
-        let piece: Bytes = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(piece), receiver))
-    });
-    let mut response = Body::from_stream(pieces).into_response();
+    let mut response = body(receiver).into_response();
     let headers = response.headers_mut();
     let event_stream = HeaderValue::from_static("text/event-stream; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, event_stream);
@@ -91,8 +87,33 @@ pub(super) fn respond(
     response
 }
 
+/// What goes from the generation to the connection.
+#[derive(Debug)]
+enum Piece {
+    /// More of the stream.
+    Text(Bytes),
+    /// All of it was sent.
+    End,
+}
+
+/// Breaks the connection off: a client must not take what it has for the whole stream.
+#[derive(Debug, thiserror::Error)]
+#[error("the stream was cut short")]
+struct CutShort;
+
+fn body(receiver: mpsc::Receiver<Piece>) -> Body {
+    Body::from_stream(stream::unfold(Some(receiver), async |receiver| {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Piece::Text(text)) => Some((Ok(text), Some(receiver))),
+            Some(Piece::End) => None,
+            None => Some((Err(CutShort), None)),
+        }
+    }))
+}
+
 struct Pump {
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Piece>,
     write_timeout: Duration,
 }
 
@@ -101,7 +122,7 @@ impl Pump {
         let mut out = SseBuffer::default();
         dialect.open(&mut out);
         loop {
-            if !self.send(out.take()).await {
+            if !self.send_text(&mut out).await {
                 return;
             }
             let event = tokio::select! {
@@ -124,14 +145,18 @@ impl Pump {
                 }
             }
         }
-        self.send(out.take()).await;
+        if self.send_text(&mut out).await {
+            self.send(Piece::End).await;
+        }
     }
 
     /// Whether the stream goes on.
-    async fn send(&self, piece: Bytes) -> bool {
-        if piece.is_empty() {
-            return true;
-        }
+    async fn send_text(&self, out: &mut SseBuffer) -> bool {
+        let text = out.take();
+        text.is_empty() || self.send(Piece::Text(text)).await
+    }
+
+    async fn send(&self, piece: Piece) -> bool {
         match self.sender.send_timeout(piece, self.write_timeout).await {
             Ok(()) => true,
             Err(mpsc::error::SendTimeoutError::Closed(_)) => false,
@@ -146,7 +171,20 @@ impl Pump {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::to_bytes;
     use serde_json::json;
+
+    #[tokio::test]
+    async fn only_a_stream_that_was_sent_whole_ends_well() {
+        let (sender, receiver) = mpsc::channel(2);
+        sender.send(Piece::Text("a".into())).await.expect("room");
+        sender.send(Piece::End).await.expect("room");
+        assert_eq!(to_bytes(body(receiver), 9).await.expect("an end"), "a");
+        let (sender, receiver) = mpsc::channel(1);
+        sender.send(Piece::Text("a".into())).await.expect("room");
+        drop(sender);
+        assert!(to_bytes(body(receiver), 9).await.is_err());
+    }
 
     #[test]
     fn an_event_is_one_line_whatever_the_text() {
