@@ -6,12 +6,13 @@ use crate::{
     config::ServeConfig,
     demo,
     engine::{EngineError, EngineHandle, EngineSnapshot, EventStream, ModelRunner, Submission},
-    generation::{Backend, GenerateError, Generator, ModelCard, TextSetup},
+    generation::{Backend, GenerateError, Generator, ModelCard, SamplingOptions, TextSetup},
     http::{self, AppState},
     kernel::{self, KernelError, Kernels},
     lora::LoraLayout,
     model::{
         self, BaseWeights, LoadOptions, LoadedModel, ModelError, ModelFacts, ModelSource, Progress,
+        SamplingDefaults,
     },
     telemetry::Metrics,
 };
@@ -71,6 +72,7 @@ impl App {
             chat_template: text.chat_template,
             special_tokens: text.special_tokens,
             add_bos: text.add_bos,
+            sampling: sampling(text.sampling),
         };
         let rooms = Arc::new(Rooms { registry: registry.clone(), engine: engine.clone() });
         let generator = Generator::new(rooms, setup, card, metrics.clone())?;
@@ -122,6 +124,19 @@ fn load(
         progress: Progress::Shown,
     };
     model::load(source, kernels, &options)
+}
+
+/// The makers' settings over neutral ones.
+fn sampling(makers: SamplingDefaults) -> SamplingOptions {
+    let neutral = SamplingOptions::default();
+    let or = |value: Option<f64>, neutral: f32| value.map_or(neutral, |value| value as f32);
+    SamplingOptions {
+        temperature: or(makers.temperature, neutral.temperature),
+        top_p: or(makers.top_p, neutral.top_p),
+        top_k: makers.top_k.map_or(neutral.top_k, |top_k| top_k as usize),
+        repetition_penalty: or(makers.repetition_penalty, neutral.repetition_penalty),
+        ..neutral
+    }
 }
 
 fn log_facts(facts: &ModelFacts) {

@@ -125,6 +125,7 @@ fn service(stub: &Arc<Stub>, chat_template: Option<&str>, metrics: Metrics) -> G
         chat_template: chat_template.map(str::to_owned),
         special_tokens: BTreeMap::new(),
         add_bos: None,
+        sampling: SamplingOptions::default(),
     };
     let vocab = tokenizer().get_vocab_size(true);
     let model = ModelCard { name: "tiny".into(), root: "tiny".into(), max_context: CONTEXT, vocab };

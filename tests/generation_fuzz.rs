@@ -68,6 +68,7 @@ fn service(stub: Arc<Stub>, template: Option<&str>) -> Result<Generator, Generat
             .map(|(name, token)| (name.to_owned(), token.to_owned()))
             .into(),
         add_bos: None,
+        sampling: SamplingOptions::default(),
     };
     let vocab = TOKENIZER.get_vocab_size(true);
     let model = ModelCard { name: "x".into(), root: "x".into(), max_context: 4096, vocab };

@@ -53,6 +53,8 @@ pub struct TextSetup {
     pub special_tokens: BTreeMap<String, String>,
     /// Whether a text begins with `bos_token`; `None` leaves it to the tokenizer's own rule.
     pub add_bos: Option<bool>,
+    /// How the model's makers sample it; neutral where they do not say.
+    pub sampling: SamplingOptions,
 }
 
 /// The service. Cloning it is cheap.
@@ -63,6 +65,7 @@ struct Inner {
     backend: Arc<dyn Backend>,
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
+    sampling: SamplingOptions,
     model: ModelCard,
     metrics: Metrics,
 }
@@ -82,12 +85,18 @@ impl Generator {
             .chat_template
             .map(|source| ChatTemplate::compile(&source, text.special_tokens))
             .transpose()?;
-        Ok(Self(Arc::new(Inner { backend, tokenizer, template, model, metrics })))
+        let sampling = text.sampling;
+        Ok(Self(Arc::new(Inner { backend, tokenizer, template, sampling, model, metrics })))
     }
 
     /// The base model.
     pub fn model(&self) -> &ModelCard {
         &self.0.model
+    }
+
+    /// What a dialect may take for the sampling fields that a request leaves out.
+    pub fn default_sampling(&self) -> &SamplingOptions {
+        &self.0.sampling
     }
 
     /// Whether the model can be given conversations.

@@ -55,7 +55,7 @@ impl TextAssets {
         Ok(Self {
             chat_template: chat_template(files, &settings)?,
             add_bos: settings.get("add_bos_token").and_then(Value::as_bool),
-            sampling: sampling(&generation, files)?,
+            sampling: sampling(&generation, files),
             tokenizer,
             special_tokens,
             eos_ids,
@@ -132,21 +132,23 @@ fn eos_ids(config: &Value, files: &Files, file: &str) -> Result<Vec<u32>, ModelE
     })
 }
 
-fn sampling(generation: &Value, files: &Files) -> Result<SamplingDefaults, ModelError> {
-    let entry = |key: &str| generation.get(key).filter(|value| !value.is_null());
-    let number = |key: &str| match entry(key) {
-        None => Ok(None),
-        Some(value) => value.as_f64().map(Some).ok_or_else(|| {
-            let detail = format!("has a `{key}` that is not a number: {value}");
-            ModelError::file(files.place(GENERATION_CONFIG), detail)
-        }),
+/// What a request could not ask for is no default either: it is left out, and the model served without.
+fn sampling(generation: &Value, files: &Files) -> SamplingDefaults {
+    let number = |key: &str, is_served: fn(f64) -> bool| {
+        let value = generation.get(key).filter(|value| !value.is_null())?;
+        let number = value.as_f64().filter(|number| is_served(*number));
+        if number.is_none() {
+            let file = files.place(GENERATION_CONFIG);
+            tracing::warn!(file, key, %value, "a sampling default is out of range and ignored");
+        }
+        number
     };
-    Ok(SamplingDefaults {
-        temperature: number("temperature")?,
-        top_p: number("top_p")?,
-        top_k: number("top_k")?.map(|top_k| top_k.max(0.0) as u64),
-        repetition_penalty: number("repetition_penalty")?,
-    })
+    SamplingDefaults {
+        temperature: number("temperature", |value| (0.0..=100.0).contains(&value)),
+        top_p: number("top_p", |value| value > 0.0 && value <= 1.0),
+        top_k: number("top_k", |value| value >= 0.0).map(|top_k| top_k as u64),
+        repetition_penalty: number("repetition_penalty", |value| value > 0.0 && value <= 100.0),
+    }
 }
 
 #[cfg(test)]
@@ -204,12 +206,19 @@ mod tests {
     #[test]
     fn sampling_comes_from_the_generation_config() {
         let config = json!({"temperature": 0.6, "top_k": 20, "top_p": null});
-        let defaults = sampling(&config, &NONE).unwrap();
+        let defaults = sampling(&config, &NONE);
         assert_eq!(
             (defaults.temperature, defaults.top_k, defaults.top_p),
             (Some(0.6), Some(20), None)
         );
-        let message = sampling(&json!({"top_p": "much"}), &NONE).unwrap_err().to_string();
-        assert!(message.contains("top_p"), "{message}");
+    }
+
+    #[test]
+    fn a_sampling_default_that_is_no_use_is_left_out_and_the_others_stay() {
+        let config = json!({"top_p": "much", "temperature": -1, "top_k": -1,
+            "repetition_penalty": 1.1});
+        let repetition_penalty = Some(1.1);
+        let expected = SamplingDefaults { repetition_penalty, ..SamplingDefaults::default() };
+        assert_eq!(sampling(&config, &NONE), expected);
     }
 }

@@ -3,7 +3,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use lorad::{
     adapter::{AdapterError, AdapterLease, AdapterLimits, AdapterRef, AdapterRegistry},
     engine::{EngineError, EngineSnapshot, Event, EventStream, FinishReason, Submission},
-    generation::{Backend, Generator, ModelCard, TextSetup},
+    generation::{Backend, Generator, ModelCard, SamplingOptions, TextSetup},
     http::{AppState, HttpConfig},
     lora::LoraLayout,
     telemetry::Metrics,
@@ -86,6 +86,7 @@ pub(crate) fn scripted(script: Script, config: HttpConfig) -> AppState {
         chat_template: Some(TEMPLATE.into()),
         special_tokens: BTreeMap::new(),
         add_bos: None,
+        sampling: SamplingOptions::default(),
     };
     let (name, root) = ("tiny".to_owned(), "tiny".to_owned());
     let card = ModelCard { name, root, max_context: 256, vocab: 320 };

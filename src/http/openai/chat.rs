@@ -48,7 +48,9 @@ pub(in crate::http) async fn chat_completions(
 
     let adapter = app.resolve(shared.model.as_deref())?;
     let head = Head::new("chatcmpl", app.model_name(adapter.as_ref()));
-    let mut request = shared.request(prompt, adapter, app.generator.model().max_context)?;
+    let context = app.generator.model().max_context;
+    let defaults = app.generator.default_sampling();
+    let mut request = shared.request(prompt, adapter, context, defaults)?;
     request.max_tokens = fields.max_completion_tokens.or(request.max_tokens);
     request.sampling.logprobs = fields.alternatives()?;
     let with_logprobs = request.sampling.logprobs.is_some();

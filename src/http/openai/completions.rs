@@ -40,9 +40,10 @@ pub(in crate::http) async fn completions(
     let adapter = app.resolve(shared.model.as_deref())?;
     let head = Head::new("cmpl", app.model_name(adapter.as_ref()));
     let context = app.generator.model().max_context;
+    let defaults = app.generator.default_sampling();
     let mut requests = Vec::with_capacity(prompts.len());
     for prompt in prompts {
-        let mut request = shared.request(prompt, adapter.clone(), context)?;
+        let mut request = shared.request(prompt, adapter.clone(), context, defaults)?;
         request.default_max_tokens = Some(DEFAULT_MAX_TOKENS);
         request.sampling.logprobs = logprobs;
         requests.push(request);

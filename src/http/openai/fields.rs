@@ -91,7 +91,8 @@ impl SharedFields {
         self.stream_options.and_then(|options| options.include_usage).unwrap_or(false)
     }
 
-    /// The request for one prompt. `context` is what the model takes.
+    /// The request for one prompt. `context` is what the model takes, `defaults` what counts for
+    /// sampling fields that are left out.
     ///
     /// # Errors
     /// The first field that is wrong.
@@ -100,11 +101,12 @@ impl SharedFields {
         prompt: Prompt,
         adapter: Option<AdapterRef>,
         context: usize,
+        defaults: &SamplingOptions,
     ) -> Result<GenerateRequest, ApiError> {
         Ok(GenerateRequest {
             prompt,
             adapter,
-            sampling: self.sampling()?,
+            sampling: self.sampling(defaults)?,
             max_tokens: self.max_tokens,
             default_max_tokens: None,
             stop: self.stop()?,
@@ -115,31 +117,31 @@ impl SharedFields {
         })
     }
 
-    fn sampling(&self) -> Result<SamplingOptions, ApiError> {
-        let neutral = SamplingOptions::default();
+    fn sampling(&self, defaults: &SamplingOptions) -> Result<SamplingOptions, ApiError> {
         Ok(SamplingOptions {
-            temperature: self.temperature.unwrap_or(neutral.temperature),
-            top_p: self.top_p.unwrap_or(neutral.top_p),
-            top_k: self.top_k()?,
-            min_p: self.min_p.unwrap_or(neutral.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(neutral.repetition_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(neutral.presence_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(neutral.frequency_penalty),
+            temperature: self.temperature.unwrap_or(defaults.temperature),
+            top_p: self.top_p.unwrap_or(defaults.top_p),
+            top_k: self.top_k(defaults.top_k)?,
+            min_p: self.min_p.unwrap_or(defaults.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
             logit_bias: self.logit_bias()?,
             // Every 64-bit integer is a seed; negative ones keep their bits.
             seed: self.seed.map(|seed| seed as u64),
-            min_tokens: self.min_tokens.unwrap_or(neutral.min_tokens),
-            ignore_eos: self.ignore_eos.unwrap_or(neutral.ignore_eos),
+            min_tokens: self.min_tokens.unwrap_or(defaults.min_tokens),
+            ignore_eos: self.ignore_eos.unwrap_or(defaults.ignore_eos),
             stop_token_ids: self.stop_token_ids.clone().unwrap_or_default(),
-            ..neutral
+            ..defaults.clone()
         })
     }
 
     /// -1 is an older way to say 0: all tokens.
-    fn top_k(&self) -> Result<usize, ApiError> {
-        match self.top_k.unwrap_or(0) {
-            -1 => Ok(0),
-            k => usize::try_from(k).map_err(|_| {
+    fn top_k(&self, default: usize) -> Result<usize, ApiError> {
+        match self.top_k {
+            None => Ok(default),
+            Some(-1) => Ok(0),
+            Some(k) => usize::try_from(k).map_err(|_| {
                 ApiError::invalid("top_k", format!("`top_k` must be -1, 0 or more, not {k}"))
             }),
         }
@@ -233,7 +235,7 @@ mod tests {
     }
 
     fn request(body: &Value) -> Result<GenerateRequest, ApiError> {
-        read(body)?.request(Prompt::Tokens(vec![1]), None, 64)
+        read(body)?.request(Prompt::Tokens(vec![1]), None, 64, &SamplingOptions::default())
     }
 
     #[test]
@@ -277,6 +279,19 @@ mod tests {
         let request = request(&nulls).expect("valid");
         assert_eq!(request.sampling, SamplingOptions::default());
         assert_eq!((request.n, request.stop.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_a_request_leaves_out_is_as_the_model_s_makers_say() {
+        let neutral = SamplingOptions::default();
+        let makers = SamplingOptions { temperature: 0.6, top_k: 20, top_p: 0.9, ..neutral.clone() };
+        let asked = |body: Value| {
+            let request = read(&body)?.request(Prompt::Tokens(vec![1]), None, 64, &makers);
+            Ok::<_, ApiError>(request?.sampling)
+        };
+        assert_eq!(asked(json!({})).expect("valid"), makers);
+        let own = json!({"temperature": 1, "top_k": 0, "top_p": 1});
+        assert_eq!(asked(own).expect("valid"), neutral);
     }
 
     #[test]
