@@ -1,6 +1,7 @@
 //! Logits and greedy tokens of every golden base and adapter against transformers and PEFT, on every kernel.
 use crate::harness::{
-    Harness, Sequence, all_kernels, argmax, ids, json, max_difference, repository, rows,
+    Harness, Sequence, all_kernels, argmax, cpu_kernels, ids, json, max_difference, repository,
+    rows,
 };
 use lorad::{
     kernel::{Kernels, Precision},
@@ -10,6 +11,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 /// Two correct f32 programs differ by 1e-4 at most here (tests/golden/PROVENANCE.md).
 const TOLERANCE: f32 = 1e-3;
+/// Each weight and each input of a product is rounded to bf16, by 2^-9 of itself at most; logits of standard deviation
+/// 2.4 move by less than this.
+const BF16_TOLERANCE: f32 = 0.3;
 const BASES: [&str; 7] =
     ["llama", "llama_tied", "llama31", "llama_linear", "mistral", "qwen2", "qwen3"];
 
@@ -68,6 +72,36 @@ fn every_base_and_adapter_gives_the_golden_logits() {
             }
         }
     }
+}
+
+#[test]
+fn bf16_stays_near_the_golden_logits() {
+    let kernels = cpu_kernels();
+    for base in BASES {
+        let mut harness = Harness::open(&directory(base), &kernels, Precision::Bf16);
+        for case in cases(base) {
+            let slot = case.adapter.as_ref().map(|adapter| {
+                harness.add_adapter(&directory(base).join("adapters").join(adapter))
+            });
+            let logits = harness.logits(&case.prompt, slot);
+            let difference = max_difference(&logits, &case.logits);
+            let what = format!("{base} {:?}", case.adapter);
+            assert!(difference <= BF16_TOLERANCE, "{what}: logits differ by {difference}");
+            assert!(difference > TOLERANCE, "{what}: bf16 cannot be as exact as f32");
+            for (row, golden) in logits.iter().zip(&case.logits) {
+                if lead(golden) > 2.0 * BF16_TOLERANCE {
+                    assert_eq!(argmax(row), argmax(golden), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// How far the best token is before the second.
+fn lead(row: &[f32]) -> f32 {
+    let best = argmax(row) as usize;
+    let others = row.iter().enumerate().filter(|(token, _)| *token != best);
+    row[best] - others.map(|(_, logit)| *logit).fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[test]
