@@ -127,7 +127,7 @@ impl Bench {
             kv_heads: dims.kv_heads,
             head_dim: dims.head_dim,
         };
-        let kv_cache_bytes = ByteSize(shape.blocks * shape.block_bytes());
+        let kv_cache_bytes = ByteSize(shape.blocks * self.kernels.kv_block_bytes(shape));
         let config = EngineConfig { kv_cache_bytes, ..arrangement.config.clone() };
         let runner = ModelRunner::new(lm, self.kernels.clone(), &config).expect("memory");
         EngineHandle::spawn(runner, &config, Vec::new()).expect("a thread")
