@@ -136,6 +136,17 @@ fn smollm2_answers_the_same_in_every_arrangement() {
         eprintln!("skipped: no SmolLM2 in $LORAD_TEST_MODEL, or no $LORAD_TEST_FIXTURES");
         return;
     };
-    let names = ["base", "newsworthiness", "pirate", "sql"];
+    let names = [
+        "base",
+        "newsworthiness",
+        "pirate",
+        "sql",
+        "json-extract",
+        "fp16",
+        "rslora",
+        "patterns",
+        "layers-subset",
+        "target-regex",
+    ];
     check(&Bench::smollm2(model, &fixtures, &names, cpu()), 14, "SmolLM2");
 }
