@@ -106,8 +106,6 @@ pub struct EngineSnapshot {
     pub failed_steps: u64,
     /// Names of the adapters in slots now.
     pub resident_adapters: Vec<String>,
-    /// Names of the adapters of running sequences.
-    pub running_adapters: Vec<String>,
     /// Names of the adapters of waiting sequences.
     pub waiting_adapters: Vec<String>,
     /// Adapter slots there are.

@@ -8,7 +8,7 @@ use super::{
     waiting::{RunningCounts, WaitingQueue},
 };
 use crate::{
-    adapter::{AdapterLease, VersionId},
+    adapter::{AdapterLease, AdapterName, VersionId},
     lora::AdapterSlot,
 };
 use std::{
@@ -297,24 +297,19 @@ impl Scheduler {
 
     /// What is going on; bytes and the like are the runner's to add.
     pub(super) fn snapshot(&self) -> EngineSnapshot {
-        let names = |sequences: &mut dyn Iterator<Item = &Sequence>| {
-            let leases = sequences.filter_map(|sequence| sequence.adapter.as_ref());
-            leases
-                .map(|lease| lease.name.to_string())
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect()
+        let names = |names: &mut dyn Iterator<Item = &AdapterName>| {
+            let distinct: BTreeSet<_> = names.collect();
+            distinct.into_iter().map(ToString::to_string).collect()
         };
-        let resident: BTreeSet<_> = self.residency.names().map(ToString::to_string).collect();
+        let leases = self.waiting.iter().filter_map(|sequence| sequence.adapter.as_ref());
         EngineSnapshot {
             running: self.running.len(),
             waiting: self.waiting.len(),
             kv_blocks_used: self.blocks.used(),
             kv_blocks: self.limits.kv_blocks,
             block_size: self.limits.block_size,
-            resident_adapters: resident.into_iter().collect(),
-            running_adapters: names(&mut self.running.iter()),
-            waiting_adapters: names(&mut self.waiting.iter()),
+            resident_adapters: names(&mut self.residency.names()),
+            waiting_adapters: names(&mut leases.map(|lease| &lease.name)),
             adapter_slots: self.residency.capacity(),
             ..self.totals.clone()
         }
