@@ -4,11 +4,13 @@ use super::simd::{Simd, Task};
 use std::fmt;
 
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512};
+use super::{amx::Amx, avx2::Avx2, avx512::Avx512};
 
 /// Instruction sets the kernels are compiled for, best first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Isa {
+    /// AVX-512 with tiles for products of bfloat16 (Sapphire Rapids and later), where the system allows them.
+    Amx,
     /// AVX-512 with dot products of bfloat16 pairs (Cooper Lake, Sapphire Rapids, Zen 4 and later).
     Avx512Bf16,
     /// AVX-512 F, BW and VL (Skylake-SP and later).
@@ -21,7 +23,8 @@ pub enum Isa {
 
 impl Isa {
     /// Every one, best first.
-    pub const ALL: [Self; 4] = [Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 5] =
+        [Self::Amx, Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// Whether this machine has it.
     pub fn available(self) -> bool {
@@ -32,6 +35,7 @@ impl Isa {
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Amx => "AMX",
             Self::Avx512Bf16 => "AVX-512 BF16",
             Self::Avx512 => "AVX-512",
             Self::Avx2 => "AVX2",
@@ -43,6 +47,8 @@ impl fmt::Display for Isa {
 /// An instruction set this machine is known to have.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Level {
+    #[cfg(target_arch = "x86_64")]
+    Amx(Amx),
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16(Avx512<true>),
     #[cfg(target_arch = "x86_64")]
@@ -63,6 +69,7 @@ impl Level {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn of(isa: Isa) -> Option<Self> {
         match isa {
+            Isa::Amx => Amx::detect().map(Self::Amx),
             Isa::Avx512Bf16 => Avx512::detect().map(Self::Avx512Bf16),
             Isa::Avx512 => Avx512::detect().map(Self::Avx512),
             Isa::Avx2 => Avx2::detect().map(Self::Avx2),
@@ -80,6 +87,8 @@ impl Level {
     pub(super) fn isa(self) -> Isa {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Amx(_) => Isa::Amx,
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16(_) => Isa::Avx512Bf16,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => Isa::Avx512,
@@ -89,9 +98,20 @@ impl Level {
         }
     }
 
+    /// The tiles, where products use them.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn tiles(self) -> Option<Amx> {
+        match self {
+            Self::Amx(amx) => Some(amx),
+            _ => None,
+        }
+    }
+
     /// Runs `task` compiled for it.
     pub(super) fn run<T: Task>(self, task: T) -> T::Output {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(amx) => amx.wide.vectorize(task),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]

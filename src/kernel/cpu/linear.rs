@@ -44,6 +44,8 @@ impl Linear<'_> {
                 self.round(machine, words, &mut x);
                 self.product::<Bf16>(machine, weight, (panels, &x), y);
             }
+            #[cfg(target_arch = "x86_64")]
+            Panels::Tiles(amx, panels) => self.tiled((machine, *amx), weight, panels, y),
         }
     }
 

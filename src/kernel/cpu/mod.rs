@@ -19,13 +19,18 @@ mod pool;
 mod portable;
 mod rows;
 mod simd;
+mod spans;
 #[cfg(test)]
 mod tests;
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 pub(super) use buffers::Buffers;
 pub use isa::Isa;

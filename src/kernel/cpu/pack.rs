@@ -2,6 +2,8 @@
 use super::super::check;
 use super::super::weight::{Packed, WeightData};
 use super::super::{BaseWeight, KernelError, Precision, Result};
+#[cfg(target_arch = "x86_64")]
+use super::amx::{self, Amx};
 use super::linear::VECTORS;
 use super::machine::Machine;
 use super::memory::Pages;
@@ -26,6 +28,9 @@ pub(super) enum Panels {
     F32(Pages<f32>),
     /// Two values of bfloat16 a step, the earlier in the lower half.
     Bf16(Pages<u32>),
+    /// As `Bf16`, the steps filled up to whole tiles.
+    #[cfg(target_arch = "x86_64")]
+    Tiles(Amx, Pages<u32>),
 }
 
 impl Packed for PackedWeight {
@@ -37,6 +42,8 @@ impl Packed for PackedWeight {
         match &self.panels {
             Panels::F32(values) => values.bytes(),
             Panels::Bf16(pairs) => pairs.bytes(),
+            #[cfg(target_arch = "x86_64")]
+            Panels::Tiles(_, pairs) => pairs.bytes(),
         }
     }
 }
@@ -62,15 +69,18 @@ impl PackedWeight {
                 let steps = values[start..].iter().step_by(self.width);
                 to.iter_mut().zip(steps).for_each(|(to, value)| *to = *value);
             }
-            Panels::Bf16(pairs) => {
-                let steps = pairs[start..].iter().step_by(self.width);
-                to.chunks_mut(2).zip(steps).for_each(|(to, pair)| {
-                    let both = [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
-                    to.copy_from_slice(&both[..to.len()]);
-                });
-            }
+            Panels::Bf16(pairs) => widen(pairs[start..].iter().step_by(self.width), to),
+            #[cfg(target_arch = "x86_64")]
+            Panels::Tiles(_, pairs) => widen(pairs[start..].iter().step_by(self.width), to),
         }
     }
+}
+
+fn widen<'a>(pairs: impl Iterator<Item = &'a u32>, to: &mut [f32]) {
+    to.chunks_mut(2).zip(pairs).for_each(|(to, pair)| {
+        let both = [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
+        to.copy_from_slice(&both[..to.len()]);
+    });
 }
 
 /// Packs a host weight `[out, in]` for the machine's vectors.
@@ -80,15 +90,29 @@ pub(super) fn pack(weight: &Tensor, precision: Precision, machine: &Machine) -> 
     let (storage, layout) = weight.storage_and_layout();
     let rows = Rows::new(&storage, layout.start_offset(), [out_features, in_features])?;
     let width = machine.level.lanes() * VECTORS;
-    let (steps, panels) = match precision {
-        Precision::F32 => (in_features, Panels::F32(pack_f32(&rows, width, machine)?)),
-        Precision::Bf16 => {
-            (in_features.div_ceil(2), Panels::Bf16(pack_bf16(&rows, width, machine)?))
+    let packed = match precision {
+        Precision::F32 => {
+            let panels = Panels::F32(pack_f32(&rows, width, machine)?);
+            PackedWeight { panels, width, steps: in_features }
         }
+        Precision::Bf16 => pack_pairs(&rows, width, machine)?,
         Precision::Auto => return Err(KernelError::Unsupported(AUTO.into())),
     };
-    let data = WeightData::Packed(Box::new(PackedWeight { panels, width, steps }));
+    let data = WeightData::Packed(Box::new(packed));
     Ok(BaseWeight { out_features, in_features, precision, data })
+}
+
+/// For tiles where the machine has them.
+fn pack_pairs(rows: &Rows<'_>, width: usize, machine: &Machine) -> Result<PackedWeight> {
+    let steps = rows.len.div_ceil(2);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(amx) = machine.level.tiles() {
+        let (width, steps) = (amx::WIDTH, steps.next_multiple_of(amx::TILE));
+        let panels = Panels::Tiles(amx, pack_bf16(rows, (steps, width), machine)?);
+        return Ok(PackedWeight { panels, width, steps });
+    }
+    let panels = Panels::Bf16(pack_bf16(rows, (steps, width), machine)?);
+    Ok(PackedWeight { panels, width, steps })
 }
 
 const AUTO: &str = "precision `auto` is resolved before weights are packed";
@@ -113,8 +137,12 @@ fn pack_f32(rows: &Rows<'_>, width: usize, machine: &Machine) -> Result<Pages<f3
     Ok(packed)
 }
 
-fn pack_bf16(rows: &Rows<'_>, width: usize, machine: &Machine) -> Result<Pages<u32>> {
-    let panel = rows.len.div_ceil(2) * width;
+fn pack_bf16(
+    rows: &Rows<'_>,
+    (steps, width): (usize, usize),
+    machine: &Machine,
+) -> Result<Pages<u32>> {
+    let panel = steps * width;
     let mut packed = machine.arena.zeroed(rows.count.div_ceil(width) * panel)?;
     machine.pool.chunks(&mut packed, panel, |index, panel| {
         rows.each(index * width..(index + 1) * width, |column, values| {

@@ -1,0 +1,233 @@
+//! AMX: products of 16×16 tiles of bfloat16 pairs in registers of their own.
+//!
+//! The intrinsics are not stable, so a whole product is one block of assembly: it configures the tiles, runs
+//! along `in`, stores the sums and releases the tiles, so that no thread keeps tile state between products.
+#![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
+use super::avx512::Avx512;
+use std::arch::asm;
+use std::arch::x86_64::__cpuid_count;
+use std::sync::OnceLock;
+
+/// Rows of a tile, and f32 columns, and pairs of bfloat16 along `in`.
+pub(super) const TILE: usize = 16;
+/// Columns of a panel: two tiles side by side.
+pub(super) const WIDTH: usize = 2 * TILE;
+/// Rows of a block: two tiles one above the other.
+pub(super) const HEIGHT: usize = 2 * TILE;
+
+/// The proof that the machine has AMX for bfloat16, that the system lets this process use it, and that
+/// AVX-512 with BF16 is there too.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Amx {
+    /// For everything but products.
+    pub(super) wide: Avx512<false>,
+    /// For rounding.
+    pub(super) pairs: Avx512<true>,
+}
+
+impl Amx {
+    /// The token, where this machine has the instructions.
+    pub(super) fn detect() -> Option<Self> {
+        static USABLE: OnceLock<bool> = OnceLock::new();
+        let (wide, pairs) = (Avx512::detect()?, Avx512::detect()?);
+        USABLE.get_or_init(|| has_tiles() && may_use_tiles()).then_some(Self { wide, pairs })
+    }
+
+    /// The sums of `block`, one term of `in` after the other, 32 at a time: the same for any heights.
+    ///
+    /// # Panics
+    /// When the block's parts do not fit each other.
+    pub(super) fn multiply(_: Self, block: &Block<'_>, sums: &mut Sums) {
+        let Block { rows: [upper, lower], panel, ahead } = block;
+        let steps = panel.len() / (WIDTH * TILE);
+        let heights = [upper, lower].map(|rows| rows.len().checked_div(steps * TILE).unwrap_or(0));
+        assert_eq!(panel.len(), steps * WIDTH * TILE, "a panel is whole steps");
+        assert_eq!([upper.len(), lower.len()], heights.map(|h| h * steps * TILE), "whole rows");
+        assert!(heights[0] <= TILE && heights[1] <= TILE, "a tile has sixteen rows");
+        let shape = Shape::new(heights);
+        if steps == 0 || heights[0] == 0 {
+            sums.0.fill(0.0);
+        } else if heights[1] == 0 {
+            single(&shape, upper, panel, *ahead, sums);
+        } else {
+            double(&shape, [upper, lower], panel, *ahead, sums);
+        }
+    }
+}
+
+/// Some rows against one panel.
+pub(super) struct Block<'a> {
+    /// Two tiles of up to [`TILE`] rows: `[steps, rows, TILE]` pairs each; the lower may have no rows.
+    pub(super) rows: [&'a [u32]; 2],
+    /// `[steps, TILE, WIDTH]` pairs.
+    pub(super) panel: &'a [u32],
+    /// How many bytes ahead of the product to ask for the weights that follow.
+    pub(super) ahead: usize,
+}
+
+/// `[HEIGHT, WIDTH]`; the lower tile's rows begin at row [`TILE`].
+#[repr(C, align(64))]
+pub(super) struct Sums(pub(super) [f32; HEIGHT * WIDTH]);
+
+/// What `ldtilecfg` takes: each register's rows and bytes in a row.
+#[repr(C, align(64))]
+struct Shape {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Shape {
+    /// Registers 0 to 3 sums, 4 and 5 rows, 6 and 7 weights.
+    fn new([upper, lower]: [usize; 2]) -> Self {
+        let heights = [upper, upper, lower, lower, upper, lower, TILE, TILE];
+        let mut shape =
+            Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        for (register, height) in heights.into_iter().enumerate().filter(|(_, height)| *height > 0)
+        {
+            shape.row_bytes[register] = (TILE * size_of::<u32>()) as u16;
+            shape.rows[register] = height as u8;
+        }
+        shape
+    }
+}
+
+/// Asks for the 2 KiB of weights a step takes, at `{w} + {ahead}`.
+macro_rules! prefetch_step {
+    () => {
+        "
+        lea {next}, [{w} + {ahead}]
+        .irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+        prefetcht0 [{next} + \\line * 128]
+        prefetcht0 [{next} + \\line * 128 + 64]
+        .endr
+        "
+    };
+}
+
+/// One tile of rows.
+fn single(shape: &Shape, rows: &[u32], panel: &[u32], ahead: usize, sums: &mut Sums) {
+    let steps = panel.len() / (WIDTH * TILE);
+    // SAFETY: the token proved the instructions and the permission; `multiply` has checked that the rows hold
+    // `steps` tiles of the shape's height and the panel `steps` pairs of tiles, the sums hold all tiles, and
+    // a prefetch cannot fault.
+    unsafe {
+        asm!(
+            "ldtilecfg [{shape}]",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "2:",
+            "tileloadd tmm4, [{x} + {line} * 1]",
+            "tileloadd tmm6, [{w} + {line} * 2]",
+            "tileloadd tmm7, [{w} + {line} * 2 + 64]",
+            prefetch_step!(),
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "add {x}, {x_step}",
+            "add {w}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {line} * 2], tmm0",
+            "tilestored [{sums} + {line} * 2 + 64], tmm1",
+            "tilerelease",
+            shape = in(reg) shape,
+            x = inout(reg) rows.as_ptr() => _,
+            x_step = in(reg) rows.len() / steps * size_of::<u32>(),
+            w = inout(reg) panel.as_ptr() => _,
+            ahead = in(reg) ahead,
+            next = out(reg) _,
+            line = in(reg) 64_usize,
+            steps = inout(reg) steps => _,
+            sums = in(reg) sums,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// Two tiles of rows, the upper one full.
+fn double(shape: &Shape, rows: [&[u32]; 2], panel: &[u32], ahead: usize, sums: &mut Sums) {
+    let steps = panel.len() / (WIDTH * TILE);
+    let [upper, lower] = rows.map(|rows| (rows.as_ptr(), rows.len() / steps * size_of::<u32>()));
+    // SAFETY: as in `single`, for both tiles of rows.
+    unsafe {
+        asm!(
+            "ldtilecfg [{shape}]",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm6, [{w} + {line} * 2]",
+            "tileloadd tmm4, [{upper} + {line} * 1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{lower} + {line} * 1]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{w} + {line} * 2 + 64]",
+            prefetch_step!(),
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {upper}, {upper_step}",
+            "add {lower}, {lower_step}",
+            "add {w}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {line} * 2], tmm0",
+            "tilestored [{sums} + {line} * 2 + 64], tmm1",
+            "tilestored [{sums} + {line} * 2 + 2048], tmm2",
+            "tilestored [{sums} + {line} * 2 + 2112], tmm3",
+            "tilerelease",
+            shape = in(reg) shape,
+            upper = inout(reg) upper.0 => _,
+            upper_step = in(reg) upper.1,
+            lower = inout(reg) lower.0 => _,
+            lower_step = in(reg) lower.1,
+            w = inout(reg) panel.as_ptr() => _,
+            ahead = in(reg) ahead,
+            next = out(reg) _,
+            line = in(reg) 64_usize,
+            steps = inout(reg) steps => _,
+            sums = in(reg) sums,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// Whether the processor has tiles and their products of bfloat16.
+fn has_tiles() -> bool {
+    const BF16: u32 = 1 << 22;
+    const TILES: u32 = 1 << 24;
+    let features = __cpuid_count(7, 0).edx;
+    features & (BF16 | TILES) == BF16 | TILES
+}
+
+/// Asks the system for the tiles' state, which no process has before it asks.
+#[cfg(target_os = "linux")]
+fn may_use_tiles() -> bool {
+    const ARCH_PRCTL: usize = 158;
+    const REQUEST_PERMISSION: usize = 0x1023;
+    const TILE_DATA: usize = 18;
+    let answer: isize;
+    // SAFETY: a system call that changes nothing but which registers this process may use.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => answer,
+            in("rdi") REQUEST_PERMISSION,
+            in("rsi") TILE_DATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    answer == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn may_use_tiles() -> bool {
+    false
+}

@@ -1,0 +1,50 @@
+//! Items in one contiguous span a thread: each streams through its own memory, and who is done first helps.
+use super::pool::Pool;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Most spans; further threads help from the start.
+const MOST: usize = 16;
+
+/// How far a span's owner and its helpers are; a cache line of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct Cursor(AtomicUsize);
+
+/// Calls `task` once for each of `0..items`, neighbours on the same thread as long as all are equally fast.
+pub(super) fn spans(pool: &Pool, items: usize, task: &(dyn Fn(usize) + Sync)) {
+    let threads = pool.threads();
+    let count = threads.clamp(1, MOST);
+    let cursors: [Cursor; MOST] = Default::default();
+    let start = |span: usize| span * items / count;
+    pool.run(threads, &|thread| {
+        for span in (0..count).map(|offset| (thread + offset) % count) {
+            let len = start(span + 1) - start(span);
+            loop {
+                let item = cursors[span].0.fetch_add(1, Ordering::Relaxed);
+                if item >= len {
+                    break;
+                }
+                task(start(span) + item);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_runs_once_whatever_the_threads() {
+        for threads in [1, 2, 3, 20] {
+            let pool = Pool::new(threads).unwrap();
+            for items in [0, 1, 2, 7, 50] {
+                let runs: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+                spans(&pool, items, &|item| {
+                    runs[item].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+}

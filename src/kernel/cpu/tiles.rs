@@ -1,0 +1,158 @@
+//! `x · Wᵀ + bias` in bfloat16 on tiles: one pass over a panel of weights for 32 rows.
+#![expect(unsafe_code, reason = "threads write their own columns of one result")]
+#![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
+use super::amx::{Amx, Block, HEIGHT, Sums, TILE, WIDTH};
+use super::linear::Linear;
+use super::machine::{Machine, rows_per_item};
+use super::pack::PackedWeight;
+use super::pool::Pieces;
+use super::simd::{Simd, Task};
+use super::spans::spans;
+use std::ops::Range;
+
+/// How far ahead of the product the weights are asked for.
+const AHEAD_BYTES: usize = 8192;
+
+/// Below this many multiplications one thread is faster than waking another.
+const SERIAL: usize = 200_000;
+
+/// Values of a row that one word of a tile's row holds, and that a whole step takes.
+const STEP_VALUES: usize = 2 * TILE;
+
+impl Linear<'_> {
+    /// `y` is `[rows, out]`, every element of it is written.
+    pub(super) fn tiled(
+        &self,
+        (machine, amx): (&Machine, Amx),
+        weight: &PackedWeight,
+        panels: &[u32],
+        y: &mut [f32],
+    ) {
+        let mut scratch = machine.words.scratch(self.rows * weight.steps + TILE);
+        let start = scratch.as_ptr().align_offset(64).min(TILE);
+        let x = &mut scratch[start..][..self.rows * weight.steps];
+        self.round_to_tiles(machine, amx, weight.steps, x);
+        let product =
+            Product { amx, linear: self, steps: weight.steps, panels, x, y: &Pieces::new(y) };
+        let count = self.out_features.div_ceil(WIDTH);
+        if self.rows * self.in_features * self.out_features < SERIAL {
+            (0..count).for_each(|panel| product.panel(panel));
+        } else {
+            spans(&machine.pool, count, &|panel| product.panel(panel));
+        }
+    }
+
+    /// The rows rounded to bfloat16, `TILE` at a time: `[steps, rows, TILE]` pairs.
+    fn round_to_tiles(&self, machine: &Machine, amx: Amx, steps: usize, to: &mut [u32]) {
+        let rows = rows_per_item(self.in_features).next_multiple_of(TILE);
+        machine.pool.chunks(to, rows * steps, |index, to| {
+            let x = &self.x[index * rows * self.in_features..];
+            let tiles = x.chunks(TILE * self.in_features).zip(to.chunks_mut(TILE * steps));
+            for (x, to) in tiles {
+                let height = to.len() / steps;
+                amx.pairs.vectorize(RoundTile { x, in_features: self.in_features, height, to });
+            }
+        });
+    }
+}
+
+/// A product whose rows are rounded.
+struct Product<'a> {
+    amx: Amx,
+    linear: &'a Linear<'a>,
+    /// Pairs of a column, a multiple of [`TILE`].
+    steps: usize,
+    panels: &'a [u32],
+    x: &'a [u32],
+    y: &'a Pieces<'a, f32>,
+}
+
+impl Product<'_> {
+    /// All rows of a panel's columns.
+    fn panel(&self, panel: usize) {
+        let columns = panel * WIDTH..((panel + 1) * WIDTH).min(self.linear.out_features);
+        let size = self.steps * WIDTH;
+        let panel = &self.panels[panel * size..][..size];
+        let mut sums = Sums([0.0; HEIGHT * WIDTH]);
+        for (block, x) in self.x.chunks(HEIGHT * self.steps).enumerate() {
+            let rows = x.split_at(x.len().min(TILE * self.steps)).into();
+            // Later rows find the panel in the cache.
+            let ahead = if block == 0 { AHEAD_BYTES } else { 0 };
+            Amx::multiply(self.amx, &Block { rows, panel, ahead }, &mut sums);
+            let first = block * HEIGHT;
+            let rows = first..first + x.len() / self.steps;
+            self.amx.wide.vectorize(Write {
+                product: self,
+                rows,
+                columns: columns.clone(),
+                sums: &sums,
+            });
+        }
+    }
+}
+
+/// Takes a block's sums to the result: the one place where it is written.
+struct Write<'a> {
+    product: &'a Product<'a>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    sums: &'a Sums,
+}
+
+impl Task for Write<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let linear = self.product.linear;
+        let bias = linear.bias.map(|bias| &bias[self.columns.clone()]);
+        for (row, sums) in self.rows.zip(self.sums.0.as_chunks::<WIDTH>().0) {
+            let start = row * linear.out_features;
+            let at = start + self.columns.start..start + self.columns.end;
+            // SAFETY: a row's columns of one panel belong to one item of the job.
+            let y = unsafe { self.product.y.piece(at) };
+            write_row(simd, sums, bias, y);
+        }
+    }
+}
+
+#[inline(always)]
+fn write_row<S: Simd>(simd: S, sums: &[f32; WIDTH], bias: Option<&[f32]>, y: &mut [f32]) {
+    if y.len() < WIDTH {
+        y.copy_from_slice(&sums[..y.len()]);
+        if let Some(bias) = bias {
+            y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+        }
+        return;
+    }
+    for at in (0..WIDTH).step_by(S::LANES) {
+        let sum = simd.load(&sums[at..]);
+        let sum = bias.map_or(sum, |bias| simd.add(sum, simd.load(&bias[at..])));
+        simd.store(sum, &mut y[at..]);
+    }
+}
+
+/// Up to [`TILE`] rows.
+struct RoundTile<'a> {
+    x: &'a [f32],
+    in_features: usize,
+    height: usize,
+    to: &'a mut [u32],
+}
+
+impl Task for RoundTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (row, x) in self.x.chunks_exact(self.in_features).take(self.height).enumerate() {
+            let words = self.to[row * TILE..].chunks_mut(self.height * TILE);
+            for (x, to) in x.chunks(STEP_VALUES).zip(words) {
+                let to = &mut to[..TILE];
+                let (to, padding) = to.split_at_mut(x.len().div_ceil(2));
+                simd.round_to_parts(x, to);
+                padding.fill(0);
+            }
+        }
+    }
+}
