@@ -8,6 +8,7 @@
 //! ```text
 //! http ── generation ── engine ─┬─ model ──┬─ lora ── kernel     (error, telemetry: below all; config: above all)
 //!                               └─ adapter ┘
+//! bench ── model, lora, kernel
 //! ```
 //!
 //! Imports point down; `tests/house.rs` fails the build when one does not.
@@ -21,6 +22,7 @@
 //! | [`engine`] | one thread: schedule → run → sample | HTTP, text, files |
 //! | [`generation`] | text in, text out | HTTP, tensors |
 //! | [`http`] | dialects to one request type and back | tokens, tensors, slots |
+//! | [`bench`] | measures servers and this machine, for `lorad bench` | our own server: it is a client like any other |
 //!
 //! # The sentence that carries it
 //!
@@ -51,6 +53,7 @@
 //! adapter's immutable content; *current*: what a name points at. *lease*: the right to use a version.
 pub mod adapter;
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("engine", &["error", "kernel", "lora", "model", "adapter"]),
     ("generation", &["error", "telemetry", "adapter", "engine"]),
     ("http", &["error", "telemetry", "adapter", "generation"]),
+    ("bench", &["kernel", "lora", "model"]),
 ];
 
 /// What stands above all rooms and may use each of them.

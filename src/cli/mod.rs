@@ -1,10 +1,13 @@
-//! The command line: `serve`, `inspect`, `healthcheck`.
+//! The command line: `serve`, `inspect`, `bench`, `healthcheck`.
+mod bench;
+mod fail;
 mod healthcheck;
 mod inspect;
 mod serve;
 
 use crate::config::ServeConfig;
 use clap::{Parser, Subcommand};
+use fail::fail;
 use std::process::ExitCode;
 
 /// One frozen base model, many LoRA adapters, one batch.
@@ -25,6 +28,9 @@ enum Command {
     Serve(Box<ServeConfig>),
     /// Say what an adapter is: its layers, ranks, size and norms, and whether it fits a model.
     Inspect(inspect::InspectArgs),
+    /// Measure a server, with or without a second one beside it.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Ask a running server whether it is healthy; exit status 0 if it is.
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -35,6 +41,7 @@ impl Cli {
         match self.command {
             Command::Serve(config) => serve::run(&config),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Bench(command) => bench::run(&command),
             Command::Healthcheck(args) => healthcheck::run(&args),
         }
     }

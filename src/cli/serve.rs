@@ -1,37 +1,21 @@
 //! `lorad serve`: build, listen, serve, drain.
+use super::fail;
 use crate::{
     app::{App, AppError},
     config::ServeConfig,
 };
-use std::{
-    error::Error,
-    io::{self, Write},
-    net::TcpListener,
-    process::ExitCode,
-};
+use std::{io, net::TcpListener, process::ExitCode};
 use tokio::runtime::Runtime;
 
 /// Serves until SIGTERM or Ctrl-C.
 pub(super) fn run(config: &ServeConfig) -> ExitCode {
     if let Err(error) = config.log.init() {
-        return fail(&error);
+        return fail("lorad", &error);
     }
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail("lorad", &error),
     }
-}
-
-/// The error and its causes, on one line of standard error.
-fn fail(error: &dyn Error) -> ExitCode {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        line = format!("{line}: {inner}");
-        cause = inner.source();
-    }
-    let _ = writeln!(io::stderr(), "lorad: {line}");
-    ExitCode::FAILURE
 }
 
 fn serve(config: &ServeConfig) -> Result<(), AppError> {

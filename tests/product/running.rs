@@ -18,7 +18,7 @@ struct Line {
 /// A whole server: what `main` would run.
 pub(crate) struct Running {
     client: Client,
-    url: String,
+    pub(crate) url: String,
     pub(crate) base: BaseWeights,
     stop: oneshot::Sender<()>,
     server: JoinHandle<io::Result<()>>,
