@@ -5,7 +5,8 @@
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lorad::kernel::{
-    Act, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvShape, LowRank, Precision, RowSegment,
+    Act, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvShape, LoraTarget, LowRank, Precision,
+    RopeKvArgs, RopeTable, RowSegment,
 };
 use std::hint::black_box;
 use std::thread::available_parallelism;
@@ -44,7 +45,7 @@ fn act(kernels: &CpuKernels, rows: usize, cols: usize) -> Act {
 }
 
 fn weight(kernels: &CpuKernels, [out, inner]: [usize; 2], precision: Precision) -> BaseWeight {
-    kernels.pack(&tensor(out, inner), precision).expect("a matrix")
+    kernels.pack(&[tensor(out, inner)], precision).expect("a matrix")
 }
 
 fn linear(criterion: &mut Criterion) {
@@ -92,7 +93,9 @@ fn lora(criterion: &mut Criterion) {
         let (x, mut y) = (act(&kernels, rows, 576), act(&kernels, rows, 576));
         group.throughput(Throughput::Elements(2 * rows as u64 * 16 * (576 + 576)));
         group.bench_function(format!("{rows} rows, {adapters} adapters"), |bencher| {
-            bencher.iter(|| kernels.add_lora(&mut y, &x, &slots, &segments).expect("shapes agree"));
+            let targets = [LoraTarget { columns: 0..576, slots: &slots }];
+            bencher
+                .iter(|| kernels.add_lora(&mut y, &x, &targets, &segments).expect("shapes agree"));
         });
     }
 }
@@ -104,9 +107,13 @@ fn attention(criterion: &mut Criterion) {
     let shape = KvShape { layers: 1, blocks: 1024, block_size: 16, kv_heads: 3, head_dim: 64 };
     let mut cache = kernels.new_kv(shape).expect("memory");
     let tokens = shape.blocks * shape.block_size;
-    let kv = act(&kernels, tokens, shape.row());
+    let mut kv = act(&kernels, tokens, 2 * shape.row());
     let all: Vec<u32> = (0..tokens as u32).collect();
-    kernels.write_kv(&mut cache, 0, &kv, &kv, &all).expect("the cache has these rows");
+    let half = shape.head_dim / 2;
+    let table = RopeTable { cos: tensor(1, half), sin: tensor(1, half), head_dim: shape.head_dim };
+    let rope =
+        RopeKvArgs { heads: 0, positions: &vec![0; tokens], table: &table, slot_mapping: &all };
+    kernels.rope_write_kv(&mut kv, &mut cache, 0, &rope).expect("the cache has these rows");
     for (sequences, rows, context) in [(1, 1, 1024), (16, 1, 128), (16, 1, 1024), (1, 512, 512)] {
         let blocks = context / shape.block_size;
         let starts = |step: usize| (0..=sequences).map(|i| (i * step) as u32).collect::<Vec<_>>();

@@ -68,6 +68,24 @@ impl LowRank {
     }
 }
 
+#[cfg(test)]
+impl RopeTable {
+    /// Of one position that turns nothing.
+    pub(super) fn still(head_dim: usize) -> Result<Self> {
+        let angles = |value| Tensor::full(value, (1, head_dim / 2), &candle_core::Device::Cpu);
+        Ok(Self { cos: angles(1_f32)?, sin: angles(0_f32)?, head_dim })
+    }
+}
+
+/// What adapters change at one linear layer, whose output is some columns of a joint one.
+#[derive(Clone, Debug)]
+pub struct LoraTarget<'a> {
+    /// Columns of `y`.
+    pub columns: Range<usize>,
+    /// What each adapter slot holds there.
+    pub slots: &'a [Option<LowRank>],
+}
+
 /// Cosines and sines of every position, made once by the model.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
@@ -77,6 +95,19 @@ pub struct RopeTable {
     pub sin: Tensor,
     /// Elements of one head; only the table's width is rotated, all of it for now.
     pub head_dim: usize,
+}
+
+/// Where the rows of a step's queries, keys and values stand, and where the latter two go.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeKvArgs<'a> {
+    /// Query heads of a row.
+    pub heads: usize,
+    /// `[T]`: position of each row in its sequence.
+    pub positions: &'a [u32],
+    /// Their cosines and sines.
+    pub table: &'a RopeTable,
+    /// `[T]`: KV row of each row.
+    pub slot_mapping: &'a [u32],
 }
 
 /// The gate's non-linearity.

@@ -1,9 +1,10 @@
 //! What every implementation checks before it touches memory: shapes, indices, block tables.
 use super::{
-    Act, AttentionArgs, BaseWeight, KernelError, KvCache, LowRank, Result, RopeTable, RowSegment,
+    Act, AttentionArgs, BaseWeight, KernelError, KvCache, LoraTarget, Result, RopeKvArgs,
+    RopeTable, RowSegment,
 };
 use candle_core::Tensor;
-use std::fmt::Display;
+use std::{fmt::Display, ops::Range};
 
 /// `[out, in]` of a weight to be packed.
 pub(super) fn weight(weight: &Tensor) -> Result<(usize, usize)> {
@@ -25,12 +26,6 @@ pub(super) fn indices(operation: &'static str, indices: &[u32], limit: usize) ->
     }
 }
 
-/// Two activations of one shape.
-pub(super) fn same_shape(operation: &'static str, left: &Act, right: &Act) -> Result<()> {
-    equal(operation, "rows", right.rows(), left.rows())?;
-    equal(operation, "columns", right.cols(), left.cols())
-}
-
 /// `x` `[T, in]`, `weight` `[out, in]`, `bias` `[1, out]`.
 pub(super) fn linear(x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<()> {
     equal("linear", "columns of x", x.cols(), weight.in_features())?;
@@ -40,11 +35,18 @@ pub(super) fn linear(x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result
     })
 }
 
-/// `y` `[T, out]`, `x` `[T, in]`, every segment within them and within `slots`.
+/// As [`linear`], and `y` `[T, out]`.
+pub(super) fn add_linear(y: &Act, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<()> {
+    linear(x, weight, bias)?;
+    equal("add_linear", "rows of y", y.rows(), x.rows())?;
+    equal("add_linear", "columns of y", y.cols(), weight.out_features())
+}
+
+/// `y` `[T, out]`, `x` `[T, in]`, every segment within them, targets in ascending columns of `y`.
 pub(super) fn lora(
     y: &Act,
     x: &Act,
-    slots: &[Option<LowRank>],
+    targets: &[LoraTarget<'_>],
     segments: &[RowSegment],
 ) -> Result<()> {
     equal("add_lora", "rows of x", x.rows(), y.rows())?;
@@ -53,30 +55,76 @@ pub(super) fn lora(
             let detail = format!("rows {:?} of {}", segment.rows, y.rows());
             return Err(KernelError::mismatch("add_lora", detail));
         }
-        let Some(slot) = slots.get(segment.slot) else {
-            let detail = format!("slot {} of {}", segment.slot, slots.len());
+    }
+    let mut free = 0;
+    for target in targets {
+        let Range { start, end } = target.columns;
+        if start < free || end < start || end > y.cols() {
+            let detail = format!("columns {start}..{end} of {free}..{}", y.cols());
             return Err(KernelError::mismatch("add_lora", detail));
-        };
-        if let Some(pair) = slot {
-            equal("add_lora", "columns of x", x.cols(), pair.in_features())?;
-            equal("add_lora", "columns of y", y.cols(), pair.out_features())?;
         }
+        free = end;
+        segments.iter().try_for_each(|segment| lora_pair(x, target, segment.slot))?;
     }
     Ok(())
 }
 
-/// `x` `[T, n * group]`, `weight` `[1, group]`.
+/// The slot exists, and what it holds fits its target.
+fn lora_pair(x: &Act, target: &LoraTarget<'_>, slot: usize) -> Result<()> {
+    let Some(held) = target.slots.get(slot) else {
+        let detail = format!("slot {slot} of {}", target.slots.len());
+        return Err(KernelError::mismatch("add_lora", detail));
+    };
+    held.as_ref().map_or(Ok(()), |pair| {
+        equal("add_lora", "columns of x", x.cols(), pair.in_features())?;
+        equal("add_lora", "columns of y", target.columns.len(), pair.out_features())
+    })
+}
+
+/// `weight` `[1, cols]`.
 pub(super) fn rms_norm(x: &Act, weight: &Act) -> Result<()> {
     equal("rms_norm", "rows of the weight", weight.rows(), 1)?;
-    if weight.cols() == 0 || !x.cols().is_multiple_of(weight.cols()) {
-        let detail = format!("{} columns in groups of {}", x.cols(), weight.cols());
-        return Err(KernelError::mismatch("rms_norm", detail));
+    equal("rms_norm", "columns of the weight", weight.cols(), x.cols())
+}
+
+/// `columns` of `x` are whole heads of `weight`'s length.
+pub(super) fn head_norm(x: &Act, columns: &Range<usize>, weight: &Act) -> Result<()> {
+    equal("head_norm", "rows of the weight", weight.rows(), 1)?;
+    let within = columns.start <= columns.end && columns.end <= x.cols();
+    if !within || weight.cols() == 0 || !columns.len().is_multiple_of(weight.cols()) {
+        let detail = format!("{columns:?} of {} in heads of {}", x.cols(), weight.cols());
+        return Err(KernelError::mismatch("head_norm", detail));
     }
     Ok(())
 }
 
-/// `x` `[T, heads * head_dim]`, a position a row, every position in the table.
-pub(super) fn rope(x: &Act, positions: &[u32], table: &RopeTable) -> Result<()> {
+/// `gate_up` `[T, 2 * inner]`; gives back `inner`.
+pub(super) fn gated(gate_up: &Act) -> Result<usize> {
+    let inner = gate_up.cols() / 2;
+    equal("gated", "columns", gate_up.cols(), 2 * inner)?;
+    Ok(inner)
+}
+
+/// Rows of `qkv` as wide as the cache's heads make them, positions in the table, KV rows in the cache.
+pub(super) fn rope_write_kv(
+    qkv: &Act,
+    cache: &KvCache,
+    layer: usize,
+    args: &RopeKvArgs<'_>,
+) -> Result<()> {
+    let shape = cache.shape();
+    layer_exists("rope_write_kv", cache, layer)?;
+    equal("rope_write_kv", "head", args.table.head_dim, shape.head_dim)?;
+    let width = args.heads * shape.head_dim + 2 * shape.row();
+    equal("rope_write_kv", "columns", qkv.cols(), width)?;
+    equal("rope_write_kv", "slots", args.slot_mapping.len(), qkv.rows())?;
+    equal("rope_write_kv", "positions", args.positions.len(), qkv.rows())?;
+    indices("rope_write_kv", args.positions, positions(args.table)?)?;
+    indices("rope_write_kv", args.slot_mapping, shape.blocks * shape.block_size)
+}
+
+/// How many positions a table has.
+fn positions(table: &RopeTable) -> Result<usize> {
     let (limit, half) = table.cos.dims2()?;
     if table.sin.dims2()? != (limit, half) || half * 2 != table.head_dim || half == 0 {
         let detail = format!(
@@ -87,28 +135,7 @@ pub(super) fn rope(x: &Act, positions: &[u32], table: &RopeTable) -> Result<()> 
         );
         return Err(KernelError::mismatch("rope", detail));
     }
-    equal("rope", "positions", positions.len(), x.rows())?;
-    if !x.cols().is_multiple_of(table.head_dim) {
-        let detail = format!("{} columns in heads of {}", x.cols(), table.head_dim);
-        return Err(KernelError::mismatch("rope", detail));
-    }
-    indices("rope", positions, limit)
-}
-
-/// `k` and `v` `[T, kv_heads * head_dim]`, a KV row each, all within the cache.
-pub(super) fn write_kv(
-    cache: &KvCache,
-    layer: usize,
-    k: &Act,
-    v: &Act,
-    slot_mapping: &[u32],
-) -> Result<()> {
-    let shape = cache.shape();
-    layer_exists("write_kv", cache, layer)?;
-    same_shape("write_kv", k, v)?;
-    equal("write_kv", "columns", k.cols(), shape.row())?;
-    equal("write_kv", "slots", slot_mapping.len(), k.rows())?;
-    indices("write_kv", slot_mapping, shape.blocks * shape.block_size)
+    Ok(limit)
 }
 
 /// Everything [`AttentionArgs`] promises about `q` and `cache`.
@@ -120,7 +147,11 @@ pub(super) fn attention(
 ) -> Result<()> {
     let shape = cache.shape();
     layer_exists("attention", cache, layer)?;
-    equal("attention", "columns of q", q.cols(), args.heads * shape.head_dim)?;
+    let queries = args.heads * shape.head_dim;
+    if q.cols() < queries {
+        let detail = format!("{} columns of q, expected {queries} or more", q.cols());
+        return Err(KernelError::mismatch("attention", detail));
+    }
     if args.heads == 0 || !args.heads.is_multiple_of(shape.kv_heads) || args.window == Some(0) {
         let (heads, kv_heads, window) = (args.heads, shape.kv_heads, args.window);
         let detail = format!("{heads} heads over {kv_heads}, window {window:?}");

@@ -15,7 +15,7 @@ mod reference;
 mod weight;
 
 pub use act::Act;
-pub use args::{Activation, AttentionArgs, LowRank, RopeTable, RowSegment};
+pub use args::{Activation, AttentionArgs, LoraTarget, LowRank, RopeKvArgs, RopeTable, RowSegment};
 pub use candle_ops::CandleOps;
 pub use cpu::{CpuKernels, Isa};
 pub use device::{DeviceChoice, KernelConfig, open};
@@ -25,7 +25,7 @@ pub use reference::Reference;
 pub use weight::{BaseWeight, Precision};
 
 use candle_core::Tensor;
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 /// One device's implementation of everything a forward pass needs.
 ///
@@ -38,11 +38,14 @@ pub trait Kernels: Send + Sync {
     /// The precision [`Precision::Auto`] stands for on this device.
     fn auto_precision(&self) -> Precision;
 
-    /// Takes a weight `[out, in]` (host tensor of any float dtype) into the device's own layout.
+    /// Takes weights `[out, in]` (host tensors of any float dtype) into the device's own layout, as one.
+    ///
+    /// They share `in` and are stacked along `out`, so that one pass over an input makes all their outputs.
     ///
     /// # Errors
-    /// When it is not a matrix, the precision does not exist here, or the device fails.
-    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<BaseWeight>;
+    /// When there is none, one is not a matrix or of another `in`, the precision does not exist here, or
+    /// the device fails.
+    fn pack(&self, parts: &[Tensor], precision: Precision) -> Result<BaseWeight>;
 
     /// Copies `[rows, cols]` f32 values to the device.
     ///
@@ -62,7 +65,7 @@ pub trait Kernels: Send + Sync {
     /// When the device fails.
     fn load_low_rank(&self, pair: &LowRank) -> Result<LowRank>;
 
-    /// Brings a rope table to the device, so that [`Kernels::rope`] need not do it at every step.
+    /// Brings a rope table to the device, so that [`Kernels::rope_write_kv`] need not do it at every step.
     ///
     /// # Errors
     /// When the device fails.
@@ -93,64 +96,73 @@ pub trait Kernels: Send + Sync {
     /// When a shape disagrees, or the device fails.
     fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act>;
 
-    /// Adds every row's low-rank delta to `y`.
+    /// `y += x · Wᵀ + bias`: a layer whose output goes straight to the residual, `y` `[T, out]`.
     ///
-    /// `y[t] += weight · (x[t] · aᵀ) · b` with `slots[s]`'s factors, for each row `t` in a segment of slot
-    /// `s`, one segment after the other where they overlap. Rows in no segment, and rows whose slot is
-    /// `None` here, stay as they are.
+    /// # Errors
+    /// When a shape disagrees, or the device fails.
+    fn add_linear(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        weight: &BaseWeight,
+        bias: Option<&Act>,
+    ) -> Result<()>;
+
+    /// Adds every row's low-rank deltas to `y`, for all the layers that share the input `x`.
+    ///
+    /// `y[t, columns] += weight · (x[t] · aᵀ) · b` for each target, with the factors in its slot `s`, for
+    /// each row `t` in a segment of slot `s`, one segment after the other where they overlap. Rows in no
+    /// segment, and rows whose slot is `None` at a target, stay as they are there.
     /// `y`: `[T, out]`, `x`: `[T, in]`. Hu et al. 2021, section 4.1.
     ///
     /// # Errors
-    /// When a shape or a slot index disagrees, or the device fails.
+    /// When a shape or a slot index disagrees, targets share columns, or the device fails.
     fn add_lora(
         &self,
         y: &mut Act,
         x: &Act,
-        slots: &[Option<LowRank>],
+        targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()>;
 
-    /// `x / sqrt(mean(x²) + eps) · weight` over each group of `weight.cols()` columns of a row.
-    ///
-    /// A group is the whole row in a block's norm, one head in Qwen3's query and key norms.
+    /// `x / sqrt(mean(x²) + eps) · weight` of each row; `weight` is `[1, cols]`.
     ///
     /// # Errors
-    /// When the row is no multiple of the group, or the device fails.
+    /// When a shape disagrees, or the device fails.
     fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act>;
 
-    /// `y += x`, same shape.
+    /// [`Kernels::rms_norm`] of each head in some columns of `x`, in place; a head is as long as `weight`.
     ///
     /// # Errors
-    /// When the shapes differ, or the device fails.
-    fn add(&self, y: &mut Act, x: &Act) -> Result<()>;
+    /// When the columns are no heads of `x`, or the device fails.
+    fn head_norm(&self, x: &mut Act, columns: Range<usize>, weight: &Act, eps: f32) -> Result<()>;
 
-    /// Rotates each head of `x` (`[T, heads * head_dim]`) in place to its row's position; the pairs are
-    /// `(i, i + head_dim / 2)`, as in `transformers`' `rotate_half`.
+    /// Rotates the query and key heads of `qkv` in place and writes keys and values to `layer`.
+    ///
+    /// A row of `qkv` is `[heads | kv_heads | kv_heads] * head_dim`: queries, keys, values. Each query and
+    /// key head is rotated to its row's position; the pairs are `(i, i + head_dim / 2)`, as in
+    /// `transformers`' `rotate_half`. Row `t` goes to KV row `slot_mapping[t]`.
     ///
     /// # Errors
-    /// When a position is outside the table, or the device fails.
-    fn rope(&self, x: &mut Act, positions: &[u32], table: &RopeTable) -> Result<()>;
-
-    /// `activation(gate) · up`, same shape.
-    ///
-    /// # Errors
-    /// When the shapes differ, or the device fails.
-    fn gated(&self, gate: &Act, up: &Act, activation: Activation) -> Result<Act>;
-
-    /// Writes row `t` of `k` and `v` (`[T, kv_heads * head_dim]`) to KV row `slot_mapping[t]` of `layer`.
-    ///
-    /// # Errors
-    /// When a row is outside the cache, or the device fails.
-    fn write_kv(
+    /// When a shape disagrees, a position is outside the table or a KV row outside the cache, or the
+    /// device fails.
+    fn rope_write_kv(
         &self,
+        qkv: &mut Act,
         cache: &mut KvCache,
         layer: usize,
-        k: &Act,
-        v: &Act,
-        slot_mapping: &[u32],
+        args: &RopeKvArgs<'_>,
     ) -> Result<()>;
 
-    /// Causal attention of `q` (`[T, heads * head_dim]`) over each sequence's blocks: `[T, heads * head_dim]`.
+    /// `activation(gate) · up` of rows `[gate | up]`: `[T, 2 * inner]` → `[T, inner]`.
+    ///
+    /// # Errors
+    /// When the columns are odd in number, or the device fails.
+    fn gated(&self, gate_up: &Act, activation: Activation) -> Result<Act>;
+
+    /// Causal attention over each sequence's blocks: `[T, heads * head_dim]`.
+    ///
+    /// The queries are the first `heads * head_dim` columns of `q`; what follows them is not read.
     ///
     /// # Errors
     /// When the arguments disagree, or the device fails.

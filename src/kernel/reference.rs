@@ -1,11 +1,11 @@
 //! Every operation as plain loops with f64 sums: never fast, the oracle of every other implementation.
 use super::{
-    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvShape, LowRank, Precision,
-    Result, RopeTable, RowSegment, args::SequenceArgs, check,
+    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvShape, LoraTarget, LowRank,
+    Precision, Result, RopeKvArgs, RowSegment, args::SequenceArgs, check, weight::stack,
 };
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 /// Plain loops in host memory. Weights are candle tensors in the precision asked for; with
 /// [`Precision::Bf16`] activations too are rounded to bf16 before a product, and sums are not.
@@ -21,12 +21,12 @@ impl Kernels for Reference {
         Precision::F32
     }
 
-    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<BaseWeight> {
+    fn pack(&self, parts: &[Tensor], precision: Precision) -> Result<BaseWeight> {
         let (dtype, precision) = match precision {
             Precision::Auto | Precision::F32 => (DType::F32, Precision::F32),
             Precision::Bf16 => (DType::BF16, Precision::Bf16),
         };
-        BaseWeight::device(weight.to_device(&Device::Cpu)?.to_dtype(dtype)?, precision)
+        BaseWeight::device(stack(parts)?.to_device(&Device::Cpu)?.to_dtype(dtype)?, precision)
     }
 
     fn upload(&self, values: &[f32], rows: usize, cols: usize) -> Result<Act> {
@@ -68,22 +68,35 @@ impl Kernels for Reference {
         Ok(Act::host(y, x.rows(), n))
     }
 
+    fn add_linear(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        weight: &BaseWeight,
+        bias: Option<&Act>,
+    ) -> Result<()> {
+        check::add_linear(y, x, weight, bias)?;
+        let product = self.linear(x, weight, bias)?;
+        y.values_mut()?.iter_mut().zip(product.values()?).for_each(|(y, x)| *y += x);
+        Ok(())
+    }
+
     fn add_lora(
         &self,
         y: &mut Act,
         x: &Act,
-        slots: &[Option<LowRank>],
+        targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()> {
-        check::lora(y, x, slots, segments)?;
+        check::lora(y, x, targets, segments)?;
         let (x_values, n) = (x.values()?, y.cols());
-        for segment in segments {
-            let Some(pair) = &slots[segment.slot] else { continue };
+        for (target, segment) in targets.iter().flat_map(|t| segments.iter().map(move |s| (t, s))) {
+            let Some(pair) = &target.slots[segment.slot] else { continue };
             let (a, b) = (host(pair.a())?, host(pair.b())?);
             for t in segment.rows.clone() {
                 let x_row = &x_values[t * x.cols()..(t + 1) * x.cols()];
-                let delta = low_rank_row(x_row, &a, &b, n);
-                let y_row = &mut y.values_mut()?[t * n..(t + 1) * n];
+                let delta = low_rank_row(x_row, &a, &b, target.columns.len());
+                let y_row = &mut y.values_mut()?[t * n..(t + 1) * n][target.columns.clone()];
                 for (y, delta) in y_row.iter_mut().zip(delta) {
                     *y = (f64::from(*y) + f64::from(segment.weight) * delta) as f32;
                 }
@@ -95,62 +108,55 @@ impl Kernels for Reference {
     fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act> {
         check::rms_norm(x, weight)?;
         let (weight, mut values) = (weight.values()?, x.values()?.to_vec());
-        for group in values.chunks_exact_mut(weight.len()) {
-            let mean = dot(group, group) / group.len() as f64;
-            let factor = 1.0 / (mean + f64::from(eps)).sqrt();
-            for (value, w) in group.iter_mut().zip(weight) {
-                *value = (f64::from(*value) * factor * f64::from(*w)) as f32;
-            }
-        }
+        values.chunks_exact_mut(weight.len().max(1)).for_each(|row| normalise(row, weight, eps));
         Ok(Act::host(values, x.rows(), x.cols()))
     }
 
-    fn add(&self, y: &mut Act, x: &Act) -> Result<()> {
-        check::same_shape("add", y, x)?;
-        let x = x.values()?;
-        y.values_mut()?.iter_mut().zip(x).for_each(|(y, x)| *y += x);
-        Ok(())
-    }
-
-    fn rope(&self, x: &mut Act, positions: &[u32], table: &RopeTable) -> Result<()> {
-        check::rope(x, positions, table)?;
-        let (cos, sin) = (host(&table.cos)?, host(&table.sin)?);
-        let (cols, half) = (x.cols(), table.head_dim / 2);
-        for (row, &position) in x.values_mut()?.chunks_exact_mut(cols.max(1)).zip(positions) {
-            let angles = position as usize * half..(position as usize + 1) * half;
-            for head in row.chunks_exact_mut(table.head_dim) {
-                rotate(head, &cos[angles.clone()], &sin[angles.clone()]);
-            }
+    fn head_norm(&self, x: &mut Act, columns: Range<usize>, weight: &Act, eps: f32) -> Result<()> {
+        check::head_norm(x, &columns, weight)?;
+        let (weight, cols) = (weight.values()?, x.cols());
+        for row in x.values_mut()?.chunks_exact_mut(cols.max(1)) {
+            let heads = row[columns.clone()].chunks_exact_mut(weight.len());
+            heads.for_each(|head| normalise(head, weight, eps));
         }
         Ok(())
     }
 
-    fn gated(&self, gate: &Act, up: &Act, activation: Activation) -> Result<Act> {
-        check::same_shape("gated", gate, up)?;
-        let pairs = gate.values()?.iter().zip(up.values()?);
-        let values = pairs
-            .map(|(&gate, &up)| (activate(f64::from(gate), activation) * f64::from(up)) as f32)
-            .collect();
-        Ok(Act::host(values, gate.rows(), gate.cols()))
-    }
-
-    fn write_kv(
+    fn rope_write_kv(
         &self,
+        qkv: &mut Act,
         cache: &mut KvCache,
         layer: usize,
-        k: &Act,
-        v: &Act,
-        slot_mapping: &[u32],
+        args: &RopeKvArgs<'_>,
     ) -> Result<()> {
-        check::write_kv(cache, layer, k, v, slot_mapping)?;
-        let (k, v, width) = (k.values()?, v.values()?, cache.shape().row());
+        check::rope_write_kv(qkv, cache, layer, args)?;
+        let (cos, sin) = (host(&args.table.cos)?, host(&args.table.sin)?);
+        let (shape, cols, half) = (cache.shape(), qkv.cols(), args.table.head_dim / 2);
         let (keys, values) = cache.host_layer_mut(layer)?;
-        for (t, &slot) in slot_mapping.iter().enumerate() {
-            let (from, to) = (t * width..(t + 1) * width, slot as usize * width);
-            keys[to..to + width].copy_from_slice(&k[from.clone()]);
-            values[to..to + width].copy_from_slice(&v[from]);
+        for (t, row) in qkv.values_mut()?.chunks_exact_mut(cols.max(1)).enumerate() {
+            let at = args.positions[t] as usize * half..(args.positions[t] as usize + 1) * half;
+            let (rotated, v) = row.split_at_mut(cols - shape.row());
+            for head in rotated.chunks_exact_mut(shape.head_dim) {
+                rotate(head, &cos[at.clone()], &sin[at.clone()]);
+            }
+            let to = args.slot_mapping[t] as usize * shape.row();
+            let k = &rotated[args.heads * shape.head_dim..];
+            keys[to..to + shape.row()].copy_from_slice(k);
+            values[to..to + shape.row()].copy_from_slice(v);
         }
         Ok(())
+    }
+
+    fn gated(&self, gate_up: &Act, activation: Activation) -> Result<Act> {
+        let inner = check::gated(gate_up)?;
+        let mut values = Vec::with_capacity(gate_up.rows() * inner);
+        for row in gate_up.values()?.chunks_exact(gate_up.cols().max(1)) {
+            let (gate, up) = row.split_at(inner);
+            values.extend(gate.iter().zip(up).map(|(&gate, &up)| {
+                (activate(f64::from(gate), activation) * f64::from(up)) as f32
+            }));
+        }
+        Ok(Act::host(values, gate_up.rows(), inner))
     }
 
     fn paged_attention(
@@ -162,20 +168,22 @@ impl Kernels for Reference {
     ) -> Result<Act> {
         check::attention(q, cache, layer, args)?;
         let (shape, q_values) = (cache.shape(), q.values()?);
-        let mut y = vec![0.0; q_values.len()];
+        let cols = args.heads * shape.head_dim;
+        let mut y = vec![0.0; q.rows() * cols];
         for sequence in args.sequences() {
             for (i, row) in sequence.rows.clone().enumerate() {
                 for head in 0..args.heads {
-                    let at = row * q.cols() + head * shape.head_dim;
-                    let query = &q_values[at..at + shape.head_dim];
+                    let query =
+                        &q_values[row * q.cols() + head * shape.head_dim..][..shape.head_dim];
                     let kv_head = head / (args.heads / shape.kv_heads);
                     let read = HeadCache::new(cache, layer, kv_head, &sequence)?;
                     let output = attend(query, &read, sequence.visible(i, args.window), args.scale);
+                    let at = row * cols + head * shape.head_dim;
                     y[at..at + shape.head_dim].copy_from_slice(&output);
                 }
             }
         }
-        Ok(Act::host(y, q.rows(), q.cols()))
+        Ok(Act::host(y, q.rows(), cols))
     }
 
     fn select_rows(&self, x: &Act, rows: &[u32]) -> Result<Act> {
@@ -212,12 +220,7 @@ impl<'a> HeadCache<'a> {
 }
 
 /// `softmax(q · Kᵀ · scale) · V` of one query over the positions it sees.
-fn attend(
-    query: &[f32],
-    cache: &HeadCache<'_>,
-    seen: std::ops::Range<usize>,
-    scale: f32,
-) -> Vec<f32> {
+fn attend(query: &[f32], cache: &HeadCache<'_>, seen: Range<usize>, scale: f32) -> Vec<f32> {
     let score = |position| dot(query, cache.at(cache.keys, position)) * f64::from(scale);
     let scores: Vec<f64> = seen.clone().map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -240,6 +243,15 @@ fn low_rank_row(x: &[f32], a: &[f32], b: &[f32], out: usize) -> Vec<f64> {
         delta.iter_mut().zip(b_row).for_each(|(sum, b)| *sum += shrunk * f64::from(*b));
     }
     delta
+}
+
+/// `x / sqrt(mean(x²) + eps) · weight`
+fn normalise(x: &mut [f32], weight: &[f32], eps: f32) {
+    let mean = dot(x, x) / x.len() as f64;
+    let factor = 1.0 / (mean + f64::from(eps)).sqrt();
+    for (x, w) in x.iter_mut().zip(weight) {
+        *x = (f64::from(*x) * factor * f64::from(*w)) as f32;
+    }
 }
 
 fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
@@ -282,6 +294,7 @@ fn in_precision(values: &[f32], precision: Precision) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::RopeTable;
     use super::*;
 
     fn act(values: &[f32], cols: usize) -> Act {
@@ -290,7 +303,7 @@ mod tests {
 
     fn pack(values: &[f32], cols: usize, precision: Precision) -> BaseWeight {
         let tensor = Tensor::from_slice(values, (values.len() / cols, cols), &Device::Cpu).unwrap();
-        Reference.pack(&tensor, precision).unwrap()
+        Reference.pack(&[tensor], precision).unwrap()
     }
 
     #[test]
@@ -316,32 +329,46 @@ mod tests {
         let slots = [None, Some(LowRank::new(a, b).unwrap())];
         let segment = |rows, slot| RowSegment { rows, slot, weight: 2.0 };
         let (mut y, x) = (act(&[0.0; 6], 2), act(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2));
-        Reference.add_lora(&mut y, &x, &slots, &[segment(0..1, 0), segment(1..2, 1)]).unwrap();
+        let target = LoraTarget { columns: 0..2, slots: &slots };
+        let segments = [segment(0..1, 0), segment(1..2, 1)];
+        Reference.add_lora(&mut y, &x, &[target], &segments).unwrap();
         assert_eq!(y.values().unwrap(), [0.0, 0.0, 14.0, -14.0, 0.0, 0.0]);
     }
 
     #[test]
-    fn a_norm_divides_each_group_by_its_root_mean_square() {
-        let x = act(&[3.0, 3.0, -2.0, 2.0], 4);
+    fn a_norm_divides_each_row_or_head_by_its_root_mean_square() {
+        let mut x = act(&[3.0, 3.0, -2.0, 2.0], 2);
         let y = Reference.rms_norm(&x, &act(&[1.0, 10.0], 2), 0.0).unwrap();
         assert_eq!(y.values().unwrap(), [1.0, 10.0, -1.0, 10.0]);
+        Reference.head_norm(&mut x, 1..2, &act(&[4.0], 1), 0.0).unwrap();
+        assert_eq!(x.values().unwrap(), [3.0, 4.0, -2.0, 4.0]);
     }
 
     #[test]
-    fn a_quarter_turn_moves_the_first_half_to_the_second() {
+    fn a_quarter_turn_moves_halves_of_queries_and_keys_and_writes_the_keys() {
         let angles = |values: [f32; 4]| Tensor::from_slice(&values, (2, 2), &Device::Cpu).unwrap();
         let (cos, sin) = (angles([1.0, 1.0, 0.0, 0.0]), angles([0.0, 0.0, 1.0, 1.0]));
-        let mut x = act(&[1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0], 4);
-        Reference.rope(&mut x, &[0, 1], &RopeTable { cos, sin, head_dim: 4 }).unwrap();
-        assert_eq!(x.values().unwrap(), [1.0, 2.0, 3.0, 4.0, -3.0, -4.0, 1.0, 2.0]);
+        let table = RopeTable { cos, sin, head_dim: 4 };
+        let shape = KvShape { layers: 1, blocks: 1, block_size: 2, kv_heads: 1, head_dim: 4 };
+        let mut cache = Reference.new_kv(shape).unwrap();
+        let (q, k, v) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [9.0; 4]);
+        let mut qkv = act(&[q, k, v, q, k, v].concat(), 12);
+        let args =
+            RopeKvArgs { heads: 1, positions: &[0, 1], table: &table, slot_mapping: &[1, 0] };
+        Reference.rope_write_kv(&mut qkv, &mut cache, 0, &args).unwrap();
+        let turned = [[-3.0, -4.0, 1.0, 2.0], [-7.0, -8.0, 5.0, 6.0]];
+        let expected = [q, k, v, turned[0], turned[1], v].concat();
+        assert_eq!(qkv.values().unwrap(), expected);
+        let (keys, values) = cache.host_layer(0).unwrap();
+        assert_eq!((keys, values), (&[turned[1], k].concat()[..], &[9.0; 8][..]));
     }
 
     #[test]
     fn equal_keys_give_the_mean_of_the_values_seen() {
         let shape = KvShape { layers: 1, blocks: 3, block_size: 2, kv_heads: 1, head_dim: 1 };
         let mut cache = Reference.new_kv(shape).unwrap();
-        let (k, v) = (act(&[0.0; 4], 1), act(&[1.0, 3.0, 8.0, 20.0], 1));
-        Reference.write_kv(&mut cache, 0, &k, &v, &[4, 5, 0, 1]).unwrap();
+        let (_, values) = cache.host_layer_mut(0).unwrap();
+        values.copy_from_slice(&[8.0, 20.0, 0.0, 0.0, 1.0, 3.0]);
         let attend = |window| {
             let args = AttentionArgs {
                 block_tables: &[2, 0],
@@ -352,7 +379,7 @@ mod tests {
                 scale: 1.0,
                 window,
             };
-            let q = act(&[1.0, 1.0], 1);
+            let q = act(&[1.0, 7.0, 1.0, 7.0], 2);
             Reference.paged_attention(&q, &cache, 0, &args).unwrap().values().unwrap().to_vec()
         };
         assert_eq!(attend(None), [4.0, 8.0]);
@@ -361,9 +388,9 @@ mod tests {
 
     #[test]
     fn gates_are_known_values() {
-        let (gate, up) = (act(&[1.0, -1.0], 2), act(&[2.0, 2.0], 2));
-        let silu = Reference.gated(&gate, &up, Activation::Silu).unwrap();
-        let gelu = Reference.gated(&gate, &up, Activation::GeluTanh).unwrap();
+        let gate_up = act(&[1.0, -1.0, 2.0, 2.0], 4);
+        let silu = Reference.gated(&gate_up, Activation::Silu).unwrap();
+        let gelu = Reference.gated(&gate_up, Activation::GeluTanh).unwrap();
         let close = |got: &Act, want: [f32; 2]| {
             got.values().unwrap().iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-5)
         };

@@ -38,6 +38,31 @@ impl fmt::Display for Precision {
     }
 }
 
+/// Matrices of one width as one, the rows of the first before those of the second.
+///
+/// # Errors
+/// When there is none, or their widths differ.
+pub(super) fn stack(parts: &[Tensor]) -> Result<Tensor> {
+    let [first, rest @ ..] = parts else {
+        return Err(KernelError::mismatch("pack", "no weight at all"));
+    };
+    let (_, width) = super::check::weight(first)?;
+    for part in rest {
+        if super::check::weight(part)?.1 != width {
+            let detail = format!("{:?} on {:?}", part.dims(), first.dims());
+            return Err(KernelError::mismatch("pack", detail));
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first.clone());
+    }
+    if rest.iter().all(|part| part.dtype() == first.dtype()) {
+        return Ok(Tensor::cat(parts, 0)?);
+    }
+    let widened = parts.iter().map(|part| Ok(part.to_dtype(DType::F32)?));
+    Ok(Tensor::cat(&widened.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
 /// A linear layer's weight `[out, in]`, packed once at load and never changed.
 pub struct BaseWeight {
     pub(super) out_features: usize,

@@ -11,18 +11,19 @@ pub struct AdapterSlot(pub usize);
 #[derive(Debug)]
 pub struct LoraSlots {
     sites: HashMap<Site, Vec<Option<LowRank>>>,
-    slots: usize,
+    /// What the slots hold where no resident adapter changes anything.
+    nothing: Vec<Option<LowRank>>,
 }
 
 impl LoraSlots {
     /// Room for `slots` adapters.
     pub fn new(slots: usize) -> Self {
-        Self { sites: HashMap::new(), slots }
+        Self { sites: HashMap::new(), nothing: vec![None; slots] }
     }
 
     /// How many adapters fit.
     pub fn capacity(&self) -> usize {
-        self.slots
+        self.nothing.len()
     }
 
     /// Puts an adapter into `slot`; what was there is gone. On an error the slot is empty.
@@ -38,14 +39,14 @@ impl LoraSlots {
         weights: &LoraWeights,
         kernels: &dyn Kernels,
     ) -> Result<()> {
-        assert!(slot.0 < self.slots, "residency hands out slots below the capacity");
+        assert!(slot.0 < self.capacity(), "residency hands out slots below the capacity");
         self.clear(slot);
         let pairs = weights
             .sites()
             .map(|(site, pair)| Ok((site, kernels.load_low_rank(pair)?)))
             .collect::<Result<Vec<_>>>()?;
         for (site, pair) in pairs {
-            let held = self.sites.entry(site).or_insert_with(|| vec![None; self.slots]);
+            let held = self.sites.entry(site).or_insert_with(|| self.nothing.clone());
             held[slot.0] = Some(pair);
         }
         Ok(())
@@ -59,8 +60,8 @@ impl LoraSlots {
         });
     }
 
-    /// What each slot holds at `site`; empty where no resident adapter changes it.
+    /// What each slot holds at `site`.
     pub fn at(&self, site: Site) -> &[Option<LowRank>] {
-        self.sites.get(&site).map_or(&[], Vec::as_slice)
+        self.sites.get(&site).unwrap_or(&self.nothing)
     }
 }

@@ -5,7 +5,9 @@ use lorad::{
         ByteSize, EngineConfig, EngineHandle, Event, EventStream, FinishReason, ModelRunner,
         SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
-    kernel::{Act, AttentionArgs, KernelError, Reference, Result},
+    kernel::{
+        Act, AttentionArgs, KernelError, LoraTarget, Reference, Result, RopeKvArgs, RopeTable,
+    },
     lora::{LoraLayout, LoraWeights, LowRank, Projection, Site, SiteShape},
     model::{CausalLm, KvDims, StepContext},
 };
@@ -42,6 +44,7 @@ pub(crate) struct Control {
 struct Stub {
     layout: LoraLayout,
     control: Arc<Control>,
+    rope: RopeTable,
 }
 
 impl CausalLm for Stub {
@@ -65,11 +68,20 @@ impl CausalLm for Stub {
             })
             .collect();
         let x = kernels.upload(&features, tokens, 2)?;
-        let zeros = kernels.upload(&vec![0.0; 2 * tokens], tokens, 2)?;
+        // No query and no key, so every value counts the same.
+        let joint: Vec<f32> =
+            features.chunks(2).flat_map(|x| [0.0, 0.0, 0.0, 0.0, x[0], x[1]]).collect();
+        let mut qkv = kernels.upload(&joint, tokens, 6)?;
+        let target = |columns| [LoraTarget { columns, slots: lora.at(SITE) }];
         // As in a real model, what the cache holds depends on the adapter.
-        let mut values = kernels.upload(&features, tokens, 2)?;
-        kernels.add_lora(&mut values, &x, lora.at(SITE), batch.lora.segments())?;
-        kernels.write_kv(kv, 0, &zeros, &values, &batch.slot_mapping)?;
+        kernels.add_lora(&mut qkv, &x, &target(4..6), batch.lora.segments())?;
+        let rope = RopeKvArgs {
+            heads: 1,
+            positions: &batch.positions,
+            table: &self.rope,
+            slot_mapping: &batch.slot_mapping,
+        };
+        kernels.rope_write_kv(&mut qkv, kv, 0, &rope)?;
         let args = AttentionArgs {
             block_tables: &batch.block_tables,
             block_starts: &batch.block_starts,
@@ -79,8 +91,8 @@ impl CausalLm for Stub {
             scale: 1.0,
             window: None,
         };
-        let mut y = kernels.paged_attention(&zeros, kv, 0, &args)?;
-        kernels.add_lora(&mut y, &x, lora.at(SITE), batch.lora.segments())?;
+        let mut y = kernels.paged_attention(&qkv, kv, 0, &args)?;
+        kernels.add_lora(&mut y, &x, &target(0..2), batch.lora.segments())?;
         let last = kernels.select_rows(&y, &batch.logit_rows)?;
         let logits: Vec<f32> = kernels.read(&last)?.chunks_exact(2).flat_map(spread).collect();
         kernels.upload(&logits, batch.logit_rows.len(), VOCAB)
@@ -101,6 +113,13 @@ impl CausalLm for Stub {
     fn max_positions(&self) -> usize {
         CONTEXT
     }
+}
+
+/// A table that turns nothing.
+fn still() -> RopeTable {
+    let angles = |value| candle_core::Tensor::full(value, (CONTEXT, 1), &candle_core::Device::Cpu);
+    let (cos, sin) = (angles(1_f32).expect("memory"), angles(0_f32).expect("memory"));
+    RopeTable { cos, sin, head_dim: 2 }
 }
 
 /// Logits that hang on every bit of `state`; the tokens that break steps are never chosen.
@@ -153,7 +172,8 @@ pub(crate) fn config() -> EngineConfig {
 
 pub(crate) fn engine_with(config: &EngineConfig, eos: Vec<u32>) -> (EngineHandle, Arc<Control>) {
     let control = Arc::new(Control::default());
-    let stub = Stub { layout: LoraLayout::from_iter([(SITE, SHAPE)]), control: control.clone() };
+    let layout = LoraLayout::from_iter([(SITE, SHAPE)]);
+    let stub = Stub { layout, control: control.clone(), rope: still() };
     let runner = ModelRunner::new(Box::new(stub), Arc::new(Reference), config).expect("memory");
     (EngineHandle::spawn(runner, config, eos).expect("a thread"), control)
 }

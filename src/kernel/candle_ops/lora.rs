@@ -1,23 +1,25 @@
 //! Low-rank deltas as two thin products a segment.
-use crate::kernel::{LowRank, Result, RowSegment};
+use crate::kernel::{LoraTarget, Result, RowSegment};
 use candle_core::Tensor;
 
-/// Adds each segment's delta to its rows of `y`, in place: `y` is an activation's own memory.
+/// Adds each segment's delta to its rows of a target's columns, in place: `y` is an activation's own memory.
 pub(super) fn add(
     y: &Tensor,
     x: &Tensor,
-    slots: &[Option<LowRank>],
+    target: &LoraTarget<'_>,
     segments: &[RowSegment],
 ) -> Result<()> {
+    let (column, columns) = (target.columns.start, target.columns.len());
     for segment in segments {
         let (start, len) = (segment.rows.start, segment.rows.len());
-        let Some(pair) = &slots[segment.slot] else { continue };
+        let Some(pair) = &target.slots[segment.slot] else { continue };
         if len == 0 || pair.rank() == 0 {
             continue;
         }
         let delta = x.narrow(0, start, len)?.matmul(&pair.a().t()?)?.matmul(pair.b())?;
         let delta = (delta * f64::from(segment.weight))?;
-        y.slice_set(&(y.narrow(0, start, len)? + delta)?, 0, start)?;
+        let rows = y.narrow(0, start, len)?;
+        rows.slice_set(&(rows.narrow(1, column, columns)? + delta)?, 1, column)?;
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! The operations as candle has them, on f32 activations.
 use super::{attention, lora};
 use crate::kernel::{
-    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvShape, LowRank, Precision,
-    Result, RopeTable, RowSegment, act::ActData, check, kv::KvLayer,
+    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvShape, LoraTarget, LowRank,
+    Precision, Result, RopeKvArgs, RopeTable, RowSegment, act::ActData, check, kv::KvLayer,
+    weight::stack,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{ops as nn, rotary_emb};
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 /// Plain candle operations on one device.
 ///
@@ -53,13 +54,13 @@ impl Kernels for CandleOps {
         if self.device.is_cpu() { Precision::F32 } else { Precision::Bf16 }
     }
 
-    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<BaseWeight> {
+    fn pack(&self, parts: &[Tensor], precision: Precision) -> Result<BaseWeight> {
         let precision = match precision {
             Precision::Auto => self.auto_precision(),
             other => other,
         };
         let dtype = if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
-        let tensor = weight.to_dtype(dtype)?.to_device(&self.device)?.contiguous()?;
+        let tensor = stack(parts)?.to_dtype(dtype)?.to_device(&self.device)?.contiguous()?;
         BaseWeight::device(tensor, precision)
     }
 
@@ -107,15 +108,29 @@ impl Kernels for CandleOps {
         })
     }
 
+    fn add_linear(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        weight: &BaseWeight,
+        bias: Option<&Act>,
+    ) -> Result<()> {
+        check::add_linear(y, x, weight, bias)?;
+        let product = self.linear(x, weight, bias)?;
+        y.data = ActData::Device((y.tensor()? + product.tensor()?)?);
+        Ok(())
+    }
+
     fn add_lora(
         &self,
         y: &mut Act,
         x: &Act,
-        slots: &[Option<LowRank>],
+        targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()> {
-        check::lora(y, x, slots, segments)?;
-        lora::add(y.tensor()?, x.tensor()?, slots, segments)
+        check::lora(y, x, targets, segments)?;
+        let (y, x) = (y.tensor()?, x.tensor()?);
+        targets.iter().try_for_each(|target| lora::add(y, x, target, segments))
     }
 
     fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act> {
@@ -123,58 +138,59 @@ impl Kernels for CandleOps {
         if x.rows() == 0 {
             return self.empty(x.cols());
         }
-        let groups = x.tensor()?.reshape(((), weight.cols()))?;
-        let y = nn::rms_norm(&groups, &weight.tensor()?.flatten_all()?, eps)?;
-        Self::act(y.reshape((x.rows(), x.cols()))?)
+        Self::act(nn::rms_norm(x.tensor()?, &weight.tensor()?.flatten_all()?, eps)?)
     }
 
-    fn add(&self, y: &mut Act, x: &Act) -> Result<()> {
-        check::same_shape("add", y, x)?;
-        y.data = ActData::Device((y.tensor()? + x.tensor()?)?);
-        Ok(())
-    }
-
-    fn rope(&self, x: &mut Act, positions: &[u32], table: &RopeTable) -> Result<()> {
-        check::rope(x, positions, table)?;
-        if x.rows() == 0 {
+    fn head_norm(&self, x: &mut Act, columns: Range<usize>, weight: &Act, eps: f32) -> Result<()> {
+        check::head_norm(x, &columns, weight)?;
+        if x.rows() == 0 || columns.is_empty() {
             return Ok(());
         }
-        // Every token is a batch row of its own, with its own angles: positions may be ragged.
-        let (cos, sin) = (self.angles(&table.cos, positions)?, self.angles(&table.sin, positions)?);
-        let (rows, cols) = (x.rows(), x.cols());
-        let heads = x.tensor()?.reshape((rows, cols / table.head_dim, 1, table.head_dim))?;
-        let rotated = rotary_emb::rope(&heads, &cos, &sin)?.reshape((rows, cols))?;
-        x.data = ActData::Device(rotated);
+        let part = x.tensor()?.narrow(1, columns.start, columns.len())?;
+        let heads = part.contiguous()?.reshape(((), weight.cols()))?;
+        let heads = nn::rms_norm(&heads, &weight.tensor()?.flatten_all()?, eps)?;
+        x.tensor()?.slice_set(&heads.reshape(part.dims())?, 1, columns.start)?;
         Ok(())
     }
 
-    fn gated(&self, gate: &Act, up: &Act, activation: Activation) -> Result<Act> {
-        check::same_shape("gated", gate, up)?;
-        let gate = match activation {
-            Activation::Silu => gate.tensor()?.silu()?,
-            Activation::GeluTanh => gate.tensor()?.gelu()?,
-        };
-        Self::act((gate * up.tensor()?)?)
-    }
-
-    fn write_kv(
+    fn rope_write_kv(
         &self,
+        qkv: &mut Act,
         cache: &mut KvCache,
         layer: usize,
-        k: &Act,
-        v: &Act,
-        slot_mapping: &[u32],
+        args: &RopeKvArgs<'_>,
     ) -> Result<()> {
-        check::write_kv(cache, layer, k, v, slot_mapping)?;
-        if k.rows() == 0 {
+        check::rope_write_kv(qkv, cache, layer, args)?;
+        if qkv.rows() == 0 {
             return Ok(());
         }
-        let index = self.indices(slot_mapping)?.unsqueeze(1)?;
-        let index = index.broadcast_as((k.rows(), k.cols()))?.contiguous()?;
+        let (rows, width, head_dim) = (qkv.rows(), cache.shape().row(), args.table.head_dim);
+        let (queries, rotated) = (args.heads * head_dim, qkv.cols() - width);
+        let qkv = qkv.tensor()?;
+        let part = |start, len| qkv.narrow(1, start, len)?.contiguous();
+        // Every token is a batch row of its own, with its own angles: positions may be ragged.
+        let cos = self.angles(&args.table.cos, args.positions)?;
+        let sin = self.angles(&args.table.sin, args.positions)?;
+        let heads = part(0, rotated)?.reshape((rows, rotated / head_dim, 1, head_dim))?;
+        let heads = rotary_emb::rope(&heads, &cos, &sin)?.reshape((rows, rotated))?;
+        qkv.slice_set(&heads, 1, 0)?;
+        let index = self.indices(args.slot_mapping)?.unsqueeze(1)?;
+        let index = index.broadcast_as((rows, width))?.contiguous()?;
         let (keys, values) = cache.device_layer(layer)?;
-        keys.scatter_set(&index, k.tensor()?, 0)?;
-        values.scatter_set(&index, v.tensor()?, 0)?;
+        keys.scatter_set(&index, &part(queries, width)?, 0)?;
+        values.scatter_set(&index, &part(rotated, width)?, 0)?;
         Ok(())
+    }
+
+    fn gated(&self, gate_up: &Act, activation: Activation) -> Result<Act> {
+        let inner = check::gated(gate_up)?;
+        let gate_up = gate_up.tensor()?;
+        let part = |start| gate_up.narrow(1, start, inner);
+        let gate = match activation {
+            Activation::Silu => part(0)?.silu()?,
+            Activation::GeluTanh => part(0)?.gelu()?,
+        };
+        Self::act((gate * part(inner)?)?)
     }
 
     fn paged_attention(
@@ -185,10 +201,12 @@ impl Kernels for CandleOps {
         args: &AttentionArgs<'_>,
     ) -> Result<Act> {
         check::attention(q, cache, layer, args)?;
+        let cols = args.heads * cache.shape().head_dim;
         if q.rows() == 0 {
-            return self.empty(q.cols());
+            return self.empty(cols);
         }
-        Self::act(attention::paged(q.tensor()?, cache, layer, args)?)
+        let q = q.tensor()?.narrow(1, 0, cols)?.contiguous()?;
+        Self::act(attention::paged(&q, cache, layer, args)?)
     }
 
     fn select_rows(&self, x: &Act, rows: &[u32]) -> Result<Act> {

@@ -28,8 +28,9 @@ const SERIAL: usize = 1_000;
 
 /// The operands, checked by the caller.
 pub(super) struct Attention<'a> {
-    /// `[rows, heads * head_dim]`
+    /// `[rows, q_cols]`, the queries first.
     pub(super) q: &'a [f32],
+    pub(super) q_cols: usize,
     pub(super) keys: &'a [f32],
     pub(super) values: &'a [f32],
     pub(super) layout: KvLayout,
@@ -148,20 +149,21 @@ impl Queries<'_> {
         position - position % self.attention.layout.shape.block_size
     }
 
-    /// Where a query (and its output) lies.
-    fn place(&self, query: usize) -> Range<usize> {
+    /// Where a query or its output lies, in rows of `cols`.
+    fn place(&self, query: usize, cols: usize) -> Range<usize> {
         let (sharing, dim) = (self.attention.sharing(), self.attention.layout.shape.head_dim);
         let row = self.item.rows.start + query / sharing;
         let head = self.item.kv_head * sharing + query % sharing;
-        let start = (row * self.attention.args.heads + head) * dim;
+        let start = row * cols + head * dim;
         start..start + dim
     }
 
     #[expect(clippy::mut_from_ref, reason = "each output is borrowed by one caller at a time")]
     fn output(&self, query: usize) -> &mut [f32] {
+        let cols = self.attention.args.heads * self.attention.layout.shape.head_dim;
         // SAFETY: the heads of a row under one key/value head belong to one item of the job, and within
         // the item no two borrows of a query's output overlap.
-        unsafe { self.out.piece(self.place(query)) }
+        unsafe { self.out.piece(self.place(query, cols)) }
     }
 
     /// `scale · q · k` of every position a query sees, from `base` on, which is a block's start; the
@@ -205,10 +207,10 @@ impl Queries<'_> {
         (place, first): (usize, usize),
         (group, base): (usize, usize),
     ) {
-        let Attention { q, keys, layout, args, .. } = self.attention;
+        let Attention { q, q_cols, keys, layout, args, .. } = self.attention;
         let mut rows = [&q[..0]; R];
         for (r, row) in rows.iter_mut().enumerate() {
-            *row = &q[self.place(first + r)];
+            *row = &q[self.place(first + r, *q_cols)];
         }
         let groups = layout.groups();
         let mut tiles = [&keys[..0]; N];

@@ -5,8 +5,9 @@ use super::machine::{Machine, rows_per_item};
 use super::math::times_sigmoid;
 use super::simd::{Simd, Task};
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
+use std::ops::Range;
 
-/// `y = x / sqrt(mean(x²) + eps) · weight` over each group of `weight.len()` values.
+/// `y = x / sqrt(mean(x²) + eps) · weight` of each row of `weight.len()` values.
 pub(super) fn rms_norm(machine: &Machine, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     let chunk = rows_per_item(weight.len()) * weight.len();
     machine.pool.chunks(y, chunk, |index, y| {
@@ -15,21 +16,37 @@ pub(super) fn rms_norm(machine: &Machine, x: &[f32], weight: &[f32], eps: f32, y
     });
 }
 
-/// `y = activation(gate) · up`
+/// `x / sqrt(mean(x²) + eps) · weight` in place, over each head of `weight.len()` in `columns` of a row.
+pub(super) fn head_norm(
+    machine: &Machine,
+    (x, cols): (&mut [f32], usize),
+    columns: &Range<usize>,
+    (weight, eps): (&[f32], f32),
+) {
+    machine.pool.chunks(x, rows_per_item(cols) * cols, |_, x| {
+        for row in x.chunks_exact_mut(cols) {
+            machine.level.run(RmsNorm { weight, eps, y: &mut row[columns.clone()] });
+        }
+    });
+}
+
+/// `y = activation(gate) · up` of rows `[gate | up]`; `inner` is as long as a row of `y`.
 pub(super) fn gated(
     machine: &Machine,
-    gate: &[f32],
-    up: &[f32],
+    (gate_up, inner): (&[f32], usize),
     activation: Activation,
     y: &mut [f32],
 ) {
-    let chunk = rows_per_item(1);
-    machine.pool.chunks(y, chunk, |index, y| {
-        let range = index * chunk..index * chunk + y.len();
-        y.copy_from_slice(&gate[range.clone()]);
-        match activation {
-            Activation::Silu => machine.level.run(Combine { step: Silu, y, x: &up[range] }),
-            Activation::GeluTanh => machine.level.run(Combine { step: Gelu, y, x: &up[range] }),
+    let rows = rows_per_item(inner);
+    machine.pool.chunks(y, rows * inner, |index, y| {
+        let gate_up = gate_up[index * rows * 2 * inner..].chunks_exact(2 * inner);
+        for (y, gate_up) in y.chunks_exact_mut(inner).zip(gate_up) {
+            let (gate, x) = gate_up.split_at(inner);
+            y.copy_from_slice(gate);
+            match activation {
+                Activation::Silu => machine.level.run(Combine { step: Silu, y, x }),
+                Activation::GeluTanh => machine.level.run(Combine { step: Gelu, y, x }),
+            }
         }
     });
 }
@@ -43,18 +60,18 @@ pub(super) fn add(machine: &Machine, y: &mut [f32], x: &[f32]) {
     });
 }
 
-/// Rotates each head of each row of `x`; `angles` gives a row's cosines and sines.
+/// Rotates the heads in the first `rotated` columns of each row; `angles` gives a row's cosines and sines.
 pub(super) fn rope<'a>(
     machine: &Machine,
-    x: &mut [f32],
-    cols: usize,
+    (x, cols): (&mut [f32], usize),
+    rotated: usize,
     angles: impl Fn(usize) -> (&'a [f32], &'a [f32]) + Sync,
 ) {
     let rows = rows_per_item(cols);
     machine.pool.chunks(x, rows * cols, |index, x| {
         for (row, x) in x.chunks_exact_mut(cols).enumerate() {
             let (cos, sin) = angles(index * rows + row);
-            machine.level.run(Rotate { x, cos, sin });
+            machine.level.run(Rotate { x: &mut x[..rotated], cos, sin });
         }
     });
 }

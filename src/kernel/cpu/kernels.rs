@@ -1,8 +1,8 @@
 //! The door to the CPU kernels: checks what comes in, hands out memory, and calls the right one.
 use super::super::check;
 use super::super::{
-    Act, Activation, AttentionArgs, BaseWeight, KernelError, Kernels, KvCache, KvShape, LowRank,
-    Precision, Result, RopeTable, RowSegment,
+    Act, Activation, AttentionArgs, BaseWeight, KernelError, Kernels, KvCache, KvShape, LoraTarget,
+    LowRank, Precision, Result, RopeKvArgs, RowSegment, weight::stack,
 };
 use super::attention::Attention;
 use super::isa::{Isa, Level};
@@ -14,7 +14,7 @@ use super::pack::{PackedWeight, pack};
 use super::pool::Pool;
 use super::{elementwise, host};
 use candle_core::Tensor;
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 /// The CPU kernels: an instruction set and some threads.
 pub struct CpuKernels {
@@ -73,12 +73,12 @@ impl Kernels for CpuKernels {
         }
     }
 
-    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<BaseWeight> {
+    fn pack(&self, parts: &[Tensor], precision: Precision) -> Result<BaseWeight> {
         let precision = match precision {
             Precision::Auto => self.auto_precision(),
             Precision::F32 | Precision::Bf16 => precision,
         };
-        pack(weight, precision, &self.machine)
+        pack(&stack(parts)?, precision, &self.machine)
     }
 
     fn upload(&self, values: &[f32], rows: usize, cols: usize) -> Result<Act> {
@@ -133,16 +133,29 @@ impl Kernels for CpuKernels {
         })
     }
 
+    fn add_linear(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        weight: &BaseWeight,
+        bias: Option<&Act>,
+    ) -> Result<()> {
+        check::add_linear(y, x, weight, bias)?;
+        let product = self.linear(x, weight, bias)?;
+        elementwise::add(&self.machine, y.values_mut()?, product.values()?);
+        Ok(())
+    }
+
     fn add_lora(
         &self,
         y: &mut Act,
         x: &Act,
-        slots: &[Option<LowRank>],
+        targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()> {
-        check::lora(y, x, slots, segments)?;
+        check::lora(y, x, targets, segments)?;
         let (in_features, out_features) = (x.cols(), y.cols());
-        let lora = AddLora { x: x.values()?, in_features, out_features, slots, segments };
+        let lora = AddLora { x: x.values()?, in_features, out_features, targets, segments };
         lora.run(&self.machine, y.values_mut()?)
     }
 
@@ -155,50 +168,46 @@ impl Kernels for CpuKernels {
         })
     }
 
-    fn add(&self, y: &mut Act, x: &Act) -> Result<()> {
-        check::same_shape("add", y, x)?;
-        elementwise::add(&self.machine, y.values_mut()?, x.values()?);
+    fn head_norm(&self, x: &mut Act, columns: Range<usize>, weight: &Act, eps: f32) -> Result<()> {
+        check::head_norm(x, &columns, weight)?;
+        let cols = x.cols();
+        let norm = (weight.values()?, eps);
+        elementwise::head_norm(&self.machine, (x.values_mut()?, cols), &columns, norm);
         Ok(())
     }
 
-    fn rope(&self, x: &mut Act, positions: &[u32], table: &RopeTable) -> Result<()> {
-        check::rope(x, positions, table)?;
-        let (cols, half) = (x.cols(), table.head_dim / 2);
-        let (cos, sin) = (host::values(&table.cos)?, host::values(&table.sin)?);
-        let (cos, sin): (&[f32], &[f32]) = (&cos, &sin);
-        elementwise::rope(&self.machine, x.values_mut()?, cols, |row| {
-            let at = positions[row] as usize * half;
-            (&cos[at..at + half], &sin[at..at + half])
-        });
-        Ok(())
-    }
-
-    fn gated(&self, gate: &Act, up: &Act, activation: Activation) -> Result<Act> {
-        check::same_shape("gated", gate, up)?;
-        let (from, up) = (gate.values()?, up.values()?);
-        self.machine.act(gate.rows(), gate.cols(), |y| {
-            elementwise::gated(&self.machine, from, up, activation, y);
-            Ok(())
-        })
-    }
-
-    fn write_kv(
+    fn rope_write_kv(
         &self,
+        qkv: &mut Act,
         cache: &mut KvCache,
         layer: usize,
-        k: &Act,
-        v: &Act,
-        slot_mapping: &[u32],
+        args: &RopeKvArgs<'_>,
     ) -> Result<()> {
-        check::write_kv(cache, layer, k, v, slot_mapping)?;
+        check::rope_write_kv(qkv, cache, layer, args)?;
+        let (row, half) = (cache.shape.row(), args.table.head_dim / 2);
+        let (cols, rotated) = (qkv.cols(), qkv.cols() - row);
+        let (cos, sin) = (host::values(&args.table.cos)?, host::values(&args.table.sin)?);
+        let (cos, sin): (&[f32], &[f32]) = (&cos, &sin);
+        elementwise::rope(&self.machine, (qkv.values_mut()?, cols), rotated, |row| {
+            let at = args.positions[row] as usize * half;
+            (&cos[at..at + half], &sin[at..at + half])
+        });
         let layout = self.layout(cache.shape);
-        let row = cache.shape.row();
         let (keys, store) = cache.host_layer_mut(layer)?;
-        let rows = k.values()?.chunks_exact(row).zip(v.values()?.chunks_exact(row));
-        for (row, slot) in rows.zip(slot_mapping) {
-            layout.write((&mut *keys, &mut *store), *slot as usize, row);
+        for (qkv, slot) in qkv.values()?.chunks_exact(cols).zip(args.slot_mapping) {
+            let kv = qkv[rotated - row..].split_at(row);
+            layout.write((&mut *keys, &mut *store), *slot as usize, kv);
         }
         Ok(())
+    }
+
+    fn gated(&self, gate_up: &Act, activation: Activation) -> Result<Act> {
+        let inner = check::gated(gate_up)?;
+        let from = gate_up.values()?;
+        self.machine.act(gate_up.rows(), inner, |y| {
+            elementwise::gated(&self.machine, (from, inner), activation, y);
+            Ok(())
+        })
     }
 
     fn paged_attention(
@@ -211,8 +220,9 @@ impl Kernels for CpuKernels {
         check::attention(q, cache, layer, args)?;
         let (keys, store) = cache.host_layer(layer)?;
         let layout = self.layout(cache.shape);
-        let attention = Attention { q: q.values()?, keys, values: store, layout, args };
-        self.machine.act(q.rows(), q.cols(), |out| {
+        let (q_cols, cols) = (q.cols(), args.heads * cache.shape.head_dim);
+        let attention = Attention { q: q.values()?, q_cols, keys, values: store, layout, args };
+        self.machine.act(q.rows(), cols, |out| {
             attention.run(&self.machine, out);
             Ok(())
         })

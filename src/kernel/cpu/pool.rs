@@ -108,7 +108,8 @@ impl Pool {
         chunk: usize,
         task: impl Fn(usize, &mut [T]) + Sync,
     ) {
-        let (len, items) = (values.len(), values.len().div_ceil(chunk));
+        let (len, chunk) = (values.len(), chunk.max(1));
+        let items = len.div_ceil(chunk);
         let pieces = Pieces::new(values);
         self.run(items, &|item| {
             let start = item * chunk;

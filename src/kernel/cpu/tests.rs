@@ -1,5 +1,8 @@
 //! What the oracle tests do not ask of every implementation.
-use super::super::{AttentionArgs, Kernels, KvCache, KvShape, LowRank, RowSegment};
+use super::super::{
+    AttentionArgs, Kernels, KvCache, KvShape, LoraTarget, LowRank, RopeKvArgs, RopeTable,
+    RowSegment,
+};
 use super::{CpuKernels, Isa};
 use candle_core::{Device, Tensor};
 
@@ -50,7 +53,8 @@ fn a_row_in_several_segments_gets_every_delta_in_their_order() {
         let run = |calls: &[&[RowSegment]]| {
             let mut y = kernels.upload(&[1.0; 10 * OUT], 10, OUT).unwrap();
             for segments in calls {
-                kernels.add_lora(&mut y, &x, &slots, segments).unwrap();
+                let target = LoraTarget { columns: 0..OUT, slots: &slots };
+                kernels.add_lora(&mut y, &x, &[target], segments).unwrap();
             }
             kernels.read(&y).unwrap().into_owned()
         };
@@ -79,12 +83,18 @@ impl Prompt {
     fn cache(&self, kernels: &CpuKernels) -> KvCache {
         let mut cache = kernels.new_kv(self.shape).unwrap();
         let row = self.shape.row();
-        let act = |seed| kernels.upload(&noise(seed, TOKENS * row), TOKENS, row).unwrap();
         let block_size = self.shape.block_size;
         let slot =
             |t: usize| self.blocks[t / block_size] * block_size as u32 + (t % block_size) as u32;
         let slots: Vec<u32> = (0..TOKENS).map(slot).collect();
-        kernels.write_kv(&mut cache, 0, &act(5), &act(6), &slots).unwrap();
+        let (k, v) = (noise(5, TOKENS * row), noise(6, TOKENS * row));
+        let rows = k.chunks(row).zip(v.chunks(row));
+        let joint: Vec<f32> = rows.flat_map(|(k, v)| [k, v].concat()).collect();
+        let mut joint = kernels.upload(&joint, TOKENS, 2 * row).unwrap();
+        let table = RopeTable::still(self.shape.head_dim).unwrap();
+        let args =
+            RopeKvArgs { heads: 0, positions: &[0; TOKENS], table: &table, slot_mapping: &slots };
+        kernels.rope_write_kv(&mut joint, &mut cache, 0, &args).unwrap();
         cache
     }
 

@@ -4,8 +4,11 @@ use super::{
     inputs::Noise,
 };
 use crate::kernel::{
-    Activation, AttentionArgs, KernelError, KvShape, LowRank, Precision, RopeTable, RowSegment,
+    Activation, AttentionArgs, KernelError, KvShape, LoraTarget, LowRank, Precision, RopeKvArgs,
+    RopeTable, RowSegment,
 };
+use candle_core::Tensor;
+use std::slice::from_ref;
 
 fn refused<T>(candidate: &Candidate, what: &str, result: Result<T, KernelError>) {
     match result {
@@ -22,16 +25,27 @@ fn shapes_that_disagree_are_refused() {
     for candidate in candidates() {
         let kernels = &candidate.kernels;
         let act = |rows: usize, cols: usize| candidate.act(&vec![1.0; rows * cols], cols);
-        let w = kernels.pack(&weight, Precision::F32).unwrap();
-        refused(candidate, "pack", kernels.pack(&vector, Precision::F32));
+        let pack = |parts: &[Tensor]| kernels.pack(parts, Precision::F32);
+        let w = pack(from_ref(&weight)).unwrap();
+        refused(candidate, "no weight", pack(&[]));
+        refused(candidate, "pack", pack(from_ref(&vector)));
+        refused(candidate, "widths", pack(&[weight.clone(), weight.t().unwrap()]));
         refused(candidate, "upload", kernels.upload(&[1.0; 5], 2, 3));
         refused(candidate, "linear", kernels.linear(&act(2, 4), &w, None));
         refused(candidate, "bias", kernels.linear(&act(2, 3), &w, Some(&act(1, 3))));
         refused(candidate, "embed", kernels.embed(&w, &[0, 4]));
         refused(candidate, "select", kernels.select_rows(&act(2, 3), &[2]));
-        refused(candidate, "norm", kernels.rms_norm(&act(2, 5), &act(1, 2), 0.0));
-        refused(candidate, "add", kernels.add(&mut act(2, 3), &act(3, 2)));
-        refused(candidate, "gate", kernels.gated(&act(2, 3), &act(2, 2), Activation::Silu));
+        refused(candidate, "norm", kernels.rms_norm(&act(2, 4), &act(1, 2), 0.0));
+        let head_norm =
+            |columns, head| kernels.head_norm(&mut act(2, 6), columns, &act(1, head), 0.0);
+        head_norm(2..6, 2).unwrap();
+        refused(candidate, "heads", head_norm(1..6, 2));
+        refused(candidate, "columns", head_norm(4..8, 2));
+        let add = |rows, cols| kernels.add_linear(&mut act(rows, cols), &act(2, 3), &w, None);
+        add(2, 4).unwrap();
+        refused(candidate, "rows of y", add(3, 4));
+        refused(candidate, "columns of y", add(2, 3));
+        refused(candidate, "gate", kernels.gated(&act(2, 3), Activation::Silu));
     }
 }
 
@@ -42,32 +56,52 @@ fn segments_and_slots_outside_the_batch_are_refused() {
     for candidate in candidates() {
         let kernels = &candidate.kernels;
         let act = |rows: usize, cols: usize| candidate.act(&vec![1.0; rows * cols], cols);
-        let add = |cols_in, cols_out, rows, slot| {
+        let add = |cols_in, columns: &[(usize, usize)], rows, slot| {
+            let target =
+                |(start, end): &(usize, usize)| LoraTarget { columns: *start..*end, slots: &slots };
+            let targets: Vec<_> = columns.iter().map(target).collect();
             let segment = RowSegment { rows, slot, weight: 1.0 };
-            kernels.add_lora(&mut act(2, cols_out), &act(2, cols_in), &slots, &[segment])
+            kernels.add_lora(&mut act(2, 9), &act(2, cols_in), &targets, &[segment])
         };
-        add(3, 4, 0..2, 0).unwrap();
-        refused(candidate, "rows", add(3, 4, 1..3, 0));
-        refused(candidate, "slot", add(3, 4, 0..2, 1));
-        refused(candidate, "in", add(4, 4, 0..2, 0));
-        refused(candidate, "out", add(3, 3, 0..2, 0));
+        add(3, &[(0, 4), (5, 9)], 0..2, 0).unwrap();
+        refused(candidate, "rows", add(3, &[(0, 4)], 1..3, 0));
+        refused(candidate, "slot", add(3, &[(0, 4)], 0..2, 1));
+        refused(candidate, "in", add(4, &[(0, 4)], 0..2, 0));
+        refused(candidate, "out", add(3, &[(0, 3)], 0..2, 0));
+        refused(candidate, "columns", add(3, &[(6, 10)], 0..2, 0));
+        refused(candidate, "shared columns", add(3, &[(0, 4), (3, 7)], 0..2, 0));
+        refused(candidate, "order", add(3, &[(5, 9), (0, 4)], 0..2, 0));
     }
 }
 
 #[test]
-fn positions_outside_the_table_are_refused() {
+fn positions_outside_the_table_and_rows_outside_the_cache_are_refused() {
     let mut noise = Noise(3);
     let table = RopeTable { cos: noise.tensor(5, 2), sin: noise.tensor(5, 2), head_dim: 4 };
+    let shape = KvShape { layers: 1, blocks: 2, block_size: 4, kv_heads: 1, head_dim: 4 };
+    let fits = RopeKvArgs { heads: 2, positions: &[0, 4], table: &table, slot_mapping: &[0, 7] };
+    let long = RopeTable { head_dim: 8, ..table.clone() };
+    let uneven = RopeTable { sin: noise.tensor(4, 2), ..table.clone() };
+    let bad: [(&str, RopeKvArgs<'_>); 7] = [
+        ("position", RopeKvArgs { positions: &[0, 5], ..fits }),
+        ("positions", RopeKvArgs { positions: &[0], ..fits }),
+        ("slot", RopeKvArgs { slot_mapping: &[0, 8], ..fits }),
+        ("slots", RopeKvArgs { slot_mapping: &[0], ..fits }),
+        ("heads", RopeKvArgs { heads: 3, ..fits }),
+        ("head", RopeKvArgs { table: &long, ..fits }),
+        ("table", RopeKvArgs { table: &uneven, ..fits }),
+    ];
     for candidate in candidates() {
-        let rope = |cols: usize, positions: &[u32], table| {
-            candidate.kernels.rope(&mut candidate.act(&vec![1.0; 2 * cols], cols), positions, table)
+        let mut cache = candidate.kernels.new_kv(shape).unwrap();
+        let mut write = |layer, args: &RopeKvArgs<'_>| {
+            let mut qkv = candidate.act(&[1.0; 2 * 16], 16);
+            candidate.kernels.rope_write_kv(&mut qkv, &mut cache, layer, args)
         };
-        rope(8, &[0, 4], &table).unwrap();
-        refused(candidate, "position", rope(8, &[0, 5], &table));
-        refused(candidate, "count", rope(8, &[0], &table));
-        refused(candidate, "heads", rope(6, &[0, 1], &table));
-        let half = RopeTable { head_dim: 8, ..table.clone() };
-        refused(candidate, "table", rope(8, &[0, 1], &half));
+        write(0, &fits).unwrap();
+        refused(candidate, "layer", write(1, &fits));
+        for (what, args) in &bad {
+            refused(candidate, what, write(0, args));
+        }
     }
 }
 
@@ -97,11 +131,7 @@ fn caches_too_small_for_the_arguments_are_refused() {
     for candidate in candidates() {
         let kernels = &candidate.kernels;
         let act = |cols: usize| candidate.act(&vec![1.0; 2 * cols], cols);
-        let mut cache = kernels.new_kv(shape).unwrap();
-        kernels.write_kv(&mut cache, 0, &act(2), &act(2), &[0, 7]).unwrap();
-        refused(candidate, "slot", kernels.write_kv(&mut cache, 0, &act(2), &act(2), &[0, 8]));
-        refused(candidate, "layer", kernels.write_kv(&mut cache, 1, &act(2), &act(2), &[0, 1]));
-        refused(candidate, "width", kernels.write_kv(&mut cache, 0, &act(4), &act(4), &[0, 1]));
+        let cache = kernels.new_kv(shape).unwrap();
         kernels.paged_attention(&act(4), &cache, 0, &fits).unwrap();
         for (what, args) in &bad {
             refused(candidate, what, kernels.paged_attention(&act(4), &cache, 0, args));

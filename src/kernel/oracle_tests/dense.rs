@@ -3,8 +3,11 @@ use super::{
     candidates::candidates,
     inputs::{Noise, both},
 };
-use crate::kernel::{Activation, Kernels, Precision, Reference, RopeTable};
-use proptest::prelude::*;
+use crate::kernel::{
+    Act, Activation, AttentionArgs, Kernels, KvCache, KvShape, Precision, Reference, RopeKvArgs,
+    RopeTable,
+};
+use proptest::{collection::vec, prelude::*};
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
@@ -14,24 +17,51 @@ proptest! {
     #[test]
     fn linear(rows in 0..40_usize, k in 1..300_usize, n in 1..150_usize, bias: bool, seed: u64) {
         let mut noise = Noise(seed);
-        let weight = noise.tensor(n, k);
+        let weight = [noise.tensor(n, k)];
         let (x, bias_values) = (noise.values(rows * k), noise.values(n));
         for candidate in candidates() {
             for precision in PRECISIONS {
                 let (x, x_ref) = both(candidate, &x, k);
                 let (b, b_ref) = both(candidate, &bias_values, n);
+                let (b, b_ref) = (bias.then_some(&b), bias.then_some(&b_ref));
                 let w = candidate.kernels.pack(&weight, precision).unwrap();
                 let w_ref = Reference.pack(&weight, precision).unwrap();
-                let got = candidate.kernels.linear(&x, &w, bias.then_some(&b)).unwrap();
-                let want = Reference.linear(&x_ref, &w_ref, bias.then_some(&b_ref)).unwrap();
+                let mut got = candidate.kernels.linear(&x, &w, b).unwrap();
+                let mut want = Reference.linear(&x_ref, &w_ref, b_ref).unwrap();
+                candidate.check(&got, &want, precision).map_err(TestCaseError::fail)?;
+                candidate.kernels.add_linear(&mut got, &x, &w, b).unwrap();
+                Reference.add_linear(&mut want, &x_ref, &w_ref, b_ref).unwrap();
                 candidate.check(&got, &want, precision).map_err(TestCaseError::fail)?;
             }
         }
     }
 
+    /// What each part gives lies side by side, to the bit where rows are.
     #[test]
-    fn embed(vocab in 1..90_usize, cols in 1..70_usize, ids in prop::collection::vec(any::<u32>(), 1..9), seed: u64) {
-        let weight = Noise(seed).tensor(vocab, cols);
+    fn stacked(rows in 1..20_usize, k in 1..100_usize, outs in vec(1..90_usize, 1..4), seed: u64) {
+        let mut noise = Noise(seed);
+        let parts: Vec<_> = outs.iter().map(|n| noise.tensor(*n, k)).collect();
+        let x = noise.values(rows * k);
+        for candidate in candidates().iter().filter(|candidate| candidate.row_invariant) {
+            for precision in PRECISIONS {
+                let x = candidate.act(&x, k);
+                let linear = |parts| {
+                    let weight = candidate.kernels.pack(parts, precision).unwrap();
+                    candidate.read(&candidate.kernels.linear(&x, &weight, None).unwrap())
+                };
+                let each: Vec<_> = parts.chunks(1).map(linear).collect();
+                let side_by_side = (0..rows).flat_map(|row| {
+                    each.iter().zip(&outs).flat_map(move |(y, n)| &y[row * n..(row + 1) * n])
+                });
+                let side_by_side: Vec<f32> = side_by_side.copied().collect();
+                prop_assert_eq!(linear(&parts), side_by_side, "{}", candidate.name);
+            }
+        }
+    }
+
+    #[test]
+    fn embed(vocab in 1..90_usize, cols in 1..70_usize, ids in vec(any::<u32>(), 1..9), seed: u64) {
+        let weight = [Noise(seed).tensor(vocab, cols)];
         let ids: Vec<u32> = ids.iter().map(|id| id % vocab as u32).collect();
         for candidate in candidates() {
             for precision in PRECISIONS {
@@ -46,60 +76,84 @@ proptest! {
     }
 
     #[test]
-    fn rms_norm(rows in 0..40_usize, groups in 1..5_usize, cols in 1..200_usize, seed: u64) {
+    fn norms(rows in 0..40_usize, heads in 1..5_usize, dim in 1..200_usize, seed: u64) {
         let mut noise = Noise(seed);
-        let (x, weight) = (noise.values(rows * groups * cols), noise.values(cols));
+        let cols = heads * dim;
+        let (x, weight, head) = (noise.values(rows * cols), noise.values(cols), noise.values(dim));
         for candidate in candidates() {
-            let (x, x_ref) = both(candidate, &x, groups * cols);
+            let (mut x, mut x_ref) = both(candidate, &x, cols);
             let (w, w_ref) = both(candidate, &weight, cols);
             let got = candidate.kernels.rms_norm(&x, &w, 1e-5).unwrap();
             let want = Reference.rms_norm(&x_ref, &w_ref, 1e-5).unwrap();
+            candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
+            let (w, w_ref) = both(candidate, &head, dim);
+            candidate.kernels.head_norm(&mut x, dim..cols, &w, 1e-5).unwrap();
+            Reference.head_norm(&mut x_ref, dim..cols, &w_ref, 1e-5).unwrap();
+            candidate.check(&x, &x_ref, Precision::F32).map_err(TestCaseError::fail)?;
+        }
+    }
+
+    /// Each row is its own sequence of one token, so attention gives back what was written.
+    #[test]
+    fn rope_write_kv(
+        positions in vec(0..64_u32, 0..40),
+        (kv_heads, group) in (1..4_usize, 1..4_usize),
+        half in 1..40_usize,
+        seed: u64,
+    ) {
+        let mut noise = Noise(seed);
+        let (rows, heads, head_dim) = (positions.len(), kv_heads * group, 2 * half);
+        let cols = (heads + 2 * kv_heads) * head_dim;
+        let values = noise.values(rows * cols);
+        let (cos, sin) = (noise.tensor(64, half), noise.tensor(64, half));
+        let table = RopeTable { cos, sin, head_dim };
+        let shape = KvShape { layers: 2, blocks: rows + 1, block_size: 3, kv_heads, head_dim };
+        let slots: Vec<u32> = (0..rows as u32).rev().map(|row| 3 * row).collect();
+        for candidate in candidates() {
+            let (mut got, mut want) = both(candidate, &values, cols);
+            let loaded = candidate.kernels.load_rope(table.clone()).unwrap();
+            let args = |table| RopeKvArgs { heads, positions: &positions, table, slot_mapping: &slots };
+            let mut cache = candidate.kernels.new_kv(shape).unwrap();
+            let mut cache_ref = Reference.new_kv(shape).unwrap();
+            candidate.kernels.rope_write_kv(&mut got, &mut cache, 1, &args(&loaded)).unwrap();
+            Reference.rope_write_kv(&mut want, &mut cache_ref, 1, &args(&table)).unwrap();
+            candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
+            let attend = |kernels: &dyn Kernels, q: &Act, cache: &KvCache| {
+                let starts: Vec<u32> = (0..=rows as u32).collect();
+                let args = AttentionArgs {
+                    block_tables: &slots.iter().map(|slot| slot / 3).collect::<Vec<_>>(),
+                    block_starts: &starts,
+                    query_starts: &starts,
+                    context_lens: &vec![1; rows],
+                    heads,
+                    scale: 1.0,
+                    window: None,
+                };
+                kernels.paged_attention(q, cache, 1, &args).unwrap()
+            };
+            let (got, want) =
+                (attend(&*candidate.kernels, &got, &cache), attend(&Reference, &want, &cache_ref));
             candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
         }
     }
 
     #[test]
-    fn rope(
-        positions in prop::collection::vec(0..64_u32, 0..40),
-        heads in 1..5_usize,
-        half in 1..40_usize,
-        seed: u64,
-    ) {
-        let mut noise = Noise(seed);
-        let values = noise.values(positions.len() * heads * half * 2);
-        let (cos, sin) = (noise.tensor(64, half), noise.tensor(64, half));
-        let table = RopeTable { cos, sin, head_dim: half * 2 };
-        for candidate in candidates() {
-            let (mut x, mut want) = both(candidate, &values, heads * half * 2);
-            let loaded = candidate.kernels.load_rope(table.clone()).unwrap();
-            candidate.kernels.rope(&mut x, &positions, &loaded).unwrap();
-            Reference.rope(&mut want, &positions, &table).unwrap();
-            candidate.check(&x, &want, Precision::F32).map_err(TestCaseError::fail)?;
-        }
-    }
-
-    #[test]
-    fn gated_and_add(rows in 0..40_usize, cols in 1..200_usize, seed: u64) {
-        let mut noise = Noise(seed);
+    fn gated(rows in 0..40_usize, inner in 1..200_usize, seed: u64) {
         // Wide enough for both tails of the sigmoid.
-        let gate: Vec<f32> = noise.values(rows * cols).iter().map(|x| x * 30.0).collect();
-        let up = noise.values(rows * cols);
+        let values = Noise(seed).values(rows * 2 * inner);
+        let values: Vec<f32> = values.iter().map(|x| x * 30.0).collect();
         for candidate in candidates() {
-            let ((mut gate, mut gate_ref), (up, up_ref)) =
-                (both(candidate, &gate, cols), both(candidate, &up, cols));
+            let (x, x_ref) = both(candidate, &values, 2 * inner);
             for activation in [Activation::Silu, Activation::GeluTanh] {
-                let got = candidate.kernels.gated(&gate, &up, activation).unwrap();
-                let want = Reference.gated(&gate_ref, &up_ref, activation).unwrap();
+                let got = candidate.kernels.gated(&x, activation).unwrap();
+                let want = Reference.gated(&x_ref, activation).unwrap();
                 candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
             }
-            candidate.kernels.add(&mut gate, &up).unwrap();
-            Reference.add(&mut gate_ref, &up_ref).unwrap();
-            candidate.check(&gate, &gate_ref, Precision::F32).map_err(TestCaseError::fail)?;
         }
     }
 
     #[test]
-    fn select_rows(rows in 1..40_usize, cols in 1..70_usize, picks in prop::collection::vec(any::<u32>(), 0..9), seed: u64) {
+    fn select_rows(rows in 1..40_usize, cols in 1..70_usize, picks in vec(any::<u32>(), 0..9), seed: u64) {
         let values = Noise(seed).values(rows * cols);
         let picks: Vec<u32> = picks.iter().map(|pick| pick % rows as u32).collect();
         for candidate in candidates() {

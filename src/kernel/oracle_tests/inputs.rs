@@ -1,7 +1,8 @@
 //! Random tensors, and a batch of sequences in a paged cache.
 use super::candidates::Candidate;
 use crate::kernel::{
-    Act, AttentionArgs, Kernels, KvCache, KvShape, LowRank, Reference, RowSegment,
+    Act, AttentionArgs, Kernels, KvCache, KvShape, LowRank, Reference, RopeKvArgs, RopeTable,
+    RowSegment,
 };
 use candle_core::{Device, Tensor};
 use proptest::{collection::vec, prelude::*};
@@ -146,9 +147,16 @@ impl Paged {
         (k, v): (&[f32], &[f32]),
         slots: &[u32],
     ) {
-        let upload = |values| kernels.upload(values, slots.len(), self.shape.row());
-        let (k, v) = (upload(k).expect("sizes agree"), upload(v).expect("sizes agree"));
-        kernels.write_kv(cache, LAYER, &k, &v, slots).expect("slots within the cache");
+        let row = self.shape.row();
+        let rows = k.chunks_exact(row).zip(v.chunks_exact(row));
+        let joint: Vec<f32> = rows.flat_map(|(k, v)| [k, v].concat()).collect();
+        let mut joint = kernels.upload(&joint, slots.len(), 2 * row).expect("sizes agree");
+        let table = RopeTable::still(self.shape.head_dim).expect("host memory");
+        let table = kernels.load_rope(table).expect("the device takes it");
+        let positions = vec![0; slots.len()];
+        let args =
+            RopeKvArgs { heads: 0, positions: &positions, table: &table, slot_mapping: slots };
+        kernels.rope_write_kv(&mut joint, cache, LAYER, &args).expect("slots within the cache");
     }
 }
 

@@ -3,7 +3,7 @@ use super::{
     candidates::{Candidate, candidates},
     inputs::{Noise, paged},
 };
-use crate::kernel::{Act, Activation, LowRank, Precision, RowSegment};
+use crate::kernel::{Act, Activation, LoraTarget, LowRank, Precision, RowSegment};
 use proptest::{collection::vec, prelude::*};
 
 fn invariant() -> impl Iterator<Item = &'static Candidate> {
@@ -31,11 +31,14 @@ proptest! {
     #[test]
     fn linear(rows in 1..40_usize, k in 1..300_usize, n in 1..150_usize, seed: u64) {
         let mut noise = Noise(seed);
-        let (weight, x) = (noise.tensor(n, k), noise.values(rows * k));
+        let (weight, x) = ([noise.tensor(n, k)], noise.values(rows * k));
         for candidate in invariant() {
             let kernels = &candidate.kernels;
             for precision in [Precision::F32, Precision::Bf16] {
-                let (w, x) = (kernels.pack(&weight, precision).unwrap(), candidate.act(&x, k));
+                let (w, x) = (
+                    kernels.pack(&weight, precision).unwrap(),
+                    candidate.act(&x, k),
+                );
                 let whole = kernels.linear(&x, &w, None).unwrap();
                 rows_agree(candidate, &whole, |row| {
                     kernels.linear(&kernels.select_rows(&x, &[row]).unwrap(), &w, None).unwrap()
@@ -66,28 +69,29 @@ proptest! {
         for candidate in invariant() {
             let kernels = &candidate.kernels;
             let (x, mut whole) = (candidate.act(&x, k), candidate.act(&y, n));
-            kernels.add_lora(&mut whole, &x, &slots, &segments).unwrap();
+            let targets = [LoraTarget { columns: 0..n, slots: &slots }];
+            kernels.add_lora(&mut whole, &x, &targets, &segments).unwrap();
             rows_agree(candidate, &whole, |row| {
                 let at = row as usize;
                 let mut y = candidate.act(&y[at * n..(at + 1) * n], n);
                 let x = kernels.select_rows(&x, &[row]).unwrap();
                 let segment = RowSegment { rows: 0..1, slot: slot(at), weight: 0.5 };
-                kernels.add_lora(&mut y, &x, &slots, &[segment]).unwrap();
+                kernels.add_lora(&mut y, &x, &targets, &[segment]).unwrap();
                 y
             })?;
         }
     }
 
     #[test]
-    fn norm_and_gate(rows in 1..40_usize, cols in 1..200_usize, seed: u64) {
-        let mut noise = Noise(seed);
+    fn norm_and_gate(rows in 1..40_usize, inner in 1..100_usize, seed: u64) {
+        let (mut noise, cols) = (Noise(seed), 2 * inner);
         let (x, weight) = (noise.values(rows * cols), noise.values(cols));
         for candidate in invariant() {
             let kernels = &candidate.kernels;
             let (x, w) = (candidate.act(&x, cols), candidate.act(&weight, cols));
             let run = |x: &Act| {
                 let normed = kernels.rms_norm(x, &w, 1e-6).unwrap();
-                kernels.gated(&normed, x, Activation::Silu).unwrap()
+                kernels.gated(&normed, Activation::Silu).unwrap()
             };
             rows_agree(candidate, &run(&x), |row| run(&kernels.select_rows(&x, &[row]).unwrap()))?;
         }

@@ -3,7 +3,7 @@ use super::{
     candidates::candidates,
     inputs::{Noise, both, segments},
 };
-use crate::kernel::{Kernels, LowRank, Precision, Reference};
+use crate::kernel::{Kernels, LoraTarget, LowRank, Precision, Reference};
 use proptest::{collection::vec, option, prelude::*};
 
 proptest! {
@@ -12,25 +12,43 @@ proptest! {
     #[test]
     fn deltas_of_mixed_ranks(
         rows in 1..40_usize,
-        (k, n) in (1..120_usize, 1..120_usize),
+        (k, outs) in (1..120_usize, vec(1..120_usize, 1..4)),
         ranks in vec(option::of(1..70_usize), 1..5),
         raw in vec((0.0..1.0, 0.0..1.0, 0..8_usize, -2.0..2.0_f32), 0..7),
         seed: u64,
     ) {
         let mut noise = Noise(seed);
+        // A column of nobody's before each layer's own.
+        let n: usize = outs.iter().map(|out| out + 1).sum();
         let (x, y) = (noise.values(rows * k), noise.values(rows * n));
-        let slots: Vec<Option<LowRank>> =
-            ranks.iter().map(|rank| rank.map(|rank| noise.pair(rank, k, n))).collect();
-        let segments = segments(&raw, rows, slots.len());
+        let mut slots_of = |out: usize| -> Vec<Option<LowRank>> {
+            ranks.iter().map(|rank| rank.map(|rank| noise.pair(rank, k, out))).collect()
+        };
+        let slots: Vec<_> = outs.iter().map(|out| slots_of(*out)).collect();
+        let segments = segments(&raw, rows, ranks.len());
         for candidate in candidates() {
             let ((x, x_ref), (mut y, mut want)) = (both(candidate, &x, k), both(candidate, &y, n));
             let load = |pair: &LowRank| candidate.kernels.load_low_rank(pair).unwrap();
-            let loaded: Vec<_> = slots.iter().map(|slot| slot.as_ref().map(load)).collect();
-            candidate.kernels.add_lora(&mut y, &x, &loaded, &segments).unwrap();
-            Reference.add_lora(&mut want, &x_ref, &slots, &segments).unwrap();
+            let load_slots = |slots: &Vec<Option<LowRank>>| -> Vec<Option<LowRank>> {
+                slots.iter().map(|slot| slot.as_ref().map(load)).collect()
+            };
+            let loaded: Vec<_> = slots.iter().map(load_slots).collect();
+            candidate.kernels.add_lora(&mut y, &x, &targets(&outs, &loaded), &segments).unwrap();
+            Reference.add_lora(&mut want, &x_ref, &targets(&outs, &slots), &segments).unwrap();
             candidate.check(&y, &want, Precision::F32).map_err(TestCaseError::fail)?;
         }
     }
+}
+
+/// Layers of `outs` columns side by side, a column of nobody's before each.
+fn targets<'a>(outs: &[usize], slots: &'a [Vec<Option<LowRank>>]) -> Vec<LoraTarget<'a>> {
+    let mut end = 0;
+    let target = |(out, slots): (&usize, &'a Vec<Option<LowRank>>)| {
+        let start = end + 1;
+        end = start + out;
+        LoraTarget { columns: start..end, slots }
+    };
+    outs.iter().zip(slots).map(target).collect()
 }
 
 #[test]
@@ -43,7 +61,8 @@ fn rows_without_an_adapter_keep_their_bits() {
         let load = |pair: &LowRank| candidate.kernels.load_low_rank(pair).unwrap();
         let loaded: Vec<_> = slots.iter().map(|slot| slot.as_ref().map(load)).collect();
         let batch = segments(&[(0.0, 0.3, 0, 1.0), (0.3, 0.6, 1, 1.0)], 6, 2);
-        candidate.kernels.add_lora(&mut changed, &x, &loaded, &batch).unwrap();
+        let target = LoraTarget { columns: 0..17, slots: &loaded };
+        candidate.kernels.add_lora(&mut changed, &x, &[target], &batch).unwrap();
         let changed = candidate.read(&changed);
         let touched = batch[1].rows.start * 17..batch[1].rows.end * 17;
         for (i, (got, had)) in changed.iter().zip(&y).enumerate() {

@@ -45,18 +45,36 @@ impl<'a> Weights<'a> {
         out_features: usize,
         in_features: usize,
     ) -> Result<Arc<BaseWeight>, ModelError> {
-        let tensor = self.take(name, &[out_features, in_features])?;
-        let packed = Arc::new(self.kernels.pack(&tensor, self.precision)?);
+        self.stack(&[(name.to_owned(), out_features)], in_features)
+    }
+
+    /// Weights `[out, in]` of the named lengths `out`, packed as one, the first on top.
+    pub(crate) fn stack(
+        &mut self,
+        parts: &[(String, usize)],
+        in_features: usize,
+    ) -> Result<Arc<BaseWeight>, ModelError> {
+        let parts = parts.iter().map(|(name, out)| self.take(name, &[*out, in_features]));
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        let packed = Arc::new(self.kernels.pack(&parts, self.precision)?);
         self.packed.push(Arc::clone(&packed));
         Ok(packed)
     }
 
     /// A norm's weight or a bias, `[1, len]`.
     pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Act, ModelError> {
-        let tensor = self.take(name, &[len])?;
-        let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.to_vec1::<f32>());
-        let values = values.map_err(|error| self.wrong(name, error.to_string()))?;
-        Ok(self.kernels.upload(&values, 1, len)?)
+        self.joined(&[(name.to_owned(), len)])
+    }
+
+    /// Vectors of the named lengths, one after the other, `[1, sum of len]`.
+    pub(crate) fn joined(&mut self, parts: &[(String, usize)]) -> Result<Act, ModelError> {
+        let mut joined = Vec::new();
+        for (name, len) in parts {
+            let tensor = self.take(name, &[*len])?;
+            let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.to_vec1::<f32>());
+            joined.extend(values.map_err(|error| self.wrong(name, error.to_string()))?);
+        }
+        Ok(self.kernels.upload(&joined, 1, joined.len())?)
     }
 
     /// Accepts that `copy` is stored beside the tensor it is tied to, as long as both are the same.

@@ -1,8 +1,8 @@
 //! Attention with grouped heads over the paged KV cache.
 use super::{RmsNorm, linear::LoraLinear};
 use crate::{
-    kernel::{Act, AttentionArgs, Result, RopeTable},
-    lora::{LoraLayout, Projection, Site},
+    kernel::{Act, AttentionArgs, Result, RopeKvArgs, RopeTable},
+    lora::{LoraLayout, Projection},
     model::{
         ModelError, StepContext,
         checkpoint::Weights,
@@ -13,13 +13,14 @@ use crate::{
 /// One layer's attention.
 pub(super) struct Attention {
     layer: usize,
-    q: LoraLinear,
-    k: LoraLinear,
-    v: LoraLinear,
-    o: LoraLinear,
+    /// `[T, hidden]` → rows `[queries | keys | values]`
+    qkv: LoraLinear<3>,
+    o: LoraLinear<1>,
     /// Norms of each query and each key head.
     head_norms: Option<(RmsNorm, RmsNorm)>,
     heads: usize,
+    /// Columns of the queries, and of the keys.
+    widths: (usize, usize),
     scale: f32,
     window: Option<usize>,
 }
@@ -33,13 +34,10 @@ impl Attention {
         layer: usize,
     ) -> Result<Self, ModelError> {
         let attention = &spec.attention;
-        let mut linear = |projection| {
-            let site = Site { layer, projection };
-            let shape = layout.shape(site).expect("the layout has every site of every layer");
-            LoraLinear::load(weights, site, shape, biased(attention.bias, projection))
-        };
-        let (q, k) = (linear(Projection::Q)?, linear(Projection::K)?);
-        let (v, o) = (linear(Projection::V)?, linear(Projection::O)?);
+        let (qkv_biased, o_biased) = biased(attention.bias);
+        let qkv = [Projection::Q, Projection::K, Projection::V];
+        let qkv = LoraLinear::load(weights, layout, (layer, qkv), qkv_biased)?;
+        let o = LoraLinear::load(weights, layout, (layer, [Projection::O]), o_biased)?;
         let mut norm = |name| {
             let name = format!("model.layers.{layer}.self_attn.{name}");
             RmsNorm::load(weights, &name, attention.head_dim, spec.norm_eps)
@@ -50,26 +48,32 @@ impl Attention {
         };
         let scale = (attention.head_dim as f32).sqrt().recip();
         let (heads, window) = (attention.heads, attention.window.at(layer));
-        Ok(Self { layer, q, k, v, o, head_norms, heads, scale, window })
+        let widths = (heads * attention.head_dim, attention.kv_heads * attention.head_dim);
+        Ok(Self { layer, qkv, o, head_norms, heads, widths, scale, window })
     }
 
-    /// `[T, hidden]` → `[T, hidden]`; writes this step's keys and values on the way.
-    pub(super) fn forward(
+    /// Adds the output for `x` to `y`, both `[T, hidden]`; writes this step's keys and values on the way.
+    pub(super) fn add_to(
         &self,
+        y: &mut Act,
         x: &Act,
         rope: &RopeTable,
         step: &mut StepContext<'_>,
-    ) -> Result<Act> {
+    ) -> Result<()> {
         let (kernels, batch) = (step.kernels, step.batch);
-        let (mut q, mut k) = (self.q.forward(x, step)?, self.k.forward(x, step)?);
-        let v = self.v.forward(x, step)?;
+        let mut qkv = self.qkv.forward(x, step)?;
         if let Some((q_norm, k_norm)) = &self.head_norms {
-            q = q_norm.forward(&q, kernels)?;
-            k = k_norm.forward(&k, kernels)?;
+            let (queries, keys) = self.widths;
+            q_norm.apply(&mut qkv, 0..queries, kernels)?;
+            k_norm.apply(&mut qkv, queries..queries + keys, kernels)?;
         }
-        kernels.rope(&mut q, &batch.positions, rope)?;
-        kernels.rope(&mut k, &batch.positions, rope)?;
-        kernels.write_kv(step.kv, self.layer, &k, &v, &batch.slot_mapping)?;
+        let rope = RopeKvArgs {
+            heads: self.heads,
+            positions: &batch.positions,
+            table: rope,
+            slot_mapping: &batch.slot_mapping,
+        };
+        kernels.rope_write_kv(&mut qkv, step.kv, self.layer, &rope)?;
         let args = AttentionArgs {
             block_tables: &batch.block_tables,
             block_starts: &batch.block_starts,
@@ -79,15 +83,16 @@ impl Attention {
             scale: self.scale,
             window: self.window,
         };
-        let y = kernels.paged_attention(&q, step.kv, self.layer, &args)?;
-        self.o.forward(&y, step)
+        let heads = kernels.paged_attention(&qkv, step.kv, self.layer, &args)?;
+        self.o.add_to(y, &heads, step)
     }
 }
 
-fn biased(bias: AttentionBias, projection: Projection) -> bool {
+/// Whether queries, keys and values have biases, and whether the output has one.
+fn biased(bias: AttentionBias) -> (bool, bool) {
     match bias {
-        AttentionBias::None => false,
-        AttentionBias::Qkv => projection != Projection::O,
-        AttentionBias::All => true,
+        AttentionBias::None => (false, false),
+        AttentionBias::Qkv => (true, false),
+        AttentionBias::All => (true, true),
     }
 }

@@ -41,11 +41,9 @@ impl Block {
         step: &mut StepContext<'_>,
     ) -> Result<()> {
         let kernels = step.kernels;
-        let y = self.attention_norm.forward(x, kernels)?;
-        let y = self.attention.forward(&y, rope, step)?;
-        kernels.add(x, &y)?;
-        let y = self.mlp_norm.forward(x, kernels)?;
-        let y = self.mlp.forward(&y, step)?;
-        kernels.add(x, &y)
+        let normed = self.attention_norm.forward(x, kernels)?;
+        self.attention.add_to(x, &normed, rope, step)?;
+        let normed = self.mlp_norm.forward(x, kernels)?;
+        self.mlp.add_to(x, &normed, step)
     }
 }

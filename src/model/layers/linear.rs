@@ -1,10 +1,10 @@
 //! Linear layers. The only place where LoRA meets the model.
 use crate::{
-    kernel::{Act, BaseWeight, Kernels, Result},
-    lora::{Site, SiteShape},
+    kernel::{Act, BaseWeight, Kernels, LoraTarget, Result},
+    lora::{LoraLayout, Projection, Site, SiteShape},
     model::{ModelError, StepContext, checkpoint::Weights},
 };
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// `y = x · Wᵀ + bias`
 pub(in crate::model) struct Linear {
@@ -26,12 +26,21 @@ impl Linear {
         biased: bool,
     ) -> Result<Self, ModelError> {
         let SiteShape { in_features, out_features } = shape;
-        let weight = weights.matrix(&format!("{name}.weight"), out_features, in_features)?;
-        let bias = if biased {
-            Some(weights.vector(&format!("{name}.bias"), out_features)?)
-        } else {
-            None
+        Self::load_stack(weights, &[(name.to_owned(), out_features)], in_features, biased)
+    }
+
+    /// Layers that share their input as one, their outputs side by side; `parts` are names and widths.
+    fn load_stack(
+        weights: &mut Weights<'_>,
+        parts: &[(String, usize)],
+        in_features: usize,
+        biased: bool,
+    ) -> Result<Self, ModelError> {
+        let tensors = |kind: &str| -> Vec<(String, usize)> {
+            parts.iter().map(|(name, width)| (format!("{name}.{kind}"), *width)).collect()
         };
+        let weight = weights.stack(&tensors("weight"), in_features)?;
+        let bias = if biased { Some(weights.joined(&tensors("bias"))?) } else { None };
         Ok(Self { weight, bias })
     }
 
@@ -41,31 +50,61 @@ impl Linear {
     }
 }
 
-/// A linear layer that adds each row's adapter delta: `y = x · Wᵀ + bias + x · aᵀ · b`.
-pub(super) struct LoraLinear {
+/// `N` linear layers that share their input, computed as one, their outputs side by side; each adds its
+/// rows' adapter deltas: `y = x · Wᵀ + bias + x · aᵀ · b`.
+pub(super) struct LoraLinear<const N: usize> {
     base: Linear,
-    site: Site,
+    sites: [Site; N],
+    /// The columns of each site's output.
+    columns: [Range<usize>; N],
 }
 
-impl LoraLinear {
-    /// Takes the weight of `site`.
+impl<const N: usize> LoraLinear<N> {
+    /// Takes the weights of these projections of `layer`.
     pub(super) fn load(
         weights: &mut Weights<'_>,
-        site: Site,
-        shape: SiteShape,
+        layout: &LoraLayout,
+        (layer, projections): (usize, [Projection; N]),
         biased: bool,
     ) -> Result<Self, ModelError> {
-        let base = Linear::load(weights, &format!("model.{site}"), shape, biased)?;
-        Ok(Self { base, site })
+        let sites = projections.map(|projection| Site { layer, projection });
+        let shapes =
+            sites.map(|site| layout.shape(site).expect("the layout has every site of every layer"));
+        let mut end = 0;
+        let columns = shapes.map(|shape| {
+            end += shape.out_features;
+            end - shape.out_features..end
+        });
+        let named = |site: &Site| format!("model.{site}");
+        let parts: Vec<_> =
+            sites.iter().map(named).zip(shapes.map(|shape| shape.out_features)).collect();
+        let in_features = shapes.first().map_or(0, |shape| shape.in_features);
+        let base = Linear::load_stack(weights, &parts, in_features, biased)?;
+        Ok(Self { base, sites, columns })
     }
 
-    /// `[T, in]` → `[T, out]`
+    /// `[T, in]` → `[T, out of all]`
     pub(super) fn forward(&self, x: &Act, step: &StepContext<'_>) -> Result<Act> {
         let mut y = self.base.forward(x, step.kernels)?;
-        let (slots, segments) = (step.lora.at(self.site), step.batch.lora.segments());
-        if !slots.is_empty() && !segments.is_empty() {
-            step.kernels.add_lora(&mut y, x, slots, segments)?;
-        }
+        self.add_deltas(&mut y, x, step)?;
         Ok(y)
+    }
+
+    /// Adds the output to `y`, `[T, out of all]`.
+    pub(super) fn add_to(&self, y: &mut Act, x: &Act, step: &StepContext<'_>) -> Result<()> {
+        step.kernels.add_linear(y, x, &self.base.weight, self.base.bias.as_ref())?;
+        self.add_deltas(y, x, step)
+    }
+
+    fn add_deltas(&self, y: &mut Act, x: &Act, step: &StepContext<'_>) -> Result<()> {
+        let segments = step.batch.lora.segments();
+        if segments.is_empty() {
+            return Ok(());
+        }
+        let targets: [LoraTarget<'_>; N] = std::array::from_fn(|i| LoraTarget {
+            columns: self.columns[i].clone(),
+            slots: step.lora.at(self.sites[i]),
+        });
+        step.kernels.add_lora(y, x, &targets, segments)
     }
 }

@@ -2,7 +2,7 @@
 use super::linear::LoraLinear;
 use crate::{
     kernel::{Act, Activation, Result},
-    lora::{LoraLayout, Projection, Site},
+    lora::{LoraLayout, Projection},
     model::{
         ModelError, StepContext,
         checkpoint::Weights,
@@ -12,9 +12,9 @@ use crate::{
 
 /// `down(activation(gate(x)) · up(x))`
 pub(super) struct Mlp {
-    gate: LoraLinear,
-    up: LoraLinear,
-    down: LoraLinear,
+    /// `[T, hidden]` → rows `[gate | up]`
+    gate_up: LoraLinear<2>,
+    down: LoraLinear<1>,
     activation: Activation,
 }
 
@@ -27,24 +27,18 @@ impl Mlp {
         layer: usize,
     ) -> Result<Self, ModelError> {
         let biased = spec.mlp.bias == MlpBias::All;
-        let mut linear = |projection| {
-            let site = Site { layer, projection };
-            let shape = layout.shape(site).expect("the layout has every site of every layer");
-            LoraLinear::load(weights, site, shape, biased)
-        };
+        let gate_up = [Projection::Gate, Projection::Up];
         Ok(Self {
-            gate: linear(Projection::Gate)?,
-            up: linear(Projection::Up)?,
-            down: linear(Projection::Down)?,
+            gate_up: LoraLinear::load(weights, layout, (layer, gate_up), biased)?,
+            down: LoraLinear::load(weights, layout, (layer, [Projection::Down]), biased)?,
             activation: spec.mlp.activation,
         })
     }
 
-    /// `[T, hidden]` → `[T, hidden]`
-    pub(super) fn forward(&self, x: &Act, step: &StepContext<'_>) -> Result<Act> {
-        let gate = self.gate.forward(x, step)?;
-        let up = self.up.forward(x, step)?;
-        let inner = step.kernels.gated(&gate, &up, self.activation)?;
-        self.down.forward(&inner, step)
+    /// Adds the output for `x` to `y`, both `[T, hidden]`.
+    pub(super) fn add_to(&self, y: &mut Act, x: &Act, step: &StepContext<'_>) -> Result<()> {
+        let gate_up = self.gate_up.forward(x, step)?;
+        let inner = step.kernels.gated(&gate_up, self.activation)?;
+        self.down.add_to(y, &inner, step)
     }
 }
