@@ -35,6 +35,12 @@ pub struct EngineConfig {
     #[arg(value_parser = at_least_one, value_name = "TOKENS")]
     pub block_size: usize,
 
+    /// Tokens guessed ahead for each sequence and step, by looking its last words up in what it has said
+    /// already; 0 guesses nothing. Answers stay the same, text that repeats its prompt comes faster.
+    #[arg(long, env = "LORAD_DRAFT_TOKENS", default_value_t = Self::default().draft_tokens)]
+    #[arg(value_name = "N")]
+    pub draft_tokens: usize,
+
     /// Compute every prompt from its beginning, even where the KV cache knows it.
     #[arg(long, env = "LORAD_NO_PREFIX_CACHE", value_parser = FalseyValueParser::new())]
     pub no_prefix_cache: bool,
@@ -49,6 +55,7 @@ impl Default for EngineConfig {
             adapter_slots: 32,
             kv_cache_bytes: ByteSize(512 << 20),
             block_size: 16,
+            draft_tokens: 0,
             no_prefix_cache: false,
         }
     }

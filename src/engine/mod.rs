@@ -4,6 +4,7 @@
 mod config;
 mod core;
 mod counts;
+mod draft;
 mod error;
 mod handle;
 mod kv;

@@ -50,6 +50,7 @@ impl ModelRunner {
             block_size: shape.block_size,
             kv_blocks: shape.blocks,
             max_positions: self.model.max_positions(),
+            draft_tokens: config.draft_tokens,
             prefix_cache: !config.no_prefix_cache,
         }
     }
@@ -101,15 +102,29 @@ impl ModelRunner {
         }
         let values = self.kernels.read(&logits)?;
         let mut rows = values.chunks_exact(vocab);
-        let outcomes = scheduled().map(|sequence| {
-            let row = if sequence.wants_logits() { rows.next() } else { None };
-            row.map_or(Outcome::Computed, |row| {
-                let choice = self.sampler.sample(&sequence.draw(row));
-                choice.map_or(Outcome::NoChoice, Outcome::Chose)
-            })
-        });
-        Ok(outcomes.collect())
+        Ok(scheduled().map(|sequence| choose(&mut self.sampler, sequence, &mut rows)).collect())
     }
+}
+
+/// Chooses from as many of the next `rows` of logits as `sequence` wants.
+///
+/// Behind a row without a choice nothing is chosen; if the answer really gets there, that row is computed again
+/// and fails then.
+fn choose<'a>(
+    sampler: &mut Sampler,
+    sequence: &Sequence,
+    rows: &mut impl Iterator<Item = &'a [f32]>,
+) -> Outcome {
+    let wanted = sequence.choices();
+    if wanted == 0 {
+        return Outcome::Computed;
+    }
+    let mut choices = Vec::with_capacity(wanted);
+    for (ahead, row) in rows.take(wanted).enumerate() {
+        let choice = sampler.sample(&sequence.draw(row, ahead)).filter(|_| choices.len() == ahead);
+        choices.extend(choice);
+    }
+    if choices.is_empty() { Outcome::NoChoice } else { Outcome::Chose(choices) }
 }
 
 /// As many blocks as the configured memory holds.
@@ -139,7 +154,7 @@ fn fill<'a>(
     clear(batch);
     for sequence in sequences.clone() {
         let (start, end) = (sequence.computed, sequence.computed + sequence.granted);
-        batch.token_ids.extend_from_slice(&sequence.tokens[start..end]);
+        batch.token_ids.extend(sequence.scheduled());
         batch.positions.extend(start as u32..end as u32);
         batch.slot_mapping.extend((start..end).map(|position| {
             let block = sequence.block_table[position / block_size].0 as usize;
@@ -150,9 +165,8 @@ fn fill<'a>(
         batch.block_starts.push(batch.block_tables.len() as u32);
         batch.query_starts.push(batch.token_ids.len() as u32);
         batch.context_lens.push(end as u32);
-        if sequence.wants_logits() {
-            batch.logit_rows.push(batch.token_ids.len() as u32 - 1);
-        }
+        let rows = batch.token_ids.len() as u32;
+        batch.logit_rows.extend(rows - sequence.choices() as u32..rows);
     }
     batch.lora = LoraRouting::new(sequences.map(|sequence| (sequence.granted, sequence.slot)));
 }

@@ -17,6 +17,8 @@ pub(super) struct Limits {
     pub(super) kv_blocks: usize,
     /// Tokens of the longest sequence.
     pub(super) max_positions: usize,
+    /// Guessed tokens a sequence may have in one step.
+    pub(super) draft_tokens: usize,
     /// Whether known beginnings are taken from the cache.
     pub(super) prefix_cache: bool,
 }
@@ -37,8 +39,8 @@ pub(super) struct Schedule {
 pub(super) enum Outcome {
     /// Part of its tokens, the rest another time.
     Computed,
-    /// All of them, and this one is next.
-    Chose(Choice),
+    /// All of them; the first is next, and each other one is if the guess before it was right.
+    Chose(Vec<Choice>),
     /// All of them, and no token could be chosen.
     NoChoice,
 }

@@ -92,6 +92,7 @@ impl Scheduler {
         if self.grant_running(&mut budget) {
             self.start_waiting(&mut budget, &mut schedule, now);
         }
+        self.guess(budget);
         schedule.work = (0..self.running.len()).filter(|&i| self.running[i].granted > 0).collect();
         schedule
     }
@@ -113,6 +114,24 @@ impl Scheduler {
         let nobody = preempted.is_empty();
         self.put_back(preempted);
         nobody
+    }
+
+    /// What nobody needs of the step's tokens goes to guesses, where free blocks hold them.
+    fn guess(&mut self, mut budget: usize) {
+        let Limits { draft_tokens, block_size, max_positions, .. } = self.limits;
+        for sequence in self.running.iter_mut().filter(|s| (s.granted, s.pending()) == (1, 1)) {
+            let guessed = sequence.guess(draft_tokens.min(budget), max_positions);
+            let needed = (sequence.computed + 1 + guessed).div_ceil(block_size);
+            let missing = needed.saturating_sub(sequence.block_table.len());
+            let Some(blocks) = self.blocks.allocate(missing) else {
+                sequence.draft.clear();
+                continue;
+            };
+            sequence.block_table.extend(blocks);
+            sequence.granted += guessed;
+            budget -= guessed;
+            self.totals.draft_tokens += guessed as u64;
+        }
     }
 
     /// Blocks for `more` tokens, taken from the youngest where none are free. `false`: it was the
@@ -253,14 +272,17 @@ impl Scheduler {
     /// Books the step's result, in the order of `work`, and tells the callers.
     pub(super) fn commit(&mut self, work: &[usize], outcomes: Vec<Outcome>) {
         for (&index, outcome) in work.iter().zip(outcomes) {
-            self.book_computed(index);
             let sequence = &mut self.running[index];
+            let (pending, granted) = (sequence.pending(), std::mem::take(&mut sequence.granted));
             match outcome {
-                Outcome::Computed => {}
+                Outcome::Computed => self.book_computed(index, granted),
                 Outcome::NoChoice => sequence.fail(EngineError::Step),
-                Outcome::Chose(choice) => {
-                    self.totals.generated_tokens += 1;
-                    sequence.accept(choice, self.limits.max_positions);
+                Outcome::Chose(choices) => {
+                    let taken = sequence.accept_all(choices.into_iter(), self.limits.max_positions);
+                    self.totals.generated_tokens += taken as u64;
+                    self.totals.accepted_draft_tokens += taken as u64 - 1;
+                    // Behind a wrong guess nothing counts as computed: those positions are written again.
+                    self.book_computed(index, pending + taken - 1);
                 }
             }
         }
@@ -268,11 +290,11 @@ impl Scheduler {
         self.drop_over();
     }
 
-    fn book_computed(&mut self, index: usize) {
+    fn book_computed(&mut self, index: usize, more: usize) {
         let block_size = self.limits.block_size;
         let sequence = &mut self.running[index];
         let before = sequence.computed;
-        sequence.computed += std::mem::take(&mut sequence.granted);
+        sequence.computed += more;
         let (after, prompt) = (sequence.computed, sequence.prompt_len);
         self.totals.prompt_tokens += (after.min(prompt) - before.min(prompt)) as u64;
         if !self.limits.prefix_cache {
@@ -333,6 +355,7 @@ mod tests {
         block_size: 2,
         kv_blocks: 16,
         max_positions: 100,
+        draft_tokens: 0,
         prefix_cache: true,
     };
 
@@ -358,6 +381,11 @@ mod tests {
 
     /// One step of that model: how many tokens each sequence computed, by arrival.
     fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize)> {
+        step_of(scheduler, next_token)
+    }
+
+    /// One step of any model.
+    fn step_of(scheduler: &mut Scheduler, next_token: fn(&[u32]) -> u32) -> Vec<(u64, usize)> {
         let schedule = scheduler.schedule(Instant::now());
         let worked = |&index: &usize| &scheduler.running()[index];
         let granted = schedule.work.iter().map(worked).map(|s| (s.id, s.granted)).collect();
@@ -366,8 +394,14 @@ mod tests {
                 sequence.block_table.len() * LIMITS.block_size
                     >= sequence.computed + sequence.granted
             );
-            let choice = Choice { id: next_token(&sequence.tokens), logprobs: None };
-            if sequence.wants_logits() { Outcome::Chose(choice) } else { Outcome::Computed }
+            let mut known = sequence.tokens.clone();
+            let choices = (0..sequence.choices()).map(|ahead| {
+                let id = next_token(&known);
+                known.extend(sequence.draft.tokens().get(ahead));
+                Choice { id, logprobs: None }
+            });
+            let choices: Vec<Choice> = choices.collect();
+            if choices.is_empty() { Outcome::Computed } else { Outcome::Chose(choices) }
         });
         let outcomes = outcomes.collect();
         scheduler.commit(&schedule.work, outcomes);
@@ -441,6 +475,30 @@ mod tests {
     }
 
     #[test]
+    fn guesses_change_how_fast_an_answer_comes_and_nothing_else() {
+        // Counts to six over and over, and stumbles now and then.
+        let next: fn(&[u32]) -> u32 =
+            |tokens| (tokens.len() as u32 + tokens.len() as u32 / 23) % 6 + 1;
+        let mut runs = Vec::new();
+        for draft_tokens in [0, 1, 4] {
+            let mut scheduler = scheduler(Limits { draft_tokens, kv_blocks: 99, ..LIMITS });
+            let mut stream = add(&mut scheduler, &[1, 2, 3], None, 80);
+            let mut steps = 0;
+            while !scheduler.is_idle() {
+                step_of(&mut scheduler, next);
+                steps += 1;
+            }
+            let totals = scheduler.snapshot();
+            assert_eq!(totals.generated_tokens, 80);
+            assert_eq!(steps + totals.accepted_draft_tokens, 80, "one for each that was guessed");
+            assert!(totals.accepted_draft_tokens <= totals.draft_tokens);
+            runs.push((steps, tokens(&said(&mut stream))));
+        }
+        assert!(runs.iter().all(|run| run.1 == runs[0].1), "{runs:?}");
+        assert!(runs[0].0 > runs[1].0 + 20 && runs[1].0 > runs[2].0 + 10, "{runs:?}");
+    }
+
+    #[test]
     fn one_without_a_slot_lets_others_pass() {
         let mut scheduler = scheduler(Limits { adapter_slots: 1, ..LIMITS });
         let _first = add(&mut scheduler, &[1], Some("a"), 5);
@@ -475,10 +533,10 @@ mod tests {
                 (0_usize..4, prop::collection::vec(1_u32..3, 1..14), 0_usize..5, 1_usize..10),
                 1..30,
             ),
-            (kv_blocks, max_batched_tokens) in (12_usize..20, 1_usize..9),
+            (kv_blocks, max_batched_tokens, draft_tokens) in (12_usize..20, 1_usize..9, 0_usize..4),
             cancel_every in 2_usize..6,
         ) {
-            let mut scheduler = scheduler(Limits { max_batched_tokens, kv_blocks, ..LIMITS });
+            let mut scheduler = scheduler(Limits { max_batched_tokens, kv_blocks, draft_tokens, ..LIMITS });
             let mut streams = Vec::new();
             for (at, (steps, prompt, adapter, n)) in arrivals.into_iter().enumerate() {
                 let adapter = ["a", "b", "c", "d"].get(adapter).copied();

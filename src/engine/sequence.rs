@@ -2,6 +2,7 @@
 use super::{
     EngineError, Event, FinishReason, SamplingParams, Submission,
     counts::TokenCounts,
+    draft::Draft,
     kv::{BlockId, PrefixChain},
     sampler::{Choice, Draw},
     ticket::Ticket,
@@ -23,8 +24,10 @@ pub(super) struct Sequence {
     pub(super) prompt_len: usize,
     /// How many of `tokens` have their keys and values in the cache.
     pub(super) computed: usize,
-    /// How many more this step computes.
+    /// How many more this step computes, guessed ones included.
     pub(super) granted: usize,
+    /// Guesses at the tokens after `tokens`, computed together with the last one of those.
+    pub(super) draft: Draft,
     /// Block `i` holds tokens `i * block_size ..`.
     pub(super) block_table: Vec<BlockId>,
     pub(super) prefix: PrefixChain,
@@ -62,6 +65,7 @@ impl Sequence {
             prompt_len: prompt.len(),
             computed: 0,
             granted: 0,
+            draft: Draft::default(),
             block_table: Vec::new(),
             prefix: PrefixChain::new(adapter.as_ref().map(|lease| lease.id)),
             counts: TokenCounts::new(&prompt, options),
@@ -85,7 +89,49 @@ impl Sequence {
 
     /// Whether this step reaches the end, so that a token can be chosen.
     pub(super) fn wants_logits(&self) -> bool {
-        self.granted == self.pending()
+        self.granted >= self.pending()
+    }
+
+    /// How many rows of logits this step needs of it: the last token's and one for each guess.
+    pub(super) fn choices(&self) -> usize {
+        if self.wants_logits() { 1 + self.draft.tokens().len() } else { 0 }
+    }
+
+    /// The tokens this step computes, known ones and guesses.
+    pub(super) fn scheduled(&self) -> impl Iterator<Item = u32> {
+        let known = &self.tokens[self.computed..];
+        known.iter().chain(self.draft.tokens()).take(self.granted).copied()
+    }
+
+    /// Guesses at most `most` tokens beyond the one that is chosen anyway. How many it guessed.
+    ///
+    /// None where a penalty depends on the guessed tokens themselves, none beyond the answer's end.
+    pub(super) fn guess(&mut self, most: usize, limit: usize) -> usize {
+        let answered = self.tokens.len() - self.prompt_len;
+        let left = (self.sampling.options().max_tokens - answered).min(limit - self.tokens.len());
+        let most = if self.counts.is_empty() { most.min(left.saturating_sub(1)) } else { 0 };
+        self.draft.guess(&self.tokens, most)
+    }
+
+    /// Takes the choices of a step, one after the other, as long as the guess before each was right.
+    /// How many it took.
+    pub(super) fn accept_all(
+        &mut self,
+        choices: impl Iterator<Item = Choice>,
+        limit: usize,
+    ) -> usize {
+        let (mut taken, mut right) = (0, 0);
+        for choice in choices {
+            let id = choice.id;
+            self.accept(choice, limit);
+            taken += 1;
+            if self.over || self.draft.tokens().get(right) != Some(&id) {
+                break;
+            }
+            right += 1;
+        }
+        self.draft.judge(right);
+        taken
     }
 
     /// The adapter version, `None` for the base model.
@@ -111,18 +157,20 @@ impl Sequence {
     }
 
     /// What the sampler needs to choose the next token from `logits`.
-    pub(super) fn draw<'a>(&'a self, logits: &'a [f32]) -> Draw<'a> {
+    ///
+    /// `ahead` guesses stand between the last known token and the one to choose.
+    pub(super) fn draw<'a>(&'a self, logits: &'a [f32], ahead: usize) -> Draw<'a> {
         Draw {
             logits,
             params: &self.sampling,
             counts: &self.counts,
             eos: &self.eos,
-            answered: self.tokens.len() - self.prompt_len,
+            answered: self.tokens.len() - self.prompt_len + ahead,
         }
     }
 
     /// Takes the chosen token: the answer goes on, or ends with it. `limit` is the model's context.
-    pub(super) fn accept(&mut self, choice: Choice, limit: usize) {
+    fn accept(&mut self, choice: Choice, limit: usize) {
         let Choice { id, logprobs } = choice;
         if self.eos.contains(&id) {
             return self.finish(FinishReason::EndOfSequence);

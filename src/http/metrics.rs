@@ -37,6 +37,8 @@ fn figures(snapshot: EngineSnapshot, adapters: usize) -> EngineFigures {
         preemptions: snapshot.preemptions,
         prompt_tokens: snapshot.prompt_tokens,
         generated_tokens: snapshot.generated_tokens,
+        draft_tokens: snapshot.draft_tokens,
+        accepted_draft_tokens: snapshot.accepted_draft_tokens,
         prefix_queries: snapshot.prefix_queries,
         prefix_hits: snapshot.prefix_hits,
         resident_adapters: snapshot.resident_adapters,

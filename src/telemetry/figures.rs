@@ -49,6 +49,10 @@ pub struct EngineFigures {
     pub prompt_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
+    /// Tokens guessed ahead.
+    pub draft_tokens: u64,
+    /// Those of them that were right.
+    pub accepted_draft_tokens: u64,
     /// Prompt tokens looked up in the prefix cache.
     pub prefix_queries: u64,
     /// Prompt tokens found there.

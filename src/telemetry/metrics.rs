@@ -55,6 +55,8 @@ pub const METRICS: &[MetricInfo] = &[
     counter("vllm:generation_tokens", "tokens", "Tokens generated"),
     counter("vllm:prefix_cache_queries", "tokens", "Prompt tokens looked up in the prefix cache"),
     counter("vllm:prefix_cache_hits", "tokens", "Prompt tokens found in the prefix cache"),
+    counter("vllm:spec_decode_num_draft_tokens", "tokens", "Tokens guessed ahead"),
+    counter("vllm:spec_decode_num_accepted_tokens", "tokens", "Guessed tokens that were right"),
     counter("vllm:num_preemptions", "sequences", "Sequences put back because KV blocks ran out"),
     counter("vllm:request_success", "requests", "Answers ended, by reason"),
     histogram("vllm:time_to_first_token_seconds", "seconds", "From submission to the first token"),

@@ -47,10 +47,11 @@ fn run(config: &EngineConfig, requests: &[Request], together: bool) -> Vec<Answe
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn company_chunks_preemption_and_caching_change_no_bit(
+    fn company_chunks_preemption_caching_and_guesses_change_no_bit(
         requests in requests(),
         (max_sequences, max_batched_tokens) in (1_usize..10, 1_usize..20),
         (blocks, adapter_slots, no_prefix_cache) in (9_usize..24, 1_usize..4, any::<bool>()),
+        draft_tokens in 0_usize..5,
     ) {
         let plain = EngineConfig { max_batched_tokens: 64, no_prefix_cache: true, ..config() };
         let alone = run(&plain, &requests, false);
@@ -60,6 +61,7 @@ proptest! {
             adapter_slots,
             kv_cache_bytes: ByteSize(blocks * 4 * TOKEN_BYTES),
             no_prefix_cache,
+            draft_tokens,
             ..config()
         };
         prop_assert_eq!(run(&crowded, &requests, true), alone);

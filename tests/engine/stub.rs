@@ -166,6 +166,7 @@ pub(crate) fn config() -> EngineConfig {
         adapter_slots: 4,
         kv_cache_bytes: ByteSize(256 * TOKEN_BYTES),
         block_size: 4,
+        draft_tokens: 0,
         no_prefix_cache: false,
     }
 }

@@ -27,11 +27,12 @@ fn arrangements(few: usize) -> [Arrangement; 4] {
     let config = EngineConfig { no_prefix_cache: true, block_size: 8, ..EngineConfig::default() };
     let small_steps =
         EngineConfig { max_batched_tokens: 7, max_sequences: 5, block_size: 4, ..config.clone() };
-    let few_slots = EngineConfig { adapter_slots: 2, block_size: 3, ..config.clone() };
+    let few_slots =
+        EngineConfig { adapter_slots: 2, block_size: 3, draft_tokens: 3, ..config.clone() };
     let cached = EngineConfig { no_prefix_cache: false, block_size: 2, ..config.clone() };
     [
         Arrangement { name: "pieces", blocks: 40 * few, config: small_steps },
-        Arrangement { name: "few slots", blocks: 40 * few, config: few_slots },
+        Arrangement { name: "few slots, guesses", blocks: 40 * few, config: few_slots },
         Arrangement { name: "few blocks", blocks: few, config },
         Arrangement { name: "prefix cache", blocks: 40 * few, config: cached },
     ]
@@ -96,6 +97,9 @@ fn check(bench: &Bench, few: usize, how: &str) {
         let snapshot = engine.snapshot();
         match arrangement.name {
             "few blocks" => assert!(snapshot.preemptions > 0, "{how}: nobody was preempted"),
+            "few slots, guesses" => {
+                assert!(snapshot.draft_tokens > 0, "{how}: nothing was guessed");
+            }
             "prefix cache" => assert!(snapshot.prefix_hits > 0, "{how}: nothing was found"),
             _ => {}
         }
