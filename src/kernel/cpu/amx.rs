@@ -1,11 +1,12 @@
 //! AMX: products of 16×16 tiles of bfloat16 pairs in registers of their own.
 //!
-//! The intrinsics are not stable, so a whole product is one block of assembly: it configures the tiles, runs
-//! along `in`, stores the sums and releases the tiles, so that no thread keeps tile state between products.
+//! The intrinsics are not stable, so the whole product of a block is one piece of assembly: it zeroes the sums,
+//! runs along `in` and stores them. Between pieces nothing is kept in tiles.
 #![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
 use super::avx512::Avx512;
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// Rows of a tile, and f32 columns, and pairs of bfloat16 along `in`.
@@ -32,26 +33,49 @@ impl Amx {
         let (wide, pairs) = (Avx512::detect()?, Avx512::detect()?);
         USABLE.get_or_init(|| has_tiles() && may_use_tiles()).then_some(Self { wide, pairs })
     }
+}
+
+/// Configured tiles of this thread, released in the end, so that a thread at rest carries no tile state.
+pub(super) struct Tiles {
+    heights: [usize; 2],
+    /// The configuration is the thread's own.
+    thread: PhantomData<*const ()>,
+}
+
+impl Tiles {
+    /// Configured for blocks of full height; the token proves that they exist.
+    pub(super) fn new(_: Amx) -> Self {
+        let heights = [TILE, TILE];
+        configure(&Shape::new(heights));
+        Self { heights, thread: PhantomData }
+    }
 
     /// The sums of `block`, one term of `in` after the other, 32 at a time: the same for any heights.
     ///
     /// # Panics
     /// When the block's parts do not fit each other.
-    pub(super) fn multiply(_: Self, block: &Block<'_>, sums: &mut Sums) {
-        let Block { rows: [upper, lower], panel, ahead } = block;
-        let steps = panel.len() / (WIDTH * TILE);
+    pub(super) fn multiply(&mut self, block: &Block<'_>, sums: &mut Sums) {
+        let [upper, lower] = block.rows;
+        let steps = block.panel.len() / (WIDTH * TILE);
         let heights = [upper, lower].map(|rows| rows.len().checked_div(steps * TILE).unwrap_or(0));
-        assert_eq!(panel.len(), steps * WIDTH * TILE, "a panel is whole steps");
+        assert_eq!(block.panel.len(), steps * WIDTH * TILE, "a panel is whole steps");
         assert_eq!([upper.len(), lower.len()], heights.map(|h| h * steps * TILE), "whole rows");
         assert!(heights[0] <= TILE && heights[1] <= TILE, "a tile has sixteen rows");
-        let shape = Shape::new(heights);
         if steps == 0 || heights[0] == 0 {
-            sums.0.fill(0.0);
-        } else if heights[1] == 0 {
-            single(&shape, upper, panel, *ahead, sums);
-        } else {
-            double(&shape, [upper, lower], panel, *ahead, sums);
+            return sums.0.fill(0.0);
         }
+        if heights != self.heights {
+            configure(&Shape::new(heights));
+            self.heights = heights;
+        }
+        if heights[1] == 0 { single(block, steps, sums) } else { double(block, steps, sums) }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: the value is proof of the instructions; nothing in the tiles is needed any more.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) }
     }
 }
 
@@ -61,8 +85,17 @@ pub(super) struct Block<'a> {
     pub(super) rows: [&'a [u32]; 2],
     /// `[steps, TILE, WIDTH]` pairs.
     pub(super) panel: &'a [u32],
-    /// How many bytes ahead of the product to ask for the weights that follow.
-    pub(super) ahead: usize,
+    /// What to ask the memory for meanwhile.
+    pub(super) ahead: Ahead,
+}
+
+/// Weights to bring near during a product, evenly along it.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    /// Where they begin, in bytes from the panel's start; it need not exist.
+    pub(super) start: usize,
+    /// Cache lines for each step of 32 along `in`.
+    pub(super) lines: usize,
 }
 
 /// `[HEIGHT, WIDTH]`; the lower tile's rows begin at row [`TILE`].
@@ -94,50 +127,42 @@ impl Shape {
     }
 }
 
-/// Asks for the 2 KiB of weights a step takes, at `{w} + {ahead}`.
-macro_rules! prefetch_step {
-    () => {
-        "
-        lea {next}, [{w} + {ahead}]
-        .irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-        prefetcht0 [{next} + \\line * 128]
-        prefetcht0 [{next} + \\line * 128 + 64]
-        .endr
-        "
-    };
+/// Lays out the tiles of this thread, all zero.
+fn configure(shape: &Shape) {
+    // SAFETY: only a token's holder comes here; the shape keeps to palette 1, 16 rows and 64 bytes.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) shape, options(nostack, readonly)) }
 }
 
-/// One tile of rows.
-fn single(shape: &Shape, rows: &[u32], panel: &[u32], ahead: usize, sums: &mut Sums) {
-    let steps = panel.len() / (WIDTH * TILE);
-    // SAFETY: the token proved the instructions and the permission; `multiply` has checked that the rows hold
-    // `steps` tiles of the shape's height and the panel `steps` pairs of tiles, the sums hold all tiles, and
-    // a prefetch cannot fault.
+/// One tile of rows, at the pace of the memory: asks for 32 lines a step, whatever the block says, without a loop.
+fn single(block: &Block<'_>, steps: usize, sums: &mut Sums) {
+    let rows = block.rows[0];
+    // SAFETY: `Tiles` has configured the registers; `multiply` has checked that the rows hold `steps` tiles of
+    // that height and the panel `steps` pairs of tiles, the sums hold all tiles, a prefetch cannot fault.
     unsafe {
         asm!(
-            "ldtilecfg [{shape}]",
             "tilezero tmm0",
             "tilezero tmm1",
             "2:",
             "tileloadd tmm4, [{x} + {line} * 1]",
             "tileloadd tmm6, [{w} + {line} * 2]",
             "tileloadd tmm7, [{w} + {line} * 2 + 64]",
-            prefetch_step!(),
+            ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+            "prefetcht0 [{next} + \\line * 128]",
+            "prefetcht0 [{next} + \\line * 128 + 64]",
+            ".endr",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
+            "add {next}, 2048",
             "add {x}, {x_step}",
             "add {w}, 2048",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{sums} + {line} * 2], tmm0",
             "tilestored [{sums} + {line} * 2 + 64], tmm1",
-            "tilerelease",
-            shape = in(reg) shape,
             x = inout(reg) rows.as_ptr() => _,
             x_step = in(reg) rows.len() / steps * size_of::<u32>(),
-            w = inout(reg) panel.as_ptr() => _,
-            ahead = in(reg) ahead,
-            next = out(reg) _,
+            w = inout(reg) block.panel.as_ptr() => _,
+            next = inout(reg) block.panel.as_ptr().wrapping_byte_add(block.ahead.start) => _,
             line = in(reg) 64_usize,
             steps = inout(reg) steps => _,
             sums = in(reg) sums,
@@ -147,26 +172,34 @@ fn single(shape: &Shape, rows: &[u32], panel: &[u32], ahead: usize, sums: &mut S
     }
 }
 
-/// Two tiles of rows, the upper one full.
-fn double(shape: &Shape, rows: [&[u32]; 2], panel: &[u32], ahead: usize, sums: &mut Sums) {
-    let steps = panel.len() / (WIDTH * TILE);
-    let [upper, lower] = rows.map(|rows| (rows.as_ptr(), rows.len() / steps * size_of::<u32>()));
+/// Two tiles of rows, the upper one full. The rows, too many for the first cache, are loaded with the hint
+/// that they will not be needed soon, so that the panel stays there.
+fn double(block: &Block<'_>, steps: usize, sums: &mut Sums) {
+    let [upper, lower] =
+        block.rows.map(|rows| (rows.as_ptr(), rows.len() / steps * size_of::<u32>()));
     // SAFETY: as in `single`, for both tiles of rows.
     unsafe {
         asm!(
-            "ldtilecfg [{shape}]",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
             "tileloadd tmm6, [{w} + {line} * 2]",
-            "tileloadd tmm4, [{upper} + {line} * 1]",
+            "tileloaddt1 tmm4, [{upper} + {line} * 1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{lower} + {line} * 1]",
+            "tileloaddt1 tmm5, [{lower} + {line} * 1]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tileloadd tmm7, [{w} + {line} * 2 + 64]",
-            prefetch_step!(),
+            "mov {left}, {lines}",
+            "test {left}, {left}",
+            "jz 4f",
+            "3:",
+            "prefetcht1 [{next}]",
+            "add {next}, 64",
+            "dec {left}",
+            "jnz 3b",
+            "4:",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {upper}, {upper_step}",
@@ -178,15 +211,14 @@ fn double(shape: &Shape, rows: [&[u32]; 2], panel: &[u32], ahead: usize, sums: &
             "tilestored [{sums} + {line} * 2 + 64], tmm1",
             "tilestored [{sums} + {line} * 2 + 2048], tmm2",
             "tilestored [{sums} + {line} * 2 + 2112], tmm3",
-            "tilerelease",
-            shape = in(reg) shape,
             upper = inout(reg) upper.0 => _,
             upper_step = in(reg) upper.1,
             lower = inout(reg) lower.0 => _,
             lower_step = in(reg) lower.1,
-            w = inout(reg) panel.as_ptr() => _,
-            ahead = in(reg) ahead,
-            next = out(reg) _,
+            w = inout(reg) block.panel.as_ptr() => _,
+            next = inout(reg) block.panel.as_ptr().wrapping_byte_add(block.ahead.start) => _,
+            lines = in(reg) block.ahead.lines,
+            left = out(reg) _,
             line = in(reg) 64_usize,
             steps = inout(reg) steps => _,
             sums = in(reg) sums,

@@ -51,15 +51,6 @@ pub(super) fn gated(
     });
 }
 
-/// `y += x`
-pub(super) fn add(machine: &Machine, y: &mut [f32], x: &[f32]) {
-    let chunk = rows_per_item(1);
-    machine.pool.chunks(y, chunk, |index, y| {
-        let x = &x[index * chunk..][..y.len()];
-        machine.level.run(Combine { step: Add, y, x });
-    });
-}
-
 /// Rotates the heads in the first `rotated` columns of each row; `angles` gives a row's cosines and sines.
 pub(super) fn rope<'a>(
     machine: &Machine,
@@ -141,15 +132,6 @@ impl Task for Rotate<'_> {
 /// A step on two values that gives one, for every lane alike.
 trait Step {
     fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V;
-}
-
-struct Add;
-
-impl Step for Add {
-    #[inline(always)]
-    fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V {
-        simd.add(y, x)
-    }
 }
 
 struct Scale(f32);

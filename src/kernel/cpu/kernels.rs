@@ -46,6 +46,21 @@ impl CpuKernels {
         Ok(Self { machine: Machine { level, pool, floats, words, arena } })
     }
 
+    /// `x · Wᵀ + bias` to `y`, or added to it; all of it checked.
+    fn product(
+        &self,
+        x: &Act,
+        weight: &BaseWeight,
+        (bias, onto): (Option<&Act>, bool),
+        y: &mut [f32],
+    ) -> Result<()> {
+        let (in_features, out_features) = (weight.in_features, weight.out_features);
+        let (x, rows, bias) = (x.values()?, x.rows(), bias.map(Act::values).transpose()?);
+        let packed = PackedWeight::of(weight)?;
+        Linear { x, rows, in_features, out_features, bias, onto }.run(&self.machine, packed, y);
+        Ok(())
+    }
+
     fn layout(&self, shape: KvShape) -> KvLayout {
         KvLayout { shape, lanes: self.machine.level.lanes() }
     }
@@ -123,14 +138,8 @@ impl Kernels for CpuKernels {
 
     fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
         check::linear(x, weight, bias)?;
-        let (in_features, out_features) = (weight.in_features, weight.out_features);
-        let bias = bias.map(Act::values).transpose()?;
-        let packed = PackedWeight::of(weight)?;
-        let linear = Linear { x: x.values()?, rows: x.rows(), in_features, out_features, bias };
-        self.machine.act(x.rows(), out_features, |y| {
-            linear.run(&self.machine, packed, y);
-            Ok(())
-        })
+        self.machine
+            .act(x.rows(), weight.out_features, |y| self.product(x, weight, (bias, false), y))
     }
 
     fn add_linear(
@@ -141,9 +150,7 @@ impl Kernels for CpuKernels {
         bias: Option<&Act>,
     ) -> Result<()> {
         check::add_linear(y, x, weight, bias)?;
-        let product = self.linear(x, weight, bias)?;
-        elementwise::add(&self.machine, y.values_mut()?, product.values()?);
-        Ok(())
+        self.product(x, weight, (bias, true), y.values_mut()?)
     }
 
     fn add_lora(

@@ -29,6 +29,8 @@ pub(super) struct Linear<'a> {
     pub(super) out_features: usize,
     /// `[out]`
     pub(super) bias: Option<&'a [f32]>,
+    /// Whether the product is added to what `y` has.
+    pub(super) onto: bool,
 }
 
 impl Linear<'_> {
@@ -80,6 +82,7 @@ impl Linear<'_> {
                 rows: (cut * rows).min(self.rows)..((cut + 1) * rows).min(self.rows),
                 columns: panel * weight.width..((panel + 1) * weight.width).min(self.out_features),
                 bias: self.bias,
+                onto: self.onto,
                 out_features: self.out_features,
                 y: &y,
             };
@@ -174,6 +177,7 @@ struct Part<'a, F: Format> {
     rows: Range<usize>,
     columns: Range<usize>,
     bias: Option<&'a [f32]>,
+    onto: bool,
     out_features: usize,
     y: &'a Pieces<'a, f32>,
 }
@@ -252,23 +256,32 @@ impl<F: Format> Part<'_, F> {
         for (v, sums) in sums.into_iter().enumerate() {
             let at = (v * S::LANES).min(y.len())..((v + 1) * S::LANES).min(y.len());
             let bias = bias.map(|bias| &bias[at.clone()]);
-            write_vector(simd, sums, bias, &mut y[at]);
+            write_vector(simd, sums, (bias, self.onto), &mut y[at]);
         }
     }
 }
 
+/// The one place where a result is written: `sums + bias`, or that added to what is there.
 #[inline(always)]
-fn write_vector<S: Simd>(simd: S, sums: S::V, bias: Option<&[f32]>, to: &mut [f32]) {
+pub(super) fn write_vector<S: Simd>(
+    simd: S,
+    sums: S::V,
+    (bias, onto): (Option<&[f32]>, bool),
+    to: &mut [f32],
+) {
     if to.len() == S::LANES {
         let sums = bias.map_or(sums, |bias| simd.add(sums, simd.load(bias)));
-        return simd.store(sums, to);
+        return simd.store(if onto { simd.add(simd.load(to), sums) } else { sums }, to);
     }
     let mut lanes = [0.0; 16];
     simd.store(sums, &mut lanes);
-    to.copy_from_slice(&lanes[..to.len()]);
     if let Some(bias) = bias {
-        to.iter_mut().zip(bias).for_each(|(to, bias)| *to += bias);
+        lanes.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
     }
+    if onto {
+        lanes.iter_mut().zip(to.iter()).for_each(|(sum, to)| *sum += to);
+    }
+    to.copy_from_slice(&lanes[..to.len()]);
 }
 
 struct Round<'a> {

@@ -11,12 +11,20 @@ const MOST: usize = 16;
 struct Cursor(AtomicUsize);
 
 /// Calls `task` once for each of `0..items`, neighbours on the same thread as long as all are equally fast.
-pub(super) fn spans(pool: &Pool, items: usize, task: &(dyn Fn(usize) + Sync)) {
+///
+/// Each thread makes itself a state for all its items.
+pub(super) fn spans<S>(
+    pool: &Pool,
+    items: usize,
+    state: impl Fn() -> S + Sync,
+    task: impl Fn(&mut S, usize) + Sync,
+) {
     let threads = pool.threads();
     let count = threads.clamp(1, MOST);
     let cursors: [Cursor; MOST] = Default::default();
     let start = |span: usize| span * items / count;
     pool.run(threads, &|thread| {
+        let mut state = state();
         for span in (0..count).map(|offset| (thread + offset) % count) {
             let len = start(span + 1) - start(span);
             loop {
@@ -24,7 +32,7 @@ pub(super) fn spans(pool: &Pool, items: usize, task: &(dyn Fn(usize) + Sync)) {
                 if item >= len {
                     break;
                 }
-                task(start(span) + item);
+                task(&mut state, start(span) + item);
             }
         }
     });
@@ -40,9 +48,10 @@ mod tests {
             let pool = Pool::new(threads).unwrap();
             for items in [0, 1, 2, 7, 50] {
                 let runs: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
-                spans(&pool, items, &|item| {
+                let run = |(): &mut (), item: usize| {
                     runs[item].fetch_add(1, Ordering::Relaxed);
-                });
+                };
+                spans(&pool, items, || (), run);
                 assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1));
             }
         }

@@ -1,8 +1,8 @@
 //! `x · Wᵀ + bias` in bfloat16 on tiles: one pass over a panel of weights for 32 rows.
 #![expect(unsafe_code, reason = "threads write their own columns of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::amx::{Amx, Block, HEIGHT, Sums, TILE, WIDTH};
-use super::linear::Linear;
+use super::amx::{Ahead, Amx, Block, HEIGHT, Sums, TILE, Tiles, WIDTH};
+use super::linear::{Linear, write_vector};
 use super::machine::{Machine, rows_per_item};
 use super::pack::PackedWeight;
 use super::pool::Pieces;
@@ -12,6 +12,9 @@ use std::ops::Range;
 
 /// How far ahead of the product the weights are asked for.
 const AHEAD_BYTES: usize = 8192;
+
+/// A cache line.
+const LINE: usize = 64;
 
 /// Below this many multiplications one thread is faster than waking another.
 const SERIAL: usize = 200_000;
@@ -36,9 +39,11 @@ impl Linear<'_> {
             Product { amx, linear: self, steps: weight.steps, panels, x, y: &Pieces::new(y) };
         let count = self.out_features.div_ceil(WIDTH);
         if self.rows * self.in_features * self.out_features < SERIAL {
-            (0..count).for_each(|panel| product.panel(panel));
+            let mut worker = Worker::new(amx);
+            (0..count).for_each(|panel| product.panel(&mut worker, panel));
         } else {
-            spans(&machine.pool, count, &|panel| product.panel(panel));
+            let new = || Worker::new(amx);
+            spans(&machine.pool, count, new, |worker, panel| product.panel(worker, panel));
         }
     }
 
@@ -56,6 +61,19 @@ impl Linear<'_> {
     }
 }
 
+/// What a thread needs for its panels.
+struct Worker {
+    tiles: Tiles,
+    sums: [Sums; 2],
+}
+
+impl Worker {
+    fn new(amx: Amx) -> Self {
+        let sums = || Sums([0.0; HEIGHT * WIDTH]);
+        Self { tiles: Tiles::new(amx), sums: [sums(), sums()] }
+    }
+}
+
 /// A product whose rows are rounded.
 struct Product<'a> {
     amx: Amx,
@@ -69,25 +87,51 @@ struct Product<'a> {
 
 impl Product<'_> {
     /// All rows of a panel's columns.
-    fn panel(&self, panel: usize) {
+    ///
+    /// A block's sums are written after the next block's product: tiles are slow on their way to memory, and
+    /// until they are there nobody can read them.
+    fn panel(&self, Worker { tiles, sums }: &mut Worker, panel: usize) {
         let columns = panel * WIDTH..((panel + 1) * WIDTH).min(self.linear.out_features);
-        let size = self.steps * WIDTH;
-        let panel = &self.panels[panel * size..][..size];
-        let mut sums = Sums([0.0; HEIGHT * WIDTH]);
-        for (block, x) in self.x.chunks(HEIGHT * self.steps).enumerate() {
-            let rows = x.split_at(x.len().min(TILE * self.steps)).into();
-            // Later rows find the panel in the cache.
-            let ahead = if block == 0 { AHEAD_BYTES } else { 0 };
-            Amx::multiply(self.amx, &Block { rows, panel, ahead }, &mut sums);
-            let first = block * HEIGHT;
-            let rows = first..first + x.len() / self.steps;
-            self.amx.wide.vectorize(Write {
-                product: self,
-                rows,
-                columns: columns.clone(),
-                sums: &sums,
-            });
+        let blocks = self.linear.rows.div_ceil(HEIGHT);
+        for block in 0..blocks {
+            tiles.multiply(&self.block(panel, block, blocks), &mut sums[block % 2]);
+            if block > 0 {
+                self.write(block - 1, &columns, &sums[(block - 1) % 2]);
+            }
         }
+        if let Some(last) = blocks.checked_sub(1) {
+            self.write(last, &columns, &sums[last % 2]);
+        }
+    }
+
+    fn block(&self, panel: usize, block: usize, blocks: usize) -> Block<'_> {
+        let height = HEIGHT * self.steps;
+        let x = &self.x[block * height..((block + 1) * height).min(self.x.len())];
+        let rows = x.split_at(x.len().min(TILE * self.steps)).into();
+        Block { rows, panel: self.weights(panel), ahead: self.ahead(block, blocks) }
+    }
+
+    fn weights(&self, panel: usize) -> &[u32] {
+        let size = self.steps * WIDTH;
+        &self.panels[panel * size..][..size]
+    }
+
+    /// A single block streams through the panel; several share the next panel out among them, so that it is near
+    /// when all rows are through this one.
+    fn ahead(&self, block: usize, blocks: usize) -> Ahead {
+        const STEP_LINES: usize = WIDTH * TILE * size_of::<u32>() / LINE;
+        if blocks == 1 {
+            return Ahead { start: AHEAD_BYTES, lines: STEP_LINES };
+        }
+        let lines = STEP_LINES.div_ceil(blocks);
+        let steps = self.steps / TILE;
+        Ahead { start: steps * (STEP_LINES + block * lines) * LINE, lines }
+    }
+
+    fn write(&self, block: usize, columns: &Range<usize>, sums: &Sums) {
+        let rows = block * HEIGHT..((block + 1) * HEIGHT).min(self.linear.rows);
+        let columns = columns.clone();
+        self.amx.wide.vectorize(Write { product: self, rows, columns, sums });
     }
 }
 
@@ -111,24 +155,12 @@ impl Task for Write<'_> {
             let at = start + self.columns.start..start + self.columns.end;
             // SAFETY: a row's columns of one panel belong to one item of the job.
             let y = unsafe { self.product.y.piece(at) };
-            write_row(simd, sums, bias, y);
+            for at in (0..y.len()).step_by(S::LANES) {
+                let bias = bias.map(|bias| &bias[at..]);
+                let to = at..(at + S::LANES).min(y.len());
+                write_vector(simd, simd.load(&sums[at..]), (bias, linear.onto), &mut y[to]);
+            }
         }
-    }
-}
-
-#[inline(always)]
-fn write_row<S: Simd>(simd: S, sums: &[f32; WIDTH], bias: Option<&[f32]>, y: &mut [f32]) {
-    if y.len() < WIDTH {
-        y.copy_from_slice(&sums[..y.len()]);
-        if let Some(bias) = bias {
-            y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-        }
-        return;
-    }
-    for at in (0..WIDTH).step_by(S::LANES) {
-        let sum = simd.load(&sums[at..]);
-        let sum = bias.map_or(sum, |bias| simd.add(sum, simd.load(&bias[at..])));
-        simd.store(sum, &mut y[at..]);
     }
 }
 
