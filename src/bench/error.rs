@@ -1,5 +1,5 @@
 //! Why a measurement gives no figures.
-use crate::model::ModelError;
+use crate::{kernel::KernelError, model::ModelError};
 use std::{io, path::PathBuf};
 
 /// What went wrong, in words for the one who started it.
@@ -19,6 +19,9 @@ pub enum BenchError {
     /// The model.
     #[error("the model cannot be used")]
     Model(#[from] ModelError),
+    /// The device, or what it was asked for.
+    #[error("the kernels cannot do it")]
+    Kernel(#[from] KernelError),
     /// A file.
     #[error("{}", path.display())]
     File {

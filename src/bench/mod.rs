@@ -5,7 +5,13 @@
 mod adapters;
 mod error;
 mod load;
+mod machine;
+mod output;
+mod precision;
+mod quality;
 
 pub use adapters::AdaptersArgs;
 pub use error::BenchError;
 pub use load::LoadArgs;
+pub use machine::MachineArgs;
+pub use quality::QualityArgs;

@@ -17,7 +17,7 @@ mod weight;
 pub use act::Act;
 pub use args::{Activation, AttentionArgs, LoraTarget, LowRank, RopeKvArgs, RopeTable, RowSegment};
 pub use candle_ops::CandleOps;
-pub use cpu::{CpuKernels, Isa};
+pub use cpu::{CpuKernels, Isa, Operands, Peaks, ProductPeak};
 pub use device::{DeviceChoice, KernelConfig, open};
 pub use error::{KernelError, Result};
 pub use kv::{KvCache, KvShape};

@@ -2,7 +2,7 @@
 use crate::running::Running;
 use clap::Parser;
 use lorad::{
-    bench::{AdaptersArgs, BenchError, LoadArgs},
+    bench::{AdaptersArgs, BenchError, LoadArgs, MachineArgs, QualityArgs},
     demo,
     model::ModelSource,
 };
@@ -19,6 +19,18 @@ struct LoadLine {
 struct AdaptersLine {
     #[command(flatten)]
     adapters: AdaptersArgs,
+}
+
+#[derive(Parser)]
+struct MachineLine {
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+#[derive(Parser)]
+struct QualityLine {
+    #[command(flatten)]
+    quality: QualityArgs,
 }
 
 /// What `lorad bench load` writes; ids are those that the demo has.
@@ -142,4 +154,45 @@ async fn random_adapters_can_be_served_and_loaded() {
     let text = load(&server.url, &["--models", "a0,a1", "-n", "4"]).await.expect("figures");
     assert!(text.contains("4 answered, 0 failed"), "{text}");
     server.stop().await;
+}
+
+#[test]
+fn a_machine_has_limits_and_products_below_them() {
+    let figures = tempfile::NamedTempFile::new().expect("a file");
+    let path = figures.path().to_str().expect("UTF-8");
+    let line =
+        ["machine", "--memory-mib", "8", "--rows", "1,3", "--precision", "bf16", "--json", path];
+    let args = MachineLine::parse_from(line).machine;
+    let mut text = Vec::new();
+    args.run(Some(&ModelSource::Embedded(demo::BASE)), &mut text).expect("figures");
+    assert!(String::from_utf8(text).expect("text").contains("GB/s"));
+    let figures = json(figures.path());
+    let positive = |value: &Value| value.as_f64() > Some(0.0);
+    assert!(figures["read"].as_array().expect("a list").iter().all(positive), "{figures}");
+    assert_eq!(figures["peaks"][0]["operands"], "f32", "{figures}");
+    let products = figures["products"].as_array().expect("a list");
+    assert_eq!(products.len(), 2, "one part, two numbers of rows: {figures}");
+    assert!(products.iter().all(|product| positive(&product["share_of_peak"])), "{figures}");
+}
+
+#[test]
+fn bf16_reads_nearly_as_well_as_f32() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (text, figures) = (directory.path().join("text"), directory.path().join("figures"));
+    std::fs::write(&text, "Marta Lindqvist resigned in Lisbon on Monday. ".repeat(4))
+        .expect("a file");
+    let line = ["quality", "--model", "demo", "--precision", "bf16", "--window", "40"];
+    let files = ["--text", text.to_str().unwrap(), "--json", figures.to_str().unwrap()];
+    let args = QualityLine::parse_from(line.iter().chain(&files)).quality;
+    let source = ModelSource::Embedded(demo::BASE);
+    args.run(&source, &mut Vec::new()).expect("figures");
+    let figures = json(&figures);
+    let [exact, rounded] = [0, 1].map(|i| &figures["precisions"][i]);
+    assert_eq!((&exact["precision"], &exact["divergence"]), (&"f32".into(), &0.0.into()));
+    let number = |name: &str| rounded[name].as_f64().expect("a number");
+    assert!(number("divergence") > 0.0 && number("divergence") < 0.01, "{figures}");
+    assert!(number("agreement") > 0.9, "{figures}");
+    std::fs::write(&text, "").expect("a file");
+    let error = args.run(&source, &mut Vec::new()).expect_err("nothing to read").to_string();
+    assert!(error.contains("shorter than two tokens"), "{error}");
 }

@@ -8,9 +8,12 @@ use super::{
     summary::Summary,
     target::Target,
 };
-use crate::bench::BenchError;
+use crate::bench::{
+    BenchError,
+    output::{write_json, write_text},
+};
 use serde::Serialize;
-use std::{fs, io::Write, path::Path, time::Duration};
+use std::{io::Write, time::Duration};
 use tokio::runtime::Builder;
 
 impl LoadArgs {
@@ -96,20 +99,12 @@ impl LoadArgs {
     }
 
     fn write_json(&self, figures: &impl Serialize) -> Result<(), BenchError> {
-        let Some(path) = &self.json else { return Ok(()) };
-        // Numbers and strings under string keys cannot fail to be written.
-        let json = serde_json::to_string_pretty(figures).unwrap_or_default();
-        write_file(path, &json)
+        self.json.as_deref().map_or(Ok(()), |path| write_json(path, figures))
     }
 
     fn write_page(&self, runs: &[(&Summary, &Run)]) -> Result<(), BenchError> {
-        let Some(path) = &self.html else { return Ok(()) };
-        write_file(path, &page::page(runs))
+        self.html.as_deref().map_or(Ok(()), |path| write_text(path, &page::page(runs)))
     }
-}
-
-fn write_file(path: &Path, text: &str) -> Result<(), BenchError> {
-    fs::write(path, text).map_err(BenchError::file(path))
 }
 
 /// A server that answers nothing has no figures.

@@ -1,0 +1,103 @@
+//! A model at one precision that reads windows of text.
+use crate::{
+    bench::BenchError,
+    kernel::{Kernels, KvCache, KvShape, Precision},
+    lora::{LoraRouting, LoraSlots},
+    model::{self, ForwardBatch, LoadOptions, LoadedModel, ModelSource, Progress, StepContext},
+};
+use std::sync::Arc;
+
+/// Tokens a block of the cache holds.
+const BLOCK_SIZE: usize = 16;
+
+pub(super) struct Reader {
+    model: LoadedModel,
+    kernels: Arc<dyn Kernels>,
+    lora: LoraSlots,
+    /// As large as the longest window so far.
+    kv: Option<KvCache>,
+}
+
+impl Reader {
+    pub(super) fn open(
+        source: &ModelSource,
+        kernels: &Arc<dyn Kernels>,
+        precision: Precision,
+    ) -> Result<Self, BenchError> {
+        let options = LoadOptions {
+            precision,
+            max_positions: None,
+            kv_cache_bytes: None,
+            progress: Progress::Shown,
+        };
+        let model = model::load(source, kernels.as_ref(), &options)?;
+        let (kernels, lora) = (Arc::clone(kernels), LoraSlots::new(0));
+        Ok(Self { model, kernels, lora, kv: None })
+    }
+
+    pub(super) fn precision(&self) -> Precision {
+        self.model.facts.precision
+    }
+
+    /// Bytes of the packed weights.
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.model.facts.weight_bytes
+    }
+
+    pub(super) fn max_positions(&self) -> usize {
+        self.model.lm.max_positions()
+    }
+
+    pub(super) fn vocab(&self) -> usize {
+        self.model.lm.vocab_size()
+    }
+
+    /// The text's tokens, without any that mark a beginning or an end.
+    pub(super) fn tokens(&self, text: &str) -> Result<Vec<u32>, BenchError> {
+        let encoding = self.model.text.tokenizer.encode(text, false);
+        let encoding = encoding.map_err(|error| {
+            BenchError::Usage(format!("the tokenizer does not take this text: {error}"))
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The logits after each token of `tokens`, `[tokens, vocab]`, from an empty context.
+    pub(super) fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BenchError> {
+        let blocks = tokens.len().div_ceil(BLOCK_SIZE);
+        let mut kv = match self.kv.take() {
+            Some(kv) if kv.shape().blocks >= blocks => kv,
+            _ => self.new_kv(blocks)?,
+        };
+        let batch = one_sequence(tokens);
+        let kernels = self.kernels.as_ref();
+        let step = StepContext { batch: &batch, kv: &mut kv, lora: &self.lora, kernels };
+        let logits = self.model.lm.forward(step)?;
+        let values = kernels.read(&logits)?.into_owned();
+        self.kv = Some(kv);
+        Ok(values)
+    }
+
+    fn new_kv(&self, blocks: usize) -> Result<KvCache, BenchError> {
+        let dims = self.model.lm.kv_dims();
+        let (layers, kv_heads, head_dim) = (dims.layers, dims.kv_heads, dims.head_dim);
+        let shape = KvShape { layers, blocks, block_size: BLOCK_SIZE, kv_heads, head_dim };
+        Ok(self.kernels.new_kv(shape)?)
+    }
+}
+
+/// All of `tokens` in one step, every row's logits wanted.
+fn one_sequence(tokens: &[u32]) -> ForwardBatch {
+    let len = tokens.len() as u32;
+    let blocks = len.div_ceil(BLOCK_SIZE as u32);
+    ForwardBatch {
+        token_ids: tokens.to_vec(),
+        positions: (0..len).collect(),
+        slot_mapping: (0..len).collect(),
+        block_tables: (0..blocks).collect(),
+        block_starts: vec![0, blocks],
+        query_starts: vec![0, len],
+        context_lens: vec![len],
+        logit_rows: (0..len).collect(),
+        lora: LoraRouting::new([(tokens.len(), None)]),
+    }
+}
