@@ -1,19 +1,19 @@
 //! The CPU kernels at the shapes of SmolLM2-135M: `cargo bench --bench kernels [-- FILTER]`.
 //!
-//! Throughput is given in multiplications and additions ("elements"): 1 Gelem/s is 1 GFLOP/s. All cores
-//! are used; `LORAD_THREADS` says otherwise.
+//! Throughput is given in multiplications and additions ("elements") and in bytes read: 1 Gelem/s is
+//! 1 GFLOP/s. `lorad bench machine` says what this machine could give. All cores are used; `LORAD_THREADS`
+//! says otherwise.
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lorad::kernel::{
-    Act, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvShape, LoraTarget, LowRank, Precision,
-    RopeKvArgs, RopeTable, RowSegment,
+    Act, Activation, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvShape, LoraTarget, LowRank,
+    Precision, RopeKvArgs, RopeTable, RowSegment,
 };
 use std::hint::black_box;
 use std::thread::available_parallelism;
 
-/// `[out, in]` of query and output, key and value, gate and up, down; the head is apart.
-const LAYER: [[usize; 2]; 7] =
-    [[576, 576], [192, 576], [192, 576], [576, 576], [1536, 576], [1536, 576], [576, 1536]];
+/// `[out, in]` of queries, keys and values; attention's output; gate and up; down. The head is apart.
+const LAYER: [[usize; 2]; 4] = [[960, 576], [576, 576], [3072, 576], [576, 1536]];
 const HEAD: [usize; 2] = [49_152, 576];
 /// Layers enough that their weights come from memory, not from the cache.
 const LAYERS: usize = 30;
@@ -51,7 +51,9 @@ fn weight(kernels: &CpuKernels, [out, inner]: [usize; 2], precision: Precision) 
 fn linear(criterion: &mut Criterion) {
     let kernels = kernels();
     let machine = kernels.describe();
-    for precision in [Precision::F32, Precision::Bf16] {
+    let precisions = ["f32", "bf16", "int8", "int4"].into_iter();
+    // What this build does not have does not parse.
+    for precision in precisions.filter_map(|name| name.parse().ok()) {
         let layers = LAYER.repeat(LAYERS);
         let layers: Vec<BaseWeight> =
             layers.iter().map(|shape| weight(&kernels, *shape, precision)).collect();
@@ -67,7 +69,9 @@ fn products(criterion: &mut Criterion, kernels: &CpuKernels, name: &str, weights
     let size: usize = weights.iter().map(|w| w.out_features() * w.in_features()).sum();
     for rows in ROWS {
         let inputs = [576, 1536].map(|cols| act(kernels, rows, cols));
-        group.throughput(Throughput::Elements((2 * rows * size) as u64));
+        let bytes = weights.iter().map(BaseWeight::bytes).sum::<usize>() as u64;
+        let elements = (2 * rows * size) as u64;
+        group.throughput(Throughput::ElementsAndBytes { elements, bytes });
         group.bench_with_input(BenchmarkId::from_parameter(rows), &inputs, |bencher, inputs| {
             bencher.iter(|| {
                 for weight in weights {
@@ -91,7 +95,9 @@ fn lora(criterion: &mut Criterion) {
         };
         let segments: Vec<RowSegment> = (0..adapters).map(segment).collect();
         let (x, mut y) = (act(&kernels, rows, 576), act(&kernels, rows, 576));
-        group.throughput(Throughput::Elements(2 * rows as u64 * 16 * (576 + 576)));
+        let elements = 2 * rows as u64 * 16 * (576 + 576);
+        let bytes = (adapters * pair().bytes()) as u64;
+        group.throughput(Throughput::ElementsAndBytes { elements, bytes });
         group.bench_function(format!("{rows} rows, {adapters} adapters"), |bencher| {
             let targets = [LoraTarget { columns: 0..576, slots: &slots }];
             bencher
@@ -130,7 +136,9 @@ fn attention(criterion: &mut Criterion) {
             window: None,
         };
         let seen: usize = (0..rows).map(|row| context - row).sum::<usize>() * sequences;
-        group.throughput(Throughput::Elements((seen * HEADS * shape.head_dim * 4) as u64));
+        let elements = (seen * HEADS * shape.head_dim * 4) as u64;
+        let bytes = (sequences * blocks * kernels.kv_block_bytes(shape)) as u64;
+        group.throughput(Throughput::ElementsAndBytes { elements, bytes });
         let name = format!("{sequences} sequences, {rows} rows of {context}");
         group.bench_function(name, |bencher| {
             bencher
@@ -139,5 +147,23 @@ fn attention(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, linear, lora, attention);
+/// What a layer does to its rows besides products and attention.
+fn rows(criterion: &mut Criterion) {
+    let kernels = kernels();
+    let mut group = criterion.benchmark_group("rows");
+    for rows in ROWS {
+        let (x, weight) = (act(&kernels, rows, 576), act(&kernels, 1, 576));
+        group.throughput(Throughput::Bytes((rows * 576 * 8) as u64));
+        group.bench_function(BenchmarkId::new("norm", rows), |bencher| {
+            bencher.iter(|| black_box(kernels.rms_norm(&x, &weight, 1e-5).expect("shapes agree")));
+        });
+        let gate_up = act(&kernels, rows, 2 * 1536);
+        group.throughput(Throughput::Bytes((rows * 3 * 1536 * 4) as u64));
+        group.bench_function(BenchmarkId::new("gated", rows), |bencher| {
+            bencher.iter(|| black_box(kernels.gated(&gate_up, Activation::Silu).expect("halves")));
+        });
+    }
+}
+
+criterion_group!(benches, linear, lora, attention, rows);
 criterion_main!(benches);
