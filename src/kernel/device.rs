@@ -9,8 +9,9 @@ pub struct KernelConfig {
     /// Device: auto, cpu, cuda, cuda:N or metal; auto takes a GPU if this build and this machine have one
     #[arg(long, env = "LORAD_DEVICE", default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
-    /// How base weights are kept and multiplied: auto, f32 or bf16; auto is the device's fastest that keeps
-    /// the model's quality
+    /// How base weights are kept and multiplied: auto, f32, bf16, int8 or int4 (the last two on the CPU, rounded at load;
+    /// int4 keeps embedding and head at int8); auto is bf16 where the device is faster with it, else f32, and never
+    /// rounds to integers
     #[arg(long, env = "LORAD_PRECISION", default_value_t = Precision::Auto)]
     pub precision: Precision,
     /// CPU threads that compute; all cores this process may use unless set

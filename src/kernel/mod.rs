@@ -12,6 +12,7 @@ mod kv;
 #[cfg(test)]
 mod oracle_tests;
 mod reference;
+mod rounding;
 mod weight;
 
 pub use act::Act;

@@ -1,14 +1,20 @@
 //! Every operation as plain loops with f64 sums: never fast, the oracle of every other implementation.
 use super::{
     Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvShape, LoraTarget, LowRank,
-    Precision, Result, RopeKvArgs, RowSegment, args::SequenceArgs, check, weight::stack,
+    Precision, Result, RopeKvArgs, RowSegment,
+    args::SequenceArgs,
+    check,
+    rounding::{Rounding, rounded},
+    weight::stack,
 };
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use std::{borrow::Cow, ops::Range};
 
 /// Plain loops in host memory. Weights are candle tensors in the precision asked for; with
-/// [`Precision::Bf16`] activations too are rounded to bf16 before a product, and sums are not.
+/// [`Precision::Bf16`] activations too are rounded to bf16 before a product, and sums are not. At
+/// [`Precision::Int8`] and [`Precision::Int4`] weights and activations are rounded as everywhere, and their f32
+/// values multiplied.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reference;
 
@@ -25,6 +31,9 @@ impl Kernels for Reference {
         let (dtype, precision) = match precision {
             Precision::Auto | Precision::F32 => (DType::F32, Precision::F32),
             Precision::Bf16 => (DType::BF16, Precision::Bf16),
+            Precision::Int8 | Precision::Int4 => {
+                return pack_rounded(&stack(parts)?, precision);
+            }
         };
         BaseWeight::device(stack(parts)?.to_device(&Device::Cpu)?.to_dtype(dtype)?, precision)
     }
@@ -55,7 +64,7 @@ impl Kernels for Reference {
     fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
         check::linear(x, weight, bias)?;
         let w = host(weight.tensor()?)?;
-        let x_values = in_precision(x.values()?, weight.precision());
+        let x_values = in_precision(x.values()?, weight);
         let bias = bias.map(Act::values).transpose()?;
         let (k, n) = (weight.in_features(), weight.out_features());
         let mut y = Vec::with_capacity(x.rows() * n);
@@ -285,11 +294,26 @@ fn host(tensor: &Tensor) -> Result<Vec<f32>> {
 }
 
 /// What a product of this precision makes of the activations.
-fn in_precision(values: &[f32], precision: Precision) -> Vec<f32> {
-    if precision == Precision::Bf16 {
+/// Activations as `weight`'s precision multiplies them.
+fn in_precision(values: &[f32], weight: &BaseWeight) -> Vec<f32> {
+    if weight.precision() == Precision::Bf16 {
         return values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect();
     }
-    values.to_vec()
+    match Rounding::of_activations(weight.precision()) {
+        Some(rounding) => rounded(values, weight.in_features(), rounding),
+        None => values.to_vec(),
+    }
+}
+
+/// The f32 values that the integers of `precision` stand for.
+fn pack_rounded(weight: &Tensor, precision: Precision) -> Result<BaseWeight> {
+    let (rows, cols) = check::weight(weight)?;
+    let values = host(&weight.to_device(&Device::Cpu)?)?;
+    let values = match Rounding::of_weights(precision) {
+        Some(rounding) => rounded(&values, cols, rounding),
+        None => values,
+    };
+    BaseWeight::device(Tensor::from_vec(values, (rows, cols), &Device::Cpu)?, precision)
 }
 
 #[cfg(test)]

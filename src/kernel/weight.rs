@@ -13,6 +13,19 @@ pub enum Precision {
     F32,
     /// bfloat16 weights and products, f32 sums.
     Bf16,
+    /// 8-bit weights in groups of 64 inputs with an f32 scale, 8-bit activations with a scale for each row and
+    /// group, exact sums within a group and f32 sums of the groups.
+    Int8,
+    /// 4-bit weights in groups of 32 inputs with a bfloat16 scale; activations and sums as at [`Precision::Int8`].
+    Int4,
+}
+
+impl Precision {
+    /// For tables with a row a token: an embedding and a head decide on every token, and 4 bits cost them too much.
+    #[must_use]
+    pub fn of_tables(self) -> Self {
+        if self == Self::Int4 { Self::Int8 } else { self }
+    }
 }
 
 impl FromStr for Precision {
@@ -23,7 +36,11 @@ impl FromStr for Precision {
             "auto" => Ok(Self::Auto),
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
-            other => Err(format!("`{other}` is not a precision; use auto, f32 or bf16")),
+            "int8" => Ok(Self::Int8),
+            "int4" => Ok(Self::Int4),
+            other => {
+                Err(format!("`{other}` is not a precision; use auto, f32, bf16, int8 or int4"))
+            }
         }
     }
 }
@@ -34,6 +51,8 @@ impl fmt::Display for Precision {
             Self::Auto => "auto",
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
         })
     }
 }

@@ -93,12 +93,11 @@ fn load_head(
     spec: &ArchSpec,
     embedding: &Embedding,
 ) -> Result<Linear, ModelError> {
-    const NAME: &str = "lm_head";
-    let shape = SiteShape { in_features: spec.dims.hidden, out_features: spec.dims.vocab };
+    const NAME: &str = "lm_head.weight";
     match spec.head {
-        Head::Own => Linear::load(weights, NAME, shape, false),
+        Head::Own => Ok(Linear::plain(weights.table(NAME, spec.dims.vocab, spec.dims.hidden)?)),
         Head::Tied => {
-            weights.skip_copy("lm_head.weight", Embedding::NAME)?;
+            weights.skip_copy(NAME, Embedding::NAME)?;
             Ok(embedding.as_head())
         }
     }

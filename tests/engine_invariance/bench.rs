@@ -47,6 +47,7 @@ pub(crate) struct Answer {
 pub(crate) struct Bench {
     directory: PathBuf,
     kernels: Arc<dyn Kernels>,
+    precision: Precision,
     leases: HashMap<String, AdapterLease>,
     pub(crate) cases: Vec<Case>,
 }
@@ -93,7 +94,8 @@ impl Bench {
         kernels: Arc<dyn Kernels>,
         cases: Vec<Case>,
     ) -> Self {
-        let mut bench = Self { directory, kernels, leases: HashMap::new(), cases };
+        let (precision, leases) = (Precision::F32, HashMap::new());
+        let mut bench = Self { directory, kernels, precision, leases, cases };
         let model = bench.model();
         for name in bench.cases.iter().filter_map(|case| case.adapter.as_ref()) {
             let limits = AdapterLimits::default();
@@ -109,10 +111,15 @@ impl Bench {
         bench
     }
 
+    /// With base weights in another precision than f32.
+    pub(crate) fn at(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
     fn model(&self) -> LoadedModel {
         let source = ModelSource::Directory(self.directory.clone());
         let options = LoadOptions {
-            precision: Precision::F32,
+            precision: self.precision,
             max_positions: None,
             kv_cache_bytes: None,
             progress: Progress::Hidden,

@@ -1,9 +1,9 @@
 //! The operations as candle has them, on f32 activations.
 use super::{attention, lora};
 use crate::kernel::{
-    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvShape, LoraTarget, LowRank,
-    Precision, Result, RopeKvArgs, RopeTable, RowSegment, act::ActData, check, kv::KvLayer,
-    weight::stack,
+    Act, Activation, AttentionArgs, BaseWeight, KernelError, Kernels, KvCache, KvShape, LoraTarget,
+    LowRank, Precision, Result, RopeKvArgs, RopeTable, RowSegment, act::ActData, check,
+    kv::KvLayer, weight::stack,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{ops as nn, rotary_emb};
@@ -57,7 +57,12 @@ impl Kernels for CandleOps {
     fn pack(&self, parts: &[Tensor], precision: Precision) -> Result<BaseWeight> {
         let precision = match precision {
             Precision::Auto => self.auto_precision(),
-            other => other,
+            Precision::Int8 | Precision::Int4 => {
+                return Err(KernelError::Unsupported(format!(
+                    "precision `{precision}` is for the CPU; use bf16 or f32, or --device cpu"
+                )));
+            }
+            Precision::F32 | Precision::Bf16 => precision,
         };
         let dtype = if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
         let tensor = stack(parts)?.to_dtype(dtype)?.to_device(&self.device)?.contiguous()?;

@@ -12,6 +12,7 @@ use super::lora::AddLora;
 use super::machine::{Machine, rows_per_item};
 use super::pack::{PackedWeight, pack};
 use super::pool::Pool;
+use super::quant::{self, QuantWeight};
 use super::{elementwise, host};
 use candle_core::Tensor;
 use std::{borrow::Cow, ops::Range};
@@ -56,14 +57,29 @@ impl CpuKernels {
     ) -> Result<()> {
         let (in_features, out_features) = (weight.in_features, weight.out_features);
         let (x, rows, bias) = (x.values()?, x.rows(), bias.map(Act::values).transpose()?);
-        let packed = PackedWeight::of(weight)?;
-        Linear { x, rows, in_features, out_features, bias, onto }.run(&self.machine, packed, y);
+        let linear = Linear { x, rows, in_features, out_features, bias, onto };
+        match QuantWeight::of(weight) {
+            Some(integers) => integers.multiply(&linear, &self.machine, y),
+            None => linear.run(&self.machine, PackedWeight::of(weight)?, y),
+        }
         Ok(())
     }
 
     fn layout(&self, shape: KvShape) -> KvLayout {
         KvLayout { shape, lanes: self.machine.level.lanes() }
     }
+}
+
+/// Writes a row of a weight as f32, given its index.
+type RowReader<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
+
+/// How the rows of a weight are read.
+fn rows_of(weight: &BaseWeight) -> Result<RowReader<'_>> {
+    if let Some(integers) = QuantWeight::of(weight) {
+        return Ok(Box::new(|row, to| integers.row(row, to)));
+    }
+    let packed = PackedWeight::of(weight)?;
+    Ok(Box::new(|row, to| packed.row(row, to)))
 }
 
 impl Kernels for CpuKernels {
@@ -91,6 +107,9 @@ impl Kernels for CpuKernels {
     fn pack(&self, parts: &[Tensor], precision: Precision) -> Result<BaseWeight> {
         let precision = match precision {
             Precision::Auto => self.auto_precision(),
+            Precision::Int8 | Precision::Int4 => {
+                return quant::pack(&stack(parts)?, precision, &self.machine);
+            }
             Precision::F32 | Precision::Bf16 => precision,
         };
         pack(&stack(parts)?, precision, &self.machine)
@@ -123,13 +142,13 @@ impl Kernels for CpuKernels {
 
     fn embed(&self, table: &BaseWeight, ids: &[u32]) -> Result<Act> {
         check::indices("embed", ids, table.out_features)?;
-        let packed = PackedWeight::of(table)?;
+        let take = rows_of(table)?;
         let cols = table.in_features;
         let rows = rows_per_item(cols);
         self.machine.act(ids.len(), cols, |to| {
             self.machine.pool.chunks(to, rows * cols, |index, to| {
                 for (row, to) in to.chunks_exact_mut(cols).enumerate() {
-                    packed.row(ids[index * rows + row] as usize, to);
+                    take(ids[index * rows + row] as usize, to);
                 }
             });
             Ok(())

@@ -18,6 +18,7 @@ mod pack;
 mod peak;
 mod pool;
 mod portable;
+mod quant;
 mod rows;
 mod simd;
 mod spans;

@@ -96,7 +96,9 @@ pub(super) fn pack(weight: &Tensor, precision: Precision, machine: &Machine) -> 
             PackedWeight { panels, width, steps: in_features }
         }
         Precision::Bf16 => pack_pairs(&rows, width, machine)?,
-        Precision::Auto => return Err(KernelError::Unsupported(AUTO.into())),
+        Precision::Auto | Precision::Int8 | Precision::Int4 => {
+            return Err(KernelError::Unsupported(format!("no panels of precision `{precision}`")));
+        }
     };
     let data = WeightData::Packed(Box::new(packed));
     Ok(BaseWeight { out_features, in_features, precision, data })
@@ -115,9 +117,8 @@ fn pack_pairs(rows: &Rows<'_>, width: usize, machine: &Machine) -> Result<Packed
     Ok(PackedWeight { panels, width, steps })
 }
 
-const AUTO: &str = "precision `auto` is resolved before weights are packed";
-
-fn on_host(weight: &Tensor) -> Result<Tensor> {
+/// The weight where it can be read, in a float dtype that [`Rows`] reads.
+pub(super) fn on_host(weight: &Tensor) -> Result<Tensor> {
     let weight = match weight.dtype() {
         DType::F32 | DType::F16 | DType::BF16 => weight.clone(),
         _ => weight.to_dtype(DType::F32)?,
@@ -156,10 +157,10 @@ fn pack_bf16(
 }
 
 /// Rows of a contiguous host matrix.
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     values: Values<'a>,
-    count: usize,
-    len: usize,
+    pub(super) count: usize,
+    pub(super) len: usize,
 }
 
 enum Values<'a> {
@@ -169,7 +170,12 @@ enum Values<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(storage: &'a Storage, start: usize, [count, len]: [usize; 2]) -> Result<Self> {
+    /// `count` rows of `len` values from element `start` on.
+    pub(super) fn new(
+        storage: &'a Storage,
+        start: usize,
+        [count, len]: [usize; 2],
+    ) -> Result<Self> {
         let range = start..start + count * len;
         let values = match storage {
             Storage::Cpu(CpuStorage::F32(values)) => Values::F32(&values[range]),
@@ -186,7 +192,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Calls `take` with the place in `range` and the values of every row there is.
-    fn each(&self, range: std::ops::Range<usize>, mut take: impl FnMut(usize, &[f32])) {
+    pub(super) fn each(&self, range: std::ops::Range<usize>, mut take: impl FnMut(usize, &[f32])) {
         let mut widened = vec![0.0; self.len];
         for (place, row) in range.enumerate().take_while(|(_, row)| *row < self.count) {
             let span = row * self.len..(row + 1) * self.len;

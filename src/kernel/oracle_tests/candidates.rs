@@ -9,6 +9,8 @@ pub(super) struct Candidate {
     pub(super) kernels: Box<dyn Kernels>,
     /// Whether it promises that company does not change a row's bits.
     pub(super) row_invariant: bool,
+    /// Whether it has [`Precision::Int8`] and [`Precision::Int4`].
+    pub(super) integers: bool,
     /// Largest error at [`Precision::Bf16`], relative to the largest value of the result.
     bf16_tolerance: f32,
 }
@@ -60,10 +62,18 @@ fn candidate(
     row_invariant: bool,
     bf16_tolerance: f32,
 ) -> Candidate {
-    Candidate { name: name.into(), kernels: Box::new(kernels), row_invariant, bf16_tolerance }
+    // candle's operations are the ones that neither keep a row's order nor multiply integers.
+    let (kernels, integers) = (Box::new(kernels), row_invariant);
+    Candidate { name: name.into(), kernels, row_invariant, integers, bf16_tolerance }
 }
 
 impl Candidate {
+    /// The precisions it has.
+    pub(super) fn precisions(&self) -> impl Iterator<Item = Precision> {
+        let all = [Precision::F32, Precision::Bf16, Precision::Int8, Precision::Int4];
+        all.into_iter().take(if self.integers { 4 } else { 2 })
+    }
+
     /// `[rows, cols]` on its device.
     pub(super) fn act(&self, values: &[f32], cols: usize) -> Act {
         self.kernels.upload(values, values.len() / cols, cols).expect("sizes agree")

@@ -3,7 +3,7 @@ use super::{
     candidates::{Candidate, candidates},
     inputs::{Noise, paged},
 };
-use crate::kernel::{Act, Activation, LoraTarget, LowRank, Precision, RowSegment};
+use crate::kernel::{Act, Activation, LoraTarget, LowRank, RowSegment};
 use proptest::{collection::vec, prelude::*};
 
 fn invariant() -> impl Iterator<Item = &'static Candidate> {
@@ -34,7 +34,7 @@ proptest! {
         let (weight, x) = ([noise.tensor(n, k)], noise.values(rows * k));
         for candidate in invariant() {
             let kernels = &candidate.kernels;
-            for precision in [Precision::F32, Precision::Bf16] {
+            for precision in candidate.precisions() {
                 let (w, x) = (
                     kernels.pack(&weight, precision).unwrap(),
                     candidate.act(&x, k),

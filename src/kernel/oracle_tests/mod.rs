@@ -6,5 +6,6 @@ mod attention;
 mod candidates;
 mod dense;
 mod inputs;
+mod integers;
 mod invariance;
 mod lora;

@@ -38,14 +38,15 @@ impl<'a> Weights<'a> {
         Self { checkpoint, kernels, precision, progress, left, packed, parameters }
     }
 
-    /// A weight `[out, in]`, packed.
-    pub(crate) fn matrix(
+    /// An embedding or a head `[vocab, hidden]`, packed.
+    pub(crate) fn table(
         &mut self,
         name: &str,
-        out_features: usize,
-        in_features: usize,
+        vocab: usize,
+        hidden: usize,
     ) -> Result<Arc<BaseWeight>, ModelError> {
-        self.stack(&[(name.to_owned(), out_features)], in_features)
+        let table = self.take(name, &[vocab, hidden])?;
+        self.pack(&[table], self.precision.of_tables())
     }
 
     /// Weights `[out, in]` of the named lengths `out`, packed as one, the first on top.
@@ -56,7 +57,15 @@ impl<'a> Weights<'a> {
     ) -> Result<Arc<BaseWeight>, ModelError> {
         let parts = parts.iter().map(|(name, out)| self.take(name, &[*out, in_features]));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        let packed = Arc::new(self.kernels.pack(&parts, self.precision)?);
+        self.pack(&parts, self.precision)
+    }
+
+    fn pack(
+        &mut self,
+        parts: &[Tensor],
+        precision: Precision,
+    ) -> Result<Arc<BaseWeight>, ModelError> {
+        let packed = Arc::new(self.kernels.pack(parts, precision)?);
         self.packed.push(Arc::clone(&packed));
         Ok(packed)
     }

@@ -20,12 +20,12 @@ impl Embedding {
         weights: &mut Weights<'_>,
         dims: &Dims,
     ) -> Result<Self, ModelError> {
-        Ok(Self { table: weights.matrix(Self::NAME, dims.vocab, dims.hidden)? })
+        Ok(Self { table: weights.table(Self::NAME, dims.vocab, dims.hidden)? })
     }
 
     /// The same memory as a head: `[T, hidden]` → `[T, vocab]`.
     pub(in crate::model) fn as_head(&self) -> Linear {
-        Linear::tied(Arc::clone(&self.table))
+        Linear::plain(Arc::clone(&self.table))
     }
 
     /// `[T]` → `[T, hidden]`

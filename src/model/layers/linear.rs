@@ -1,7 +1,7 @@
 //! Linear layers. The only place where LoRA meets the model.
 use crate::{
     kernel::{Act, BaseWeight, Kernels, LoraTarget, Result},
-    lora::{LoraLayout, Projection, Site, SiteShape},
+    lora::{LoraLayout, Projection, Site},
     model::{ModelError, StepContext, checkpoint::Weights},
 };
 use std::{ops::Range, sync::Arc};
@@ -13,20 +13,9 @@ pub(in crate::model) struct Linear {
 }
 
 impl Linear {
-    /// Shares a weight that is loaded already.
-    pub(in crate::model) fn tied(weight: Arc<BaseWeight>) -> Self {
+    /// Shares a weight that is loaded already, or has one to itself, without a bias.
+    pub(in crate::model) fn plain(weight: Arc<BaseWeight>) -> Self {
         Self { weight, bias: None }
-    }
-
-    /// Takes `{name}.weight`, and `{name}.bias` if there is one.
-    pub(in crate::model) fn load(
-        weights: &mut Weights<'_>,
-        name: &str,
-        shape: SiteShape,
-        biased: bool,
-    ) -> Result<Self, ModelError> {
-        let SiteShape { in_features, out_features } = shape;
-        Self::load_stack(weights, &[(name.to_owned(), out_features)], in_features, biased)
     }
 
     /// Layers that share their input as one, their outputs side by side; `parts` are names and widths.
