@@ -6,8 +6,8 @@
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lorad::kernel::{
-    Act, Activation, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvShape, LoraTarget, LowRank,
-    Precision, RopeKvArgs, RopeTable, RowSegment,
+    Act, Activation, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvPrecision, KvShape,
+    LoraTarget, LowRank, Precision, RopeKvArgs, RopeTable, RowSegment,
 };
 use std::hint::black_box;
 use std::thread::available_parallelism;
@@ -110,7 +110,9 @@ fn attention(criterion: &mut Criterion) {
     const HEADS: usize = 9;
     let kernels = kernels();
     let mut group = criterion.benchmark_group("attention");
-    let shape = KvShape { layers: 1, blocks: 1024, block_size: 16, kv_heads: 3, head_dim: 64 };
+    let precision = KvPrecision::Bf16;
+    let shape =
+        KvShape { layers: 1, blocks: 1024, block_size: 16, kv_heads: 3, head_dim: 64, precision };
     let mut cache = kernels.new_kv(shape).expect("memory");
     let tokens = shape.blocks * shape.block_size;
     let mut kv = act(&kernels, tokens, 2 * shape.row());

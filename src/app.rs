@@ -119,6 +119,7 @@ fn load(
 ) -> Result<LoadedModel, ModelError> {
     let options = LoadOptions {
         precision: config.kernel.precision,
+        kv_precision: config.kernel.kv_precision,
         max_positions: config.model.max_model_len,
         kv_cache_bytes: Some(config.engine.kv_cache_bytes.0),
         progress: Progress::Shown,
@@ -146,6 +147,7 @@ fn log_facts(facts: &ModelFacts) {
         parameters = facts.parameters,
         weight_bytes = facts.weight_bytes,
         precision = %facts.precision,
+        kv_precision = %facts.kv_precision,
         max_positions = facts.max_positions,
         "base model loaded"
     );

@@ -1,6 +1,6 @@
 //! GGUF files of every type give the logits and the tokens that transformers computes from the same weights.
 use lorad::{
-    kernel::{CpuKernels, Kernels, KvCache, KvShape, Precision},
+    kernel::{CpuKernels, Kernels, KvCache, KvChoice, KvShape, Precision},
     lora::{LoraRouting, LoraSlots},
     model::{
         ForwardBatch, LoadOptions, LoadedModel, ModelError, ModelSource, Progress, StepContext,
@@ -32,6 +32,7 @@ fn try_load(path: &Path, kernels: &dyn Kernels) -> Result<LoadedModel, ModelErro
     let source = ModelSource::parse(path.to_str().expect("a plain path"))?;
     let options = LoadOptions {
         precision: Precision::F32,
+        kv_precision: KvChoice::Auto,
         max_positions: Some(MAX_POSITIONS),
         kv_cache_bytes: None,
         progress: Progress::Hidden,
@@ -56,6 +57,7 @@ impl<'a> Run<'a> {
             block_size: BLOCK,
             kv_heads: dims.kv_heads,
             head_dim: dims.head_dim,
+            precision: dims.precision,
         };
         Self { model, kernels, kv: kernels.new_kv(shape).expect("a small cache"), computed: 0 }
     }

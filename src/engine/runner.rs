@@ -9,7 +9,7 @@ use crate::{
     adapter::AdapterLease,
     kernel::{KernelError, Kernels, KvCache, KvShape, Result},
     lora::{AdapterSlot, LoraRouting, LoraSlots},
-    model::{CausalLm, ForwardBatch, StepContext},
+    model::{CausalLm, ForwardBatch, KvDims, StepContext},
 };
 use std::sync::Arc;
 
@@ -129,10 +129,9 @@ fn choose<'a>(
 
 /// As many blocks as the configured memory holds.
 fn kv_shape(model: &dyn CausalLm, kernels: &dyn Kernels, config: &EngineConfig) -> Result<KvShape> {
-    let dims = model.kv_dims();
     let block_size = config.block_size.max(1);
-    let (layers, kv_heads, head_dim) = (dims.layers, dims.kv_heads, dims.head_dim);
-    let shape = KvShape { layers, blocks: 0, block_size, kv_heads, head_dim };
+    let KvDims { layers, kv_heads, head_dim, precision } = model.kv_dims();
+    let shape = KvShape { layers, blocks: 0, block_size, kv_heads, head_dim, precision };
     let (bytes, block_bytes) = (config.kv_cache_bytes.0, kernels.kv_block_bytes(shape).max(1));
     let most = u32::MAX as usize / block_size;
     let blocks = (bytes / block_bytes).min(most);

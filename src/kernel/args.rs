@@ -152,12 +152,17 @@ pub(super) struct SequenceArgs<'a> {
 impl AttentionArgs<'_> {
     /// The sequences, in batch order; the starts have been checked.
     pub(super) fn sequences(&self) -> impl Iterator<Item = SequenceArgs<'_>> {
-        let range = |starts: &[u32], i: usize| starts[i] as usize..starts[i + 1] as usize;
-        self.context_lens.iter().enumerate().map(move |(i, &context)| SequenceArgs {
-            rows: range(self.query_starts, i),
-            context: context as usize,
-            blocks: &self.block_tables[range(self.block_starts, i)],
-        })
+        (0..self.context_lens.len()).map(|i| self.sequence(i))
+    }
+
+    /// The `i`-th sequence.
+    pub(super) fn sequence(&self, i: usize) -> SequenceArgs<'_> {
+        let range = |starts: &[u32]| starts[i] as usize..starts[i + 1] as usize;
+        SequenceArgs {
+            rows: range(self.query_starts),
+            context: self.context_lens[i] as usize,
+            blocks: &self.block_tables[range(self.block_starts)],
+        }
     }
 }
 

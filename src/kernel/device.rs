@@ -1,5 +1,5 @@
 //! Which device a process computes on.
-use super::{CandleOps, CpuKernels, KernelError, Kernels, Precision, Result};
+use super::{CandleOps, CpuKernels, KernelError, Kernels, KvChoice, Precision, Result};
 use candle_core::{Device, utils};
 use std::{fmt, num::NonZeroUsize, str::FromStr, sync::Arc, thread::available_parallelism};
 
@@ -14,6 +14,9 @@ pub struct KernelConfig {
     /// rounds to integers
     #[arg(long, env = "LORAD_PRECISION", default_value_t = Precision::Auto)]
     pub precision: Precision,
+    /// How keys and values are kept: auto, f32 or bf16; auto is f32 where base weights are, else bf16
+    #[arg(long, env = "LORAD_KV_PRECISION", default_value_t = KvChoice::Auto)]
+    pub kv_precision: KvChoice,
     /// CPU threads that compute; all cores this process may use unless set
     #[arg(long, env = "LORAD_THREADS")]
     pub threads: Option<NonZeroUsize>,
@@ -147,7 +150,7 @@ mod tests {
     fn the_command_line_has_defaults_and_refuses_no_threads() {
         let config = Cli::try_parse_from(["lorad"]).unwrap().kernel;
         assert_eq!((config.device, config.precision), (DeviceChoice::Auto, Precision::Auto));
-        assert_eq!(config.threads, None);
+        assert_eq!((config.threads, config.kv_precision), (None, KvChoice::Auto));
         assert!(Cli::try_parse_from(["lorad", "--threads", "0"]).is_err());
     }
 

@@ -1,7 +1,79 @@
 //! The memory of keys and values. Which block belongs to whom is the engine's business.
 use super::cpu::Pages;
-use super::{KernelError, Result};
+use super::{KernelError, Precision, Result};
 use candle_core::Tensor;
+use std::{fmt, str::FromStr};
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KvPrecision {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16: half the bytes, each number rounded once, when it is written.
+    Bf16,
+}
+
+impl KvPrecision {
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for KvPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// How keys and values are kept, as the user names it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum KvChoice {
+    /// As exact as the base weights, and no wider than they need.
+    #[default]
+    Auto,
+    /// This one.
+    Fixed(KvPrecision),
+}
+
+impl KvChoice {
+    /// What it means beside base weights kept in `base`.
+    pub fn beside(self, base: Precision) -> KvPrecision {
+        match (self, base) {
+            (Self::Fixed(precision), _) => precision,
+            (Self::Auto, Precision::F32) => KvPrecision::F32,
+            (Self::Auto, _) => KvPrecision::Bf16,
+        }
+    }
+}
+
+impl FromStr for KvChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::Fixed(KvPrecision::F32)),
+            "bf16" => Ok(Self::Fixed(KvPrecision::Bf16)),
+            other => Err(format!("`{other}` is not a KV precision; use auto, f32 or bf16")),
+        }
+    }
+}
+
+impl fmt::Display for KvChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(precision) => precision.fmt(f),
+        }
+    }
+}
 
 /// Sizes of a KV cache.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,6 +88,8 @@ pub struct KvShape {
     pub kv_heads: usize,
     /// Elements of one head.
     pub head_dim: usize,
+    /// How they are kept.
+    pub precision: KvPrecision,
 }
 
 impl KvShape {
@@ -24,9 +98,9 @@ impl KvShape {
         self.kv_heads * self.head_dim
     }
 
-    /// Bytes one block takes over all layers, keys and values, in f32.
+    /// Bytes one block takes over all layers, keys and values, without padding.
     pub fn block_bytes(&self) -> usize {
-        2 * self.layers * self.block_size * self.row() * size_of::<f32>()
+        2 * self.layers * self.block_size * self.row() * self.precision.bytes()
     }
 }
 
@@ -40,7 +114,7 @@ pub struct KvCache {
 /// One layer's keys and values.
 #[derive(Debug)]
 pub(super) enum KvLayer {
-    /// Host memory, `[blocks * block_size, kv_heads, head_dim]` each.
+    /// Host memory, `[blocks * block_size, kv_heads, head_dim]` each, rounded as the precision says.
     Host {
         /// Keys.
         keys: Vec<f32>,
@@ -54,7 +128,14 @@ pub(super) enum KvLayer {
         /// Values.
         values: Pages<f32>,
     },
-    /// Candle tensors `[blocks * block_size, kv_heads * head_dim]` each.
+    /// The same in pairs of bfloat16.
+    Pairs {
+        /// Keys.
+        keys: Pages<u32>,
+        /// Values.
+        values: Pages<u32>,
+    },
+    /// Candle tensors of the precision's dtype, `[blocks * block_size, kv_heads * head_dim]` each.
     Device {
         /// Keys.
         keys: Tensor,
@@ -81,7 +162,6 @@ impl KvCache {
     pub(super) fn host_layer(&self, layer: usize) -> Result<(&[f32], &[f32])> {
         match self.layers.get(layer) {
             Some(KvLayer::Host { keys, values }) => Ok((keys, values)),
-            Some(KvLayer::Pages { keys, values }) => Ok((keys, values)),
             _ => Err(foreign()),
         }
     }
@@ -90,7 +170,6 @@ impl KvCache {
     pub(super) fn host_layer_mut(&mut self, layer: usize) -> Result<(&mut [f32], &mut [f32])> {
         match self.layers.get_mut(layer) {
             Some(KvLayer::Host { keys, values }) => Ok((keys, values)),
-            Some(KvLayer::Pages { keys, values }) => Ok((keys, values)),
             _ => Err(foreign()),
         }
     }
@@ -104,6 +183,28 @@ impl KvCache {
     }
 }
 
-fn foreign() -> KernelError {
+/// A cache that other kernels made, or too few layers.
+pub(super) fn foreign() -> KernelError {
     KernelError::mismatch("kv cache", "no such layer in these kernels' memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_choice_is_named_as_it_is_shown() {
+        for text in ["auto", "f32", "bf16"] {
+            assert_eq!(text.parse::<KvChoice>().unwrap().to_string(), text);
+        }
+        assert!("int8".parse::<KvChoice>().unwrap_err().contains("`int8`"));
+    }
+
+    #[test]
+    fn auto_keeps_what_the_base_keeps() {
+        assert_eq!(KvChoice::Auto.beside(Precision::F32), KvPrecision::F32);
+        assert_eq!(KvChoice::Auto.beside(Precision::Bf16), KvPrecision::Bf16);
+        let fixed = KvChoice::Fixed(KvPrecision::F32);
+        assert_eq!(fixed.beside(Precision::Bf16), KvPrecision::F32);
+    }
 }

@@ -21,7 +21,7 @@ pub use candle_ops::CandleOps;
 pub use cpu::{CpuKernels, Isa, Operands, Peaks, ProductPeak};
 pub use device::{DeviceChoice, KernelConfig, open};
 pub use error::{KernelError, Result};
-pub use kv::{KvCache, KvShape};
+pub use kv::{KvCache, KvChoice, KvPrecision, KvShape};
 pub use reference::Reference;
 pub use weight::{BaseWeight, Precision};
 

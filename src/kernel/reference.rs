@@ -1,7 +1,7 @@
 //! Every operation as plain loops with f64 sums: never fast, the oracle of every other implementation.
 use super::{
-    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvShape, LoraTarget, LowRank,
-    Precision, Result, RopeKvArgs, RowSegment,
+    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvPrecision, KvShape, LoraTarget,
+    LowRank, Precision, Result, RopeKvArgs, RowSegment,
     args::SequenceArgs,
     check,
     rounding::{Rounding, rounded},
@@ -150,8 +150,8 @@ impl Kernels for Reference {
             }
             let to = args.slot_mapping[t] as usize * shape.row();
             let k = &rotated[args.heads * shape.head_dim..];
-            keys[to..to + shape.row()].copy_from_slice(k);
-            values[to..to + shape.row()].copy_from_slice(v);
+            keys[to..to + shape.row()].copy_from_slice(&kept_in(k, shape.precision));
+            values[to..to + shape.row()].copy_from_slice(&kept_in(v, shape.precision));
         }
         Ok(())
     }
@@ -293,11 +293,23 @@ fn host(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
-/// What a product of this precision makes of the activations.
+/// As a cache of this precision gives them back.
+fn kept_in(values: &[f32], precision: KvPrecision) -> Vec<f32> {
+    match precision {
+        KvPrecision::F32 => values.to_vec(),
+        KvPrecision::Bf16 => in_bf16(values),
+    }
+}
+
+/// Rounded once.
+fn in_bf16(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect()
+}
+
 /// Activations as `weight`'s precision multiplies them.
 fn in_precision(values: &[f32], weight: &BaseWeight) -> Vec<f32> {
     if weight.precision() == Precision::Bf16 {
-        return values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect();
+        return in_bf16(values);
     }
     match Rounding::of_activations(weight.precision()) {
         Some(rounding) => rounded(values, weight.in_features(), rounding),
@@ -373,7 +385,9 @@ mod tests {
         let angles = |values: [f32; 4]| Tensor::from_slice(&values, (2, 2), &Device::Cpu).unwrap();
         let (cos, sin) = (angles([1.0, 1.0, 0.0, 0.0]), angles([0.0, 0.0, 1.0, 1.0]));
         let table = RopeTable { cos, sin, head_dim: 4 };
-        let shape = KvShape { layers: 1, blocks: 1, block_size: 2, kv_heads: 1, head_dim: 4 };
+        let precision = KvPrecision::F32;
+        let shape =
+            KvShape { layers: 1, blocks: 1, block_size: 2, kv_heads: 1, head_dim: 4, precision };
         let mut cache = Reference.new_kv(shape).unwrap();
         let (q, k, v) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [9.0; 4]);
         let mut qkv = act(&[q, k, v, q, k, v].concat(), 12);
@@ -389,7 +403,9 @@ mod tests {
 
     #[test]
     fn equal_keys_give_the_mean_of_the_values_seen() {
-        let shape = KvShape { layers: 1, blocks: 3, block_size: 2, kv_heads: 1, head_dim: 1 };
+        let precision = KvPrecision::F32;
+        let shape =
+            KvShape { layers: 1, blocks: 3, block_size: 2, kv_heads: 1, head_dim: 1, precision };
         let mut cache = Reference.new_kv(shape).unwrap();
         let (_, values) = cache.host_layer_mut(0).unwrap();
         values.copy_from_slice(&[8.0, 20.0, 0.0, 0.0, 1.0, 3.0]);

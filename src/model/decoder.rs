@@ -6,7 +6,7 @@ use super::{
     spec::{ArchSpec, Head},
 };
 use crate::{
-    kernel::{Act, Result, RopeTable},
+    kernel::{Act, KvPrecision, Result, RopeTable},
     lora::{LoraLayout, Projection, Site, SiteShape},
 };
 
@@ -28,7 +28,7 @@ impl Decoder {
     pub(super) fn load(
         weights: &mut Weights<'_>,
         spec: &ArchSpec,
-        max_positions: usize,
+        (max_positions, kv_precision): (usize, KvPrecision),
     ) -> Result<Self, ModelError> {
         let (dims, attention) = (&spec.dims, &spec.attention);
         let layout = lora_layout(spec);
@@ -49,6 +49,7 @@ impl Decoder {
                 layers: dims.layers,
                 kv_heads: attention.kv_heads,
                 head_dim: attention.head_dim,
+                precision: kv_precision,
             },
             vocab: dims.vocab,
             max_positions,

@@ -8,7 +8,7 @@ use super::{
     spec::ArchSpec,
 };
 use crate::{
-    kernel::{Kernels, Precision},
+    kernel::{Kernels, KvChoice, KvPrecision, Precision},
     lora::LoraLayout,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,6 +22,8 @@ const LOAD: &str = "loading {msg} {wide_bar} {pos}/{len} tensors";
 pub struct LoadOptions {
     /// How base weights are stored; [`Precision::Auto`] is the device's choice.
     pub precision: Precision,
+    /// How keys and values are kept.
+    pub kv_precision: KvChoice,
     /// Longest sequence; `None` is what the model was made for.
     pub max_positions: Option<usize>,
     /// What the KV cache may take; positions that it can never hold are not prepared for.
@@ -64,6 +66,8 @@ pub struct ModelFacts {
     pub weight_bytes: usize,
     /// How they are stored.
     pub precision: Precision,
+    /// How keys and values are kept.
+    pub kv_precision: KvPrecision,
     /// Decoder blocks.
     pub layers: usize,
     /// Width of the residual stream.
@@ -117,16 +121,17 @@ fn load_checkpoint(
     options: &LoadOptions,
 ) -> Result<LoadedModel, ModelError> {
     let (architecture, spec) = read_spec(checkpoint.config())?;
-    let max_positions = max_positions(&spec, options)?;
     let precision = match options.precision {
         Precision::Auto => kernels.auto_precision(),
         precision => precision,
     };
+    let kv_precision = options.kv_precision.beside(precision);
+    let max_positions = max_positions(&spec, options, kv_precision)?;
     // Before the weights: a missing tokenizer is known at once.
     let text = checkpoint.text()?;
     let bar = progress_bar(options.progress, LOAD, &name);
     let mut weights = Weights::new(checkpoint, kernels, precision, &bar);
-    let lm = Box::new(Decoder::load(&mut weights, &spec, max_positions)?);
+    let lm = Box::new(Decoder::load(&mut weights, &spec, (max_positions, kv_precision))?);
     let (weights, parameters) = weights.finish()?;
     bar.finish_and_clear();
     let weights = BaseWeights(weights);
@@ -136,6 +141,7 @@ fn load_checkpoint(
         parameters,
         weight_bytes: weights.bytes(),
         precision,
+        kv_precision,
         layers: spec.dims.layers,
         hidden: spec.dims.hidden,
         max_positions,
@@ -144,7 +150,11 @@ fn load_checkpoint(
     Ok(LoadedModel { lm, weights, facts, text })
 }
 
-fn max_positions(spec: &ArchSpec, options: &LoadOptions) -> Result<usize, ModelError> {
+fn max_positions(
+    spec: &ArchSpec,
+    options: &LoadOptions,
+    kv: KvPrecision,
+) -> Result<usize, ModelError> {
     let made_for = spec.dims.max_positions;
     let wanted = options.max_positions.unwrap_or(made_for);
     if !(1..=made_for).contains(&wanted) {
@@ -152,7 +162,7 @@ fn max_positions(spec: &ArchSpec, options: &LoadOptions) -> Result<usize, ModelE
         return Err(ModelError::config("max_position_embeddings", detail));
     }
     let attention = &spec.attention;
-    let token = 2 * spec.dims.layers * attention.kv_heads * attention.head_dim * size_of::<f32>();
+    let token = 2 * spec.dims.layers * attention.kv_heads * attention.head_dim * kv.bytes();
     let held = options.kv_cache_bytes.map_or(wanted, |bytes| bytes / token);
     Ok(wanted.min(held.max(1)))
 }

@@ -25,7 +25,7 @@ pub use source::ModelSource;
 pub use text::{SamplingDefaults, TextAssets};
 
 use crate::{
-    kernel::{Act, Kernels, KvCache, Result},
+    kernel::{Act, Kernels, KvCache, KvPrecision, Result},
     lora::{LoraLayout, LoraSlots},
 };
 
@@ -38,6 +38,8 @@ pub struct KvDims {
     pub kv_heads: usize,
     /// Elements of one head.
     pub head_dim: usize,
+    /// How they are kept.
+    pub precision: KvPrecision,
 }
 
 /// What one step needs besides the weights. Passed down, never global.

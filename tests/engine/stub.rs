@@ -6,7 +6,8 @@ use lorad::{
         SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
     kernel::{
-        Act, AttentionArgs, KernelError, LoraTarget, Reference, Result, RopeKvArgs, RopeTable,
+        Act, AttentionArgs, KernelError, KvPrecision, LoraTarget, Reference, Result, RopeKvArgs,
+        RopeTable,
     },
     lora::{LoraLayout, LoraWeights, LowRank, Projection, Site, SiteShape},
     model::{CausalLm, KvDims, StepContext},
@@ -103,7 +104,7 @@ impl CausalLm for Stub {
     }
 
     fn kv_dims(&self) -> KvDims {
-        KvDims { layers: 1, kv_heads: 1, head_dim: 2 }
+        KvDims { layers: 1, kv_heads: 1, head_dim: 2, precision: KvPrecision::F32 }
     }
 
     fn vocab_size(&self) -> usize {

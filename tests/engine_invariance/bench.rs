@@ -5,7 +5,7 @@ use lorad::{
         ByteSize, EngineConfig, EngineHandle, Event, EventStream, ModelRunner, SamplingOptions,
         SamplingParams, Submission, TokenLogprobs,
     },
-    kernel::{Kernels, KvShape, Precision},
+    kernel::{Kernels, KvChoice, KvShape, Precision},
     model::{LoadOptions, LoadedModel, ModelSource, Progress, load},
 };
 use serde_json::Value;
@@ -120,6 +120,7 @@ impl Bench {
         let source = ModelSource::Directory(self.directory.clone());
         let options = LoadOptions {
             precision: self.precision,
+            kv_precision: KvChoice::Auto,
             max_positions: None,
             kv_cache_bytes: None,
             progress: Progress::Hidden,
@@ -137,6 +138,7 @@ impl Bench {
             block_size: arrangement.config.block_size,
             kv_heads: dims.kv_heads,
             head_dim: dims.head_dim,
+            precision: dims.precision,
         };
         let kv_cache_bytes = ByteSize(shape.blocks * self.kernels.kv_block_bytes(shape));
         let config = EngineConfig { kv_cache_bytes, ..arrangement.config.clone() };

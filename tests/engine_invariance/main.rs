@@ -4,7 +4,7 @@ mod bench;
 use bench::{Answer, Arrangement, Bench, listen};
 use lorad::{
     engine::{EngineConfig, EngineHandle, EventStream},
-    kernel::{DeviceChoice, KernelConfig, Kernels, Precision, Reference, open},
+    kernel::{DeviceChoice, KernelConfig, Kernels, KvChoice, Precision, Reference, open},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -111,8 +111,12 @@ fn check_company(bench: &Bench, few: usize, how: &str, reference: &[Answer]) {
 }
 
 fn cpu() -> Arc<dyn Kernels> {
-    let config =
-        KernelConfig { device: DeviceChoice::Cpu, precision: Precision::F32, threads: None };
+    let config = KernelConfig {
+        device: DeviceChoice::Cpu,
+        precision: Precision::F32,
+        kv_precision: KvChoice::Auto,
+        threads: None,
+    };
     open(&config).expect("a CPU")
 }
 

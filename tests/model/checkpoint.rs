@@ -1,7 +1,7 @@
 //! What is read from a model directory, and how what is wrong with one is named.
 use crate::harness::{Harness, repository};
 use lorad::{
-    kernel::{Precision, Reference},
+    kernel::{KvChoice, Precision, Reference},
     model::{LoadOptions, ModelSource, Progress, load},
 };
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
@@ -97,6 +97,7 @@ impl Copy {
 fn options(max_positions: Option<usize>) -> LoadOptions {
     LoadOptions {
         precision: Precision::F32,
+        kv_precision: KvChoice::Auto,
         max_positions,
         kv_cache_bytes: None,
         progress: Progress::Hidden,

@@ -2,8 +2,8 @@
 use lorad::{
     adapter::{AdapterFiles, AdapterLimits, format},
     kernel::{
-        self, CandleOps, DeviceChoice, KernelConfig, Kernels, KvCache, KvShape, Precision,
-        Reference,
+        self, CandleOps, DeviceChoice, KernelConfig, Kernels, KvCache, KvChoice, KvShape,
+        Precision, Reference,
     },
     lora::{AdapterSlot, LoraRouting, LoraSlots},
     model::{ForwardBatch, LoadOptions, LoadedModel, ModelSource, Progress, StepContext, load},
@@ -31,8 +31,12 @@ pub(crate) fn all_kernels() -> Vec<(&'static str, Arc<dyn Kernels>)> {
 
 /// What a server uses on this machine without a GPU.
 pub(crate) fn cpu_kernels() -> Arc<dyn Kernels> {
-    let config =
-        KernelConfig { device: DeviceChoice::Cpu, precision: Precision::Auto, threads: None };
+    let config = KernelConfig {
+        device: DeviceChoice::Cpu,
+        precision: Precision::Auto,
+        kv_precision: KvChoice::Auto,
+        threads: None,
+    };
     kernel::open(&config).unwrap()
 }
 
@@ -70,6 +74,7 @@ impl Harness {
         let source = ModelSource::Directory(directory.to_owned());
         let options = LoadOptions {
             precision,
+            kv_precision: KvChoice::Auto,
             max_positions: None,
             kv_cache_bytes: None,
             progress: Progress::Hidden,
@@ -83,6 +88,7 @@ impl Harness {
             block_size: BLOCK_SIZE,
             kv_heads: dims.kv_heads,
             head_dim: dims.head_dim,
+            precision: dims.precision,
         };
         Self {
             model,

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     bench::{BenchError, output::write_json, precision::every_precision},
-    kernel::{self, DeviceChoice, KernelConfig, Kernels, Peaks, Precision},
+    kernel::{self, DeviceChoice, KernelConfig, Kernels, KvChoice, Peaks, Precision},
     model::{self, ModelSource},
 };
 use std::{io::Write, num::NonZeroUsize, path::PathBuf, sync::Arc, thread::available_parallelism};
@@ -42,8 +42,9 @@ impl MachineArgs {
     /// When the model's config cannot be read, a precision does not exist here, or the file cannot be written.
     pub fn run(&self, source: Option<&ModelSource>, out: &mut dyn Write) -> Result<(), BenchError> {
         let threads = self.threads.or_else(|| available_parallelism().ok());
-        let config =
-            KernelConfig { device: DeviceChoice::Cpu, precision: Precision::Auto, threads };
+        let (device, precision, kv_precision) =
+            (DeviceChoice::Cpu, Precision::Auto, KvChoice::Auto);
+        let config = KernelConfig { device, precision, kv_precision, threads };
         let kernels = kernel::open(&config)?;
         let shapes = match source {
             Some(source) => Shapes::of(source.name(), &model::layout(source)?),

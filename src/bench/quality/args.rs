@@ -6,7 +6,7 @@ use crate::{
         output::{read_text, write_json},
         precision::every_precision,
     },
-    kernel::{self, DeviceChoice, KernelConfig, Kernels, Precision},
+    kernel::{self, DeviceChoice, KernelConfig, Kernels, KvChoice, Precision},
     model::ModelSource,
 };
 use std::{io::Write, num::NonZeroUsize, path::PathBuf, sync::Arc};
@@ -72,7 +72,8 @@ impl QualityArgs {
 
     fn kernels(&self) -> Result<Arc<dyn Kernels>, BenchError> {
         let (device, precision) = (DeviceChoice::Auto, Precision::Auto);
-        Ok(kernel::open(&KernelConfig { device, precision, threads: self.threads })?)
+        let (kv_precision, threads) = (KvChoice::Auto, self.threads);
+        Ok(kernel::open(&KernelConfig { device, precision, kv_precision, threads })?)
     }
 
     fn text(&self) -> Result<String, BenchError> {

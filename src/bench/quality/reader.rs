@@ -1,9 +1,11 @@
 //! A model at one precision that reads windows of text.
 use crate::{
     bench::BenchError,
-    kernel::{Kernels, KvCache, KvShape, Precision},
+    kernel::{Kernels, KvCache, KvChoice, KvShape, Precision},
     lora::{LoraRouting, LoraSlots},
-    model::{self, ForwardBatch, LoadOptions, LoadedModel, ModelSource, Progress, StepContext},
+    model::{
+        self, ForwardBatch, KvDims, LoadOptions, LoadedModel, ModelSource, Progress, StepContext,
+    },
 };
 use std::sync::Arc;
 
@@ -26,6 +28,7 @@ impl Reader {
     ) -> Result<Self, BenchError> {
         let options = LoadOptions {
             precision,
+            kv_precision: KvChoice::Auto,
             max_positions: None,
             kv_cache_bytes: None,
             progress: Progress::Shown,
@@ -78,9 +81,9 @@ impl Reader {
     }
 
     fn new_kv(&self, blocks: usize) -> Result<KvCache, BenchError> {
-        let dims = self.model.lm.kv_dims();
-        let (layers, kv_heads, head_dim) = (dims.layers, dims.kv_heads, dims.head_dim);
-        let shape = KvShape { layers, blocks, block_size: BLOCK_SIZE, kv_heads, head_dim };
+        let KvDims { layers, kv_heads, head_dim, precision } = self.model.lm.kv_dims();
+        let block_size = BLOCK_SIZE;
+        let shape = KvShape { layers, blocks, block_size, kv_heads, head_dim, precision };
         Ok(self.kernels.new_kv(shape)?)
     }
 }

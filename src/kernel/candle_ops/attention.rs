@@ -1,6 +1,6 @@
 //! Paged attention: keys and values are gathered, then two products and a masked softmax for several sequences at once.
 use crate::kernel::{AttentionArgs, KvCache, KvShape, Result, args::SequenceArgs};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use std::ops::Range;
 
@@ -83,7 +83,8 @@ impl Attention {
         let index = group.kv_rows(block_size);
         let index = Tensor::from_vec(index, n * seen, q.device())?;
         let gather = |memory: &Tensor| -> Result<Tensor> {
-            let read = memory.index_select(&index, 0)?.reshape((n, seen, kv_heads, head_dim))?;
+            let read = memory.index_select(&index, 0)?.to_dtype(DType::F32)?;
+            let read = read.reshape((n, seen, kv_heads, head_dim))?;
             Ok(read.transpose(1, 2)?.contiguous()?)
         };
         let q = q.reshape((n, rows, kv_heads, shared, head_dim))?.permute((0, 2, 3, 1, 4))?;

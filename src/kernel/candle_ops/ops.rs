@@ -1,9 +1,9 @@
 //! The operations as candle has them, on f32 activations.
 use super::{attention, lora};
 use crate::kernel::{
-    Act, Activation, AttentionArgs, BaseWeight, KernelError, Kernels, KvCache, KvShape, LoraTarget,
-    LowRank, Precision, Result, RopeKvArgs, RopeTable, RowSegment, act::ActData, check,
-    kv::KvLayer, weight::stack,
+    Act, Activation, AttentionArgs, BaseWeight, KernelError, Kernels, KvCache, KvPrecision,
+    KvShape, LoraTarget, LowRank, Precision, Result, RopeKvArgs, RopeTable, RowSegment,
+    act::ActData, check, kv::KvLayer, weight::stack,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{ops as nn, rotary_emb};
@@ -89,7 +89,11 @@ impl Kernels for CandleOps {
 
     fn new_kv(&self, shape: KvShape) -> Result<KvCache> {
         let rows = shape.blocks * shape.block_size;
-        let zeros = || Tensor::zeros((rows, shape.row()), DType::F32, &self.device);
+        let dtype = match shape.precision {
+            KvPrecision::F32 => DType::F32,
+            KvPrecision::Bf16 => DType::BF16,
+        };
+        let zeros = || Tensor::zeros((rows, shape.row()), dtype, &self.device);
         let layer = |_| Ok(KvLayer::Device { keys: zeros()?, values: zeros()? });
         Ok(KvCache { shape, layers: (0..shape.layers).map(layer).collect::<Result<_>>()? })
     }
@@ -182,8 +186,9 @@ impl Kernels for CandleOps {
         let index = self.indices(args.slot_mapping)?.unsqueeze(1)?;
         let index = index.broadcast_as((rows, width))?.contiguous()?;
         let (keys, values) = cache.device_layer(layer)?;
-        keys.scatter_set(&index, &part(queries, width)?, 0)?;
-        values.scatter_set(&index, &part(rotated, width)?, 0)?;
+        let dtype = keys.dtype();
+        keys.scatter_set(&index, &part(queries, width)?.to_dtype(dtype)?, 0)?;
+        values.scatter_set(&index, &part(rotated, width)?.to_dtype(dtype)?, 0)?;
         Ok(())
     }
 

@@ -170,6 +170,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn widen(self, from: &[u32], half: usize) -> __m256 {
+        self.load_part(from, half)
+    }
+
+    #[inline(always)]
     fn splat_part(self, word: u32) -> __m256 {
         self.splat(f32::from_bits(word))
     }

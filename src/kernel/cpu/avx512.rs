@@ -154,20 +154,16 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
+    fn widen(self, from: &[u32], half: usize) -> __m512 {
+        let wide = self.half(Self::load_pairs(self, from), half);
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_castsi512_ps(wide) }
+    }
+
+    #[inline(always)]
     fn load_part(self, from: &[u32], part: usize) -> __m512i {
-        let from = &from[..Self::LANES];
-        // SAFETY: the token proves AVX-512, the slice has sixteen elements.
-        let pairs = unsafe { _mm512_loadu_si512(from.as_ptr().cast()) };
-        match (DOT, part) {
-            (true, _) => pairs,
-            // SAFETY: the token proves AVX-512.
-            (false, 0) => unsafe { _mm512_slli_epi32::<16>(pairs) },
-            (false, _) => {
-                let later = self.splat_part(0xffff_0000);
-                // SAFETY: the token proves AVX-512.
-                unsafe { _mm512_and_si512(pairs, later) }
-            }
-        }
+        let pairs = Self::load_pairs(self, from);
+        if DOT { pairs } else { self.half(pairs, part) }
     }
 
     #[inline(always)]
@@ -206,6 +202,27 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
             unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), rounded) }
         }
         round_to_pairs(rest, to_rest);
+    }
+}
+
+impl<const DOT: bool> Avx512<DOT> {
+    #[inline(always)]
+    fn load_pairs(_: Self, from: &[u32]) -> __m512i {
+        let from = &from[..Self::LANES];
+        // SAFETY: the token proves AVX-512, the slice has sixteen elements.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    /// The earlier (0) or later (1) values of pairs, as f32 bits.
+    #[inline(always)]
+    fn half(self, pairs: __m512i, half: usize) -> __m512i {
+        if half == 0 {
+            // SAFETY: the token proves AVX-512.
+            return unsafe { _mm512_slli_epi32::<16>(pairs) };
+        }
+        let later = self.splat_part(0xffff_0000);
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_and_si512(pairs, later) }
     }
 }
 

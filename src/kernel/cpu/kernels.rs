@@ -1,5 +1,6 @@
 //! The door to the CPU kernels: checks what comes in, hands out memory, and calls the right one.
 use super::super::check;
+use super::super::kv::{KvLayer, foreign};
 use super::super::{
     Act, Activation, AttentionArgs, BaseWeight, KernelError, Kernels, KvCache, KvShape, LoraTarget,
     LowRank, Precision, Result, RopeKvArgs, RowSegment, weight::stack,
@@ -43,8 +44,8 @@ impl CpuKernels {
     fn at(threads: usize, level: Level) -> Result<Self> {
         let refused = |e| KernelError::Unsupported(format!("cannot start {threads} threads: {e}"));
         let pool = Pool::new(threads).map_err(refused)?;
-        let (floats, words, arena) = Default::default();
-        Ok(Self { machine: Machine { level, pool, floats, words, arena } })
+        let (floats, words, units, arena) = Default::default();
+        Ok(Self { machine: Machine { level, pool, floats, words, units, arena } })
     }
 
     /// `x · Wᵀ + bias` to `y`, or added to it; all of it checked.
@@ -84,10 +85,7 @@ fn rows_of(weight: &BaseWeight) -> Result<RowReader<'_>> {
 
 impl Kernels for CpuKernels {
     fn kv_block_bytes(&self, shape: KvShape) -> usize {
-        // Keys lie in whole vectors of tokens.
-        let tokens =
-            shape.block_size + shape.block_size.next_multiple_of(self.machine.level.lanes());
-        shape.layers * shape.row() * tokens * size_of::<f32>()
+        self.layout(shape).block_bytes()
     }
 
     fn describe(&self) -> String {
@@ -219,12 +217,9 @@ impl Kernels for CpuKernels {
             (&cos[at..at + half], &sin[at..at + half])
         });
         let layout = self.layout(cache.shape);
-        let (keys, store) = cache.host_layer_mut(layer)?;
-        for (qkv, slot) in qkv.values()?.chunks_exact(cols).zip(args.slot_mapping) {
-            let kv = qkv[rotated - row..].split_at(row);
-            layout.write((&mut *keys, &mut *store), *slot as usize, kv);
-        }
-        Ok(())
+        let rows = (qkv.values()?, cols);
+        let layer = cache.layers.get_mut(layer).ok_or_else(foreign)?;
+        layout.write(&self.machine, layer, rows, args.slot_mapping)
     }
 
     fn gated(&self, gate_up: &Act, activation: Activation) -> Result<Act> {
@@ -244,12 +239,19 @@ impl Kernels for CpuKernels {
         args: &AttentionArgs<'_>,
     ) -> Result<Act> {
         check::attention(q, cache, layer, args)?;
-        let (keys, store) = cache.host_layer(layer)?;
-        let layout = self.layout(cache.shape);
+        let (layout, args) = (self.layout(cache.shape), *args);
         let (q_cols, cols) = (q.cols(), args.heads * cache.shape.head_dim);
-        let attention = Attention { q: q.values()?, q_cols, keys, values: store, layout, args };
-        self.machine.act(q.rows(), cols, |out| {
-            attention.run(&self.machine, out);
+        let (q_rows, q) = (q.rows(), q.values()?);
+        self.machine.act(q_rows, cols, |out| {
+            match cache.layers.get(layer) {
+                Some(KvLayer::Pages { keys, values }) => {
+                    Attention { q, q_cols, keys, values, layout, args }.run(&self.machine, out);
+                }
+                Some(KvLayer::Pairs { keys, values }) => {
+                    Attention { q, q_cols, keys, values, layout, args }.run(&self.machine, out);
+                }
+                _ => return Err(foreign()),
+            }
             Ok(())
         })
     }

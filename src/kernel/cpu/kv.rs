@@ -1,13 +1,91 @@
-//! Keys and values in host memory: values row by row, keys with a vector of tokens side by side.
+//! Keys and values in host memory: tokens side by side for the keys, `head_dim` side by side for the values.
 //!
 //! A score is a sum over `head_dim`, so with tokens in the lanes a vector of scores needs no sum across
-//! lanes; an output is a sum over tokens, so values lie with `head_dim` in the lanes.
-use super::super::kv::KvLayer;
-use super::super::{KvCache, KvShape, Result};
-use super::memory::Arena;
+//! lanes; an output is a sum over tokens, so values lie with `head_dim` in the lanes. In bfloat16 what is
+//! summed over lies in pairs: two elements of a key, two tokens' values.
+#![expect(unsafe_code, reason = "threads write their own heads of one cache")]
+#![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
+use super::super::kv::{KvLayer, foreign};
+use super::super::{KvCache, KvPrecision, KvShape, Result};
+use super::machine::Machine;
+use super::memory::{Arena, Plain};
+use super::pool::Pieces;
+use super::simd::{Simd, Task, pair};
 
-/// Keys `[blocks, kv_heads, groups, head_dim, lanes]`, values `[blocks, kv_heads, block_size, head_dim]`;
-/// token `o` of a block is lane `o % lanes` of group `o / lanes`.
+/// Below this many numbers one thread writes them faster than it wakes another.
+const SERIAL: usize = 8_192;
+
+/// Four bytes of the cache.
+pub(super) trait Word: Plain {
+    /// Numbers a word holds.
+    const NUMBERS: usize;
+    /// Up to [`Word::NUMBERS`] numbers, the rest 0.
+    fn of(numbers: &[f32]) -> Self;
+    /// Puts one of its numbers.
+    fn set(&mut self, number: usize, value: f32);
+    /// One of its numbers.
+    fn get(self, number: usize) -> f32;
+    /// That number of each of the first words.
+    fn widen<S: Simd>(simd: S, from: &[Self], number: usize) -> S::V;
+}
+
+impl Word for f32 {
+    const NUMBERS: usize = 1;
+
+    #[inline(always)]
+    fn of(numbers: &[f32]) -> Self {
+        numbers[0]
+    }
+
+    #[inline(always)]
+    fn set(&mut self, _: usize, value: f32) {
+        *self = value;
+    }
+
+    #[inline(always)]
+    fn get(self, _: usize) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn widen<S: Simd>(simd: S, from: &[Self], _: usize) -> S::V {
+        simd.load(from)
+    }
+}
+
+/// A pair of bfloat16, the earlier in the lower half.
+impl Word for u32 {
+    const NUMBERS: usize = 2;
+
+    #[inline(always)]
+    fn of(numbers: &[f32]) -> Self {
+        pair(numbers[0], numbers.get(1).copied().unwrap_or(0.0))
+    }
+
+    #[inline(always)]
+    fn set(&mut self, number: usize, value: f32) {
+        *self = match number {
+            0 => (*self & 0xffff_0000) | pair(value, 0.0),
+            _ => (*self & 0xffff) | pair(0.0, value),
+        };
+    }
+
+    #[inline(always)]
+    fn get(self, number: usize) -> f32 {
+        f32::from_bits(if number == 0 { self << 16 } else { self & 0xffff_0000 })
+    }
+
+    #[inline(always)]
+    fn widen<S: Simd>(simd: S, from: &[Self], number: usize) -> S::V {
+        simd.widen(from, number)
+    }
+}
+
+/// In words: keys `[blocks, kv_heads, groups, head_dim / numbers, lanes]`, values
+/// `[blocks, kv_heads, block_size / numbers, head_dim]`, both quotients rounded up.
+///
+/// Token `o` of a block is lane `o % lanes` of group `o / lanes` in the keys, number `o % numbers` of row
+/// `o / numbers` in the values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KvLayout {
     pub(super) shape: KvShape,
@@ -15,14 +93,32 @@ pub(super) struct KvLayout {
 }
 
 impl KvLayout {
+    /// Numbers a word holds.
+    fn numbers(self) -> usize {
+        match self.shape.precision {
+            KvPrecision::F32 => f32::NUMBERS,
+            KvPrecision::Bf16 => u32::NUMBERS,
+        }
+    }
+
     /// Groups of tokens a block has.
     pub(super) fn groups(self) -> usize {
         self.shape.block_size.div_ceil(self.lanes)
     }
 
-    /// Values of one group of keys.
+    /// Words one token's key takes.
+    pub(super) fn key_words(self) -> usize {
+        self.shape.head_dim.div_ceil(self.numbers())
+    }
+
+    /// Words of one group of keys.
     pub(super) fn group_len(self) -> usize {
-        self.shape.head_dim * self.lanes
+        self.key_words() * self.lanes
+    }
+
+    /// Words of one block's values under one head.
+    pub(super) fn values_len(self) -> usize {
+        self.shape.block_size.div_ceil(self.numbers()) * self.shape.head_dim
     }
 
     /// Where a group of keys begins.
@@ -41,39 +137,112 @@ impl KvLayout {
         group / self.groups() * self.shape.block_size + group % self.groups() * self.lanes
     }
 
-    /// Where the values of a block's token begin.
-    pub(super) fn value(self, block: usize, kv_head: usize, offset: usize) -> usize {
-        let heads = block * self.shape.kv_heads + kv_head;
-        (heads * self.shape.block_size + offset) * self.shape.head_dim
+    /// Where a block's values begin.
+    pub(super) fn values(self, block: usize, kv_head: usize) -> usize {
+        (block * self.shape.kv_heads + kv_head) * self.values_len()
+    }
+
+    /// Bytes one block takes over all layers.
+    pub(super) fn block_bytes(self) -> usize {
+        let head = self.groups() * self.group_len() + self.values_len();
+        self.shape.layers * self.shape.kv_heads * head * size_of::<u32>()
     }
 
     /// A whole cache of zeros.
     pub(super) fn allocate(self, arena: &Arena) -> Result<KvCache> {
-        let KvShape { layers, blocks, block_size, kv_heads, head_dim } = self.shape;
-        let heads = blocks * kv_heads;
-        let layer = |_| {
-            let keys = arena.zeroed(heads * self.groups() * self.group_len())?;
-            Ok(KvLayer::Pages { keys, values: arena.zeroed(heads * block_size * head_dim)? })
+        let heads = self.shape.blocks * self.shape.kv_heads;
+        let (keys, values) = (heads * self.groups() * self.group_len(), heads * self.values_len());
+        let layer = |_| match self.shape.precision {
+            KvPrecision::F32 => {
+                Ok(KvLayer::Pages { keys: arena.zeroed(keys)?, values: arena.zeroed(values)? })
+            }
+            KvPrecision::Bf16 => {
+                Ok(KvLayer::Pairs { keys: arena.zeroed(keys)?, values: arena.zeroed(values)? })
+            }
         };
-        let layers = (0..layers).map(layer).collect::<Result<_>>()?;
+        let layers = (0..self.shape.layers).map(layer).collect::<Result<_>>()?;
         Ok(KvCache { shape: self.shape, layers })
     }
 
-    /// Writes one token's keys and values (`[kv_heads, head_dim]` each) to KV row `row`.
+    /// Writes the keys and values of row `t`, its last columns (`[2, kv_heads, head_dim]`), to KV row
+    /// `slots[t]`.
+    ///
+    /// # Errors
+    /// When other kernels made the cache.
     pub(super) fn write(
         self,
-        (keys, values): (&mut [f32], &mut [f32]),
-        row: usize,
-        (k, v): (&[f32], &[f32]),
-    ) {
-        let KvShape { block_size, head_dim, .. } = self.shape;
-        let (block, offset) = (row / block_size, row % block_size);
-        let heads = k.chunks_exact(head_dim).zip(v.chunks_exact(head_dim));
-        for (head, (k, v)) in heads.enumerate() {
-            let group = self.group(block, head, offset / self.lanes);
-            let lane = keys[group..][..self.group_len()].iter_mut().skip(offset % self.lanes);
-            lane.step_by(self.lanes).zip(k).for_each(|(to, k)| *to = *k);
-            values[self.value(block, head, offset)..][..head_dim].copy_from_slice(v);
+        machine: &Machine,
+        layer: &mut KvLayer,
+        (rows, cols): (&[f32], usize),
+        slots: &[u32],
+    ) -> Result<()> {
+        match layer {
+            KvLayer::Pages { keys, values } => {
+                Write { layout: self, rows, cols, slots }.run(machine, keys, values);
+            }
+            KvLayer::Pairs { keys, values } => {
+                Write { layout: self, rows, cols, slots }.run(machine, keys, values);
+            }
+            KvLayer::Host { .. } | KvLayer::Device { .. } => return Err(foreign()),
+        }
+        Ok(())
+    }
+}
+
+/// Rows on their way into one layer.
+#[derive(Clone, Copy)]
+struct Write<'a> {
+    layout: KvLayout,
+    /// `[rows, cols]`
+    rows: &'a [f32],
+    cols: usize,
+    slots: &'a [u32],
+}
+
+impl Write<'_> {
+    fn run<W: Word>(&self, machine: &Machine, keys: &mut [W], values: &mut [W]) {
+        let (keys, values) = (&Pieces::new(keys), &Pieces::new(values));
+        let heads = self.layout.shape.kv_heads;
+        let head = |head| machine.level.run(WriteHead { rows: *self, head, keys, values });
+        if self.slots.len() * self.layout.shape.row() < SERIAL {
+            (0..heads).for_each(head);
+        } else {
+            machine.pool.run(heads, &head);
+        }
+    }
+}
+
+struct WriteHead<'a, W> {
+    rows: Write<'a>,
+    head: usize,
+    keys: &'a Pieces<'a, W>,
+    values: &'a Pieces<'a, W>,
+}
+
+impl<W: Word> Task for WriteHead<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Write { layout, rows, cols, slots } = self.rows;
+        let KvShape { block_size, kv_heads, head_dim, .. } = layout.shape;
+        let row = kv_heads * head_dim;
+        for (slot, kv) in slots.iter().zip(rows.chunks_exact(cols)) {
+            let (k, v) = kv[cols - 2 * row..].split_at(row);
+            let (block, offset) = (*slot as usize / block_size, *slot as usize % block_size);
+            let from = self.head * head_dim;
+            let (lane, number) = (offset % layout.lanes, offset % W::NUMBERS);
+            let group = layout.group(block, self.head, offset / layout.lanes);
+            // SAFETY: a head's groups belong to one item of the job, and one borrow at a time.
+            let keys = unsafe { self.keys.piece(group..group + layout.group_len()) };
+            let key = k[from..from + head_dim].chunks(W::NUMBERS);
+            let lane = keys[lane..].iter_mut().step_by(layout.lanes);
+            lane.zip(key).for_each(|(to, key)| *to = W::of(key));
+            let row = layout.values(block, self.head) + offset / W::NUMBERS * head_dim;
+            // SAFETY: a head's values belong to one item of the job, and one borrow at a time.
+            let values = unsafe { self.values.piece(row..row + head_dim) };
+            let value = &v[from..from + head_dim];
+            values.iter_mut().zip(value).for_each(|(to, value)| to.set(number, *value));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What every kernel works with: the instruction set, the threads, the memory.
 use super::super::{Act, Result};
+use super::attention::Unit;
 use super::buffers::Buffers;
 use super::isa::Level;
 use super::memory::Arena;
@@ -13,6 +14,7 @@ pub(super) struct Machine {
     pub(super) pool: Pool,
     pub(super) floats: Buffers<f32>,
     pub(super) words: Buffers<u32>,
+    pub(super) units: Buffers<Unit>,
     pub(super) arena: Arena,
 }
 

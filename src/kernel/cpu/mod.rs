@@ -2,6 +2,7 @@
 //!
 //! Knows instruction sets, caches and threads. Every sum is formed in one fixed order that depends on
 //! nothing but the row itself: not on the other rows, the threads, or how a prompt was cut.
+mod attend;
 mod attention;
 mod buffers;
 mod elementwise;
@@ -15,6 +16,7 @@ mod machine;
 mod math;
 mod memory;
 mod pack;
+mod partial;
 mod peak;
 mod pool;
 mod portable;

@@ -104,6 +104,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn widen(self, from: &[u32], half: usize) -> [f32; 8] {
+        self.load_part(from, half)
+    }
+
+    #[inline(always)]
     fn splat_part(self, word: u32) -> [f32; 8] {
         [f32::from_bits(word); 8]
     }

@@ -56,6 +56,9 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// The greatest lane.
     fn greatest(self, v: Self::V) -> f32;
 
+    /// The earlier (0) or later (1) values of the first pairs of `from`, which is at least
+    /// [`Simd::LANES`] long, as f32.
+    fn widen(self, from: &[u32], half: usize) -> Self::V;
     /// Part `part` of the first pairs of `from`, which is at least [`Simd::LANES`] long.
     fn load_part(self, from: &[u32], part: usize) -> Self::Part;
     /// One of the [`Simd::PARTS`] words [`Simd::round_to_parts`] makes of a pair, in every lane.

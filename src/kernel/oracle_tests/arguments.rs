@@ -4,8 +4,8 @@ use super::{
     inputs::Noise,
 };
 use crate::kernel::{
-    Activation, AttentionArgs, KernelError, KvShape, LoraTarget, LowRank, Precision, RopeKvArgs,
-    RopeTable, RowSegment,
+    Activation, AttentionArgs, KernelError, KvPrecision, KvShape, LoraTarget, LowRank, Precision,
+    RopeKvArgs, RopeTable, RowSegment,
 };
 use candle_core::Tensor;
 use std::slice::from_ref;
@@ -78,7 +78,9 @@ fn segments_and_slots_outside_the_batch_are_refused() {
 fn positions_outside_the_table_and_rows_outside_the_cache_are_refused() {
     let mut noise = Noise(3);
     let table = RopeTable { cos: noise.tensor(5, 2), sin: noise.tensor(5, 2), head_dim: 4 };
-    let shape = KvShape { layers: 1, blocks: 2, block_size: 4, kv_heads: 1, head_dim: 4 };
+    let precision = KvPrecision::F32;
+    let shape =
+        KvShape { layers: 1, blocks: 2, block_size: 4, kv_heads: 1, head_dim: 4, precision };
     let fits = RopeKvArgs { heads: 2, positions: &[0, 4], table: &table, slot_mapping: &[0, 7] };
     let long = RopeTable { head_dim: 8, ..table.clone() };
     let uneven = RopeTable { sin: noise.tensor(4, 2), ..table.clone() };
@@ -107,7 +109,20 @@ fn positions_outside_the_table_and_rows_outside_the_cache_are_refused() {
 
 #[test]
 fn caches_too_small_for_the_arguments_are_refused() {
-    let shape = KvShape { layers: 1, blocks: 2, block_size: 4, kv_heads: 1, head_dim: 2 };
+    for precision in [KvPrecision::F32, KvPrecision::Bf16] {
+        let (blocks, block_size) = (2, 4);
+        small_caches(KvShape {
+            layers: 1,
+            blocks,
+            block_size,
+            kv_heads: 1,
+            head_dim: 2,
+            precision,
+        });
+    }
+}
+
+fn small_caches(shape: KvShape) {
     let fits = AttentionArgs {
         block_tables: &[1, 0],
         block_starts: &[0, 2],

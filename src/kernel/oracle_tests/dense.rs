@@ -4,8 +4,8 @@ use super::{
     inputs::{Noise, both},
 };
 use crate::kernel::{
-    Act, Activation, AttentionArgs, Kernels, KvCache, KvShape, Precision, Reference, RopeKvArgs,
-    RopeTable,
+    Act, Activation, AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, Precision, Reference,
+    RopeKvArgs, RopeTable,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -105,7 +105,9 @@ proptest! {
         let values = noise.values(rows * cols);
         let (cos, sin) = (noise.tensor(64, half), noise.tensor(64, half));
         let table = RopeTable { cos, sin, head_dim };
-        let shape = KvShape { layers: 2, blocks: rows + 1, block_size: 3, kv_heads, head_dim };
+        let precision = KvPrecision::F32;
+        let shape =
+            KvShape { layers: 2, blocks: rows + 1, block_size: 3, kv_heads, head_dim, precision };
         let slots: Vec<u32> = (0..rows as u32).rev().map(|row| 3 * row).collect();
         for candidate in candidates() {
             let (mut got, mut want) = both(candidate, &values, cols);

@@ -1,8 +1,8 @@
 //! Random tensors, and a batch of sequences in a paged cache.
 use super::candidates::Candidate;
 use crate::kernel::{
-    Act, AttentionArgs, Kernels, KvCache, KvShape, LowRank, Reference, RopeKvArgs, RopeTable,
-    RowSegment,
+    Act, AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, LowRank, Reference, RopeKvArgs,
+    RopeTable, RowSegment,
 };
 use candle_core::{Device, Tensor};
 use proptest::{collection::vec, prelude::*};
@@ -66,17 +66,21 @@ pub(super) struct Paged {
 
 /// One to eight sequences of every kind: decode rows, chunks of a prompt, whole prompts, an idle one.
 pub(super) fn paged() -> impl Strategy<Value = Paged> {
-    let head = prop::sample::select(vec![2_usize, 6, 8, 16, 20, 64]);
-    let block = prop::sample::select(vec![1_usize, 8, 16, 32]);
+    let head = prop::sample::select(vec![2_usize, 6, 8, 16, 20, 24, 64, 80]);
+    let block = prop::sample::select(vec![1_usize, 3, 8, 16, 24, 32, 64]);
     // As many decode rows as everything else: some kernels take those together.
     let rows = prop_oneof![Just(1), 0..12_usize];
-    let sequence = (rows, 1..70_usize).prop_map(|(rows, context)| (rows.min(context), context));
-    let window = prop::option::of(1..40_usize);
-    let sizes = (1..4_usize, 1..5_usize, head, block, window);
+    // Now and then more positions than a kernel may take at once.
+    let context = prop_oneof![9 => 1..70_usize, 1 => 250..600_usize];
+    let sequence = (rows, context).prop_map(|(rows, context)| (rows.min(context), context));
+    let window = prop::option::of(prop_oneof![1..40_usize, 200..400_usize]);
+    let precision = prop::sample::select(vec![KvPrecision::F32, KvPrecision::Bf16]);
+    let sizes = (1..4_usize, 1..9_usize, head, block, window, precision);
     (sizes, vec(sequence, 1..9), any::<u64>()).prop_map(|(sizes, sequences, seed)| {
-        let (kv_heads, group, head_dim, block_size, window) = sizes;
+        let (kv_heads, group, head_dim, block_size, window, precision) = sizes;
         let used: usize = sequences.iter().map(|(_, context)| context.div_ceil(block_size)).sum();
-        let shape = KvShape { layers: 2, blocks: used + 3, block_size, kv_heads, head_dim };
+        let shape =
+            KvShape { layers: 2, blocks: used + 3, block_size, kv_heads, head_dim, precision };
         Paged { shape, heads: kv_heads * group, window, sequences, seed }
     })
 }
@@ -94,12 +98,12 @@ pub(super) struct PagedBatch {
 const LAYER: usize = 1;
 
 impl Paged {
-    /// Fills a cache of the candidate's: every row that no sequence owns holds large values, which would show.
+    /// Fills a cache of the candidate's: every row that no sequence owns holds what is no number, which shows.
     pub(super) fn fill(&self, kernels: &dyn Kernels) -> PagedBatch {
         let mut noise = Noise(self.seed);
         let mut cache = kernels.new_kv(self.shape).expect("room for a small cache");
         let all: Vec<u32> = (0..(self.shape.blocks * self.shape.block_size) as u32).collect();
-        let poison = vec![100.0; all.len() * self.shape.row()];
+        let poison = vec![f32::NAN; all.len() * self.shape.row()];
         self.write(kernels, &mut cache, (&poison, &poison), &all);
         let mut free: Vec<u32> = (0..self.shape.blocks as u32).collect();
         noise.shuffle(&mut free);
