@@ -128,7 +128,7 @@ async fn a_mistake_is_one_line_that_says_what_to_do() {
     let server = Running::start(&[]).await;
     for (url, flags, said) in [
         (server.url.as_str(), &["--models", "nobody"][..], "`nobody`: 404"),
-        (&server.url, &["--models", "newsdesk", "--token-ids", "90000..90010"], "400"),
+        (&server.url, &["--models", "newsdesk", "--token-ids", "90000..90010"], "see --token-ids"),
         (&server.url, &["--models", "nobody", "--warmup", "0"], "every request failed: 404"),
         ("http://127.0.0.1:9", &["--models", "newsdesk"], "is the server running?"),
         ("nowhere", &["--models", "newsdesk"], "http://HOST:PORT"),

@@ -123,6 +123,7 @@ fn refusal(status: u16, body: &str) -> String {
     };
     let advice = match status {
         401 | 403 => "; say --api-key",
+        400 => "; see --token-ids, --prompt-tokens and --output-tokens",
         404 => "; GET /v1/models lists what --models may name",
         _ => "",
     };

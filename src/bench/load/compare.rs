@@ -1,11 +1,21 @@
 //! Two servers, run in alternation: what the machine does to one it does to the other.
-use super::{stats::Spread, stats::median, summary::Summary};
+use super::{
+    stats::{Spread, median},
+    summary::Summary,
+    target::Target,
+};
 use serde::Serialize;
 use std::fmt;
 
 /// The names of a pair's columns.
 pub(super) const HEAD: &str =
     "pair: tokens/s A, tokens/s B, A/B; p50 to the first token A/B, between tokens A/B";
+
+/// What to add to the second server's seed: it gets the same prompts, unless it is the first one again, which would
+/// know them already.
+pub(super) fn apart(first: &Target, second: &Target) -> u64 {
+    if first.url == second.url { 1 << 32 } else { 0 }
+}
 
 /// One run on each server, with the same prompts.
 #[derive(Clone, Debug, Serialize)]

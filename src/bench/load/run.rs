@@ -78,7 +78,10 @@ impl LoadArgs {
         writeln!(out, "{}", compare::HEAD)?;
         for pair in 0..self.other.pairs.get() {
             let seed = args.seed + 1 + pair as u64;
-            let runs = [drive(first, args, seed).await, drive(second, args, seed).await];
+            let runs = [
+                drive(first, args, seed).await,
+                drive(second, args, seed + compare::apart(&first.target, &second.target)).await,
+            ];
             let summaries = [
                 Summary::new(&first.target, args, &runs[0]),
                 Summary::new(&second.target, args, &runs[1]),

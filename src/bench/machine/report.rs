@@ -83,11 +83,12 @@ impl Product {
     }
 }
 
-/// What a product at a precision multiplies.
+/// What a product at a precision multiplies; weights of four bits are widened to eight.
 fn operands(precision: Precision) -> Operands {
     match precision {
         Precision::F32 => Operands::F32,
-        _ => Operands::Bf16,
+        Precision::Auto | Precision::Bf16 => Operands::Bf16,
+        Precision::Int8 | Precision::Int4 => Operands::Int8,
     }
 }
 
