@@ -112,7 +112,7 @@ fn attention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
     let precision = KvPrecision::Bf16;
     let shape =
-        KvShape { layers: 1, blocks: 1024, block_size: 16, kv_heads: 3, head_dim: 64, precision };
+        KvShape { layers: 1, blocks: 512, block_size: 32, kv_heads: 3, head_dim: 64, precision };
     let mut cache = kernels.new_kv(shape).expect("memory");
     let tokens = shape.blocks * shape.block_size;
     let mut kv = act(&kernels, tokens, 2 * shape.row());
@@ -127,7 +127,7 @@ fn attention(criterion: &mut Criterion) {
         let starts = |step: usize| (0..=sequences).map(|i| (i * step) as u32).collect::<Vec<_>>();
         let q = act(&kernels, sequences * rows, HEADS * shape.head_dim);
         let (query_starts, block_starts) = (starts(rows), starts(blocks));
-        let tables: Vec<u32> = (0..sequences * blocks).map(|i| (i * 37 % 1024) as u32).collect();
+        let tables: Vec<u32> = (0..sequences * blocks).map(|i| (i * 37 % 512) as u32).collect();
         let args = AttentionArgs {
             block_tables: &tables,
             block_starts: &block_starts,

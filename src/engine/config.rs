@@ -30,7 +30,7 @@ pub struct EngineConfig {
     #[arg(value_name = "SIZE")]
     pub kv_cache_bytes: ByteSize,
 
-    /// Tokens a block of the KV cache holds.
+    /// Tokens a block of the KV cache holds; the CPU is fastest with a multiple of 32.
     #[arg(long, env = "LORAD_BLOCK_SIZE", default_value_t = Self::default().block_size)]
     #[arg(value_parser = at_least_one, value_name = "TOKENS")]
     pub block_size: usize,
@@ -54,7 +54,7 @@ impl Default for EngineConfig {
             max_waiting: 256,
             adapter_slots: 32,
             kv_cache_bytes: ByteSize(512 << 20),
-            block_size: 16,
+            block_size: 32,
             draft_tokens: 0,
             no_prefix_cache: false,
         }

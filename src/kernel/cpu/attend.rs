@@ -15,6 +15,8 @@ const TILE: usize = 4;
 const GROUPS: usize = 4;
 /// Vectors of an output summed together.
 const VECTORS: usize = 4;
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
 
 /// Some chunks of a piece.
 pub(super) struct Attend<'a, W> {
@@ -22,6 +24,8 @@ pub(super) struct Attend<'a, W> {
     pub(super) chunks: Range<usize>,
     /// [`memory`] values.
     pub(super) memory: &'a mut [f32],
+    /// [`Word::words`] words.
+    pub(super) words: &'a mut [u32],
     pub(super) goal: Goal<'a>,
 }
 
@@ -44,7 +48,8 @@ pub(super) struct Fold<'a, W> {
 /// f32 values an [`Attend`] works with.
 pub(super) fn memory<W: Word>(attention: &Attention<'_, W>) -> usize {
     let head_dim = attention.layout.shape.head_dim;
-    QUERIES * (query_len(attention) + room(attention)) + 2 * partial::len(head_dim)
+    let queries = QUERIES * (query_len(attention) + room(attention));
+    queries + 2 * partial::len(head_dim) + LINE / size_of::<f32>()
 }
 
 /// Numbers of a query, filled up to whole words.
@@ -63,32 +68,9 @@ impl<W: Word> Task for Attend<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let attention = self.piece.attention;
-        let (q, rest) = self.memory.split_at_mut(QUERIES * query_len(attention));
-        let (scores, rest) = rest.split_at_mut(QUERIES * room(attention));
-        let mut work = Work { piece: self.piece, q, scores, room: room(attention) };
-        work.scale_queries();
-        let len = partial::len(attention.layout.shape.head_dim);
-        let (first, next) = rest.split_at_mut(len);
-        match self.goal {
-            Goal::Partial(to) => {
-                for chunk in self.chunks {
-                    work.chunk(simd, chunk, &mut Partial::of(to));
-                }
-            }
-            Goal::Output(out) => {
-                let (mut state, mut next) = (Partial::of(first), Partial::of(&mut next[..len]));
-                for chunk in self.chunks.clone() {
-                    if chunk == self.chunks.start {
-                        work.chunk(simd, chunk, &mut state);
-                    } else {
-                        work.chunk(simd, chunk, &mut next);
-                        state.merge(simd, &next, self.piece.len());
-                    }
-                }
-                write(self.piece, &state, out);
-            }
-        }
+        let (queries, partials) = Queries::of(self.piece, self.memory);
+        let mut work = Work { piece: self.piece, queries };
+        drive(simd, &mut work, (self.piece, self.chunks), partials, self.goal);
     }
 }
 
@@ -107,6 +89,41 @@ impl<W: Word> Task for Fold<'_, W> {
     }
 }
 
+/// One way to compute a chunk.
+pub(super) trait Chunk {
+    /// Keys and values pass once: all queries use a piece of them while it is in the nearest cache.
+    fn chunk<S: Simd>(&mut self, simd: S, chunk: usize, to: &mut Partial<'_>);
+}
+
+/// Computes the chunks of a piece; `partials` is the memory of two.
+#[inline(always)]
+pub(super) fn drive<S: Simd, W: Word>(
+    simd: S,
+    work: &mut impl Chunk,
+    (piece, chunks): (&Piece<'_, W>, Range<usize>),
+    partials: &mut [f32],
+    goal: Goal<'_>,
+) {
+    let (first, next) = partials.split_at_mut(partials.len() / 2);
+    match goal {
+        Goal::Partial(to) => {
+            // No closure: it would be compiled without the instruction set.
+            for chunk in chunks {
+                work.chunk(simd, chunk, &mut Partial::of(to));
+            }
+        }
+        Goal::Output(out) => {
+            let (mut state, mut next) = (Partial::of(first), Partial::of(next));
+            work.chunk(simd, chunks.start, &mut state);
+            for chunk in chunks.start + 1..chunks.end {
+                work.chunk(simd, chunk, &mut next);
+                state.merge(simd, &next, piece.len());
+            }
+            write(piece, &state, out);
+        }
+    }
+}
+
 #[inline(always)]
 fn write<W: Word>(piece: &Piece<'_, W>, state: &Partial<'_>, out: &Pieces<'_, f32>) {
     let cols = piece.attention.args.heads * piece.attention.layout.shape.head_dim;
@@ -117,44 +134,72 @@ fn write<W: Word>(piece: &Piece<'_, W>, state: &Partial<'_>, out: &Pieces<'_, f3
     }
 }
 
-/// A piece with its working memory.
-struct Work<'a, W> {
-    piece: &'a Piece<'a, W>,
+/// The queries of a piece and their scores.
+pub(super) struct Queries<'a> {
     /// `[QUERIES, query_len]`, times the scale.
-    q: &'a mut [f32],
+    pub(super) q: &'a mut [f32],
     /// `[QUERIES, room]`, of the positions from the chunk's start on.
-    scores: &'a mut [f32],
-    room: usize,
+    pub(super) scores: &'a mut [f32],
+    pub(super) room: usize,
 }
 
-impl<W: Word> Work<'_, W> {
-    fn scale_queries(&mut self) {
-        let Attention { q, q_cols, args, layout, .. } = self.piece.attention;
-        let len = self.q.len() / QUERIES;
-        for (i, to) in self.q.chunks_exact_mut(len).take(self.piece.len()).enumerate() {
-            let from = &q[self.piece.place(i, *q_cols)];
-            to[layout.shape.head_dim..].fill(0.0);
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * args.scale);
+impl<'a> Queries<'a> {
+    /// In `memory`, with what is left of it for two [`Partial`]s.
+    #[inline(always)]
+    pub(super) fn of<W: Word>(
+        piece: &Piece<'_, W>,
+        memory: &'a mut [f32],
+    ) -> (Self, &'a mut [f32]) {
+        let attention = piece.attention;
+        let (len, room) = (query_len(attention), room(attention));
+        // Rows of tiles that begin with a cache line are read and written faster.
+        let start = memory.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
+        let (q, rest) = memory[start..].split_at_mut(QUERIES * len);
+        let (scores, rest) = rest.split_at_mut(QUERIES * room);
+        for (i, to) in q.chunks_exact_mut(len).take(piece.len()).enumerate() {
+            let from = &attention.q[piece.place(i, attention.q_cols)];
+            to[attention.layout.shape.head_dim..].fill(0.0);
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * attention.args.scale);
         }
+        let partials = &mut rest[..2 * partial::len(attention.layout.shape.head_dim)];
+        (Self { q, scores, room }, partials)
     }
 
-    /// Keys and values pass once: all queries use a piece of them while it is in the nearest cache.
+    /// The scores of the `i`-th query become `exp(score − greatest)` for the positions it has `seen` (from
+    /// the chunk's start), 0 for the others of `whole`; gives back the greatest and the sum.
+    #[inline(always)]
+    pub(super) fn softmax<S: Simd>(
+        &mut self,
+        simd: S,
+        i: usize,
+        seen: Range<usize>,
+        whole: &Range<usize>,
+    ) -> (f32, f32) {
+        let scores = &mut self.scores[i * self.room..][..self.room];
+        if seen.is_empty() {
+            scores[whole.clone()].fill(0.0);
+            return (f32::NEG_INFINITY, 0.0);
+        }
+        softmax(simd, scores, seen, whole.end)
+    }
+}
+
+/// A piece on vectors.
+struct Work<'a, W> {
+    piece: &'a Piece<'a, W>,
+    queries: Queries<'a>,
+}
+
+impl<W: Word> Chunk for Work<'_, W> {
     #[inline(always)]
     fn chunk<S: Simd>(&mut self, simd: S, chunk: usize, to: &mut Partial<'_>) {
         let positions = self.piece.positions(chunk);
         let base = chunk * self.piece.attention.chunk();
         self.score(simd, &positions, base);
-        let local = positions.start - base..positions.end - base;
+        let whole = positions.start - base..positions.end - base;
         for i in 0..self.piece.len() {
-            let seen = self.piece.seen(i);
-            let seen = seen.start.max(positions.start)..seen.end.min(positions.end);
-            let scores = &mut self.scores[i * self.room..][..self.room];
-            (to.greatest[i], to.sums[i]) = if seen.is_empty() {
-                scores[local.clone()].fill(0.0);
-                (f32::NEG_INFINITY, 0.0)
-            } else {
-                softmax(simd, scores, seen.start - base..seen.end - base, local.end)
-            };
+            let seen = self.piece.seen_of(i, &positions, base);
+            (to.greatest[i], to.sums[i]) = self.queries.softmax(simd, i, seen, &whole);
         }
         for first in (0..self.piece.len()).step_by(TILE) {
             match self.piece.len() - first {
@@ -165,7 +210,9 @@ impl<W: Word> Work<'_, W> {
             }
         }
     }
+}
 
+impl<W: Word> Work<'_, W> {
     /// `q · k` of the positions, a chunk that begins at `base`; those around them may be written too.
     #[inline(always)]
     fn score<S: Simd>(&mut self, simd: S, positions: &Range<usize>, base: usize) {
@@ -207,10 +254,10 @@ impl<W: Word> Work<'_, W> {
         end: usize,
     ) {
         let layout = self.piece.attention.layout;
-        let len = self.q.len() / QUERIES;
-        let mut q = [&self.q[..0]; R];
+        let len = self.queries.q.len() / QUERIES;
+        let mut q = [&self.queries.q[..0]; R];
         for (r, q) in q.iter_mut().enumerate() {
-            *q = &self.q[(first + r) * len..][..len];
+            *q = &self.queries.q[(first + r) * len..][..len];
         }
         let mut keys = [self.piece.keys(group); N];
         let mut next = [None; N];
@@ -229,7 +276,8 @@ impl<W: Word> Work<'_, W> {
         }
         let sums = products::<S, W, R, N>(simd, q, keys, next);
         for (r, sums) in sums.into_iter().enumerate() {
-            let scores = &mut self.scores[(first + r) * self.room..][..self.room];
+            let room = self.queries.room;
+            let scores = &mut self.queries.scores[(first + r) * room..][..room];
             for (n, sum) in sums.into_iter().enumerate() {
                 simd.store(sum, &mut scores[layout.position_of(group + n) - base..]);
             }
@@ -246,9 +294,10 @@ impl<W: Word> Work<'_, W> {
         to: &mut Partial<'_>,
     ) {
         let dim = self.piece.attention.layout.shape.head_dim;
-        let mut factors = [&self.scores[..0]; R];
+        let Queries { scores, room, .. } = &self.queries;
+        let mut factors = [&scores[..0]; R];
         for (r, factors) in factors.iter_mut().enumerate() {
-            *factors = &self.scores[(first + r) * self.room..][..positions.end - base];
+            *factors = &scores[(first + r) * room..][..positions.end - base];
         }
         let outputs = &mut to.outputs[first * dim..];
         let sum = Sum { piece: self.piece, factors, base, positions, fetch: first == 0 };
@@ -268,7 +317,7 @@ impl<W: Word> Work<'_, W> {
 impl<'a, W: Word> Piece<'a, W> {
     /// A group of keys.
     #[inline(always)]
-    fn keys(&self, group: usize) -> &'a [W] {
+    pub(super) fn keys(&self, group: usize) -> &'a [W] {
         let Attention { keys, layout, .. } = self.attention;
         let block = self.sequence.blocks[group / layout.groups()] as usize;
         let start = layout.group(block, self.kv_head, group % layout.groups());
@@ -277,12 +326,25 @@ impl<'a, W: Word> Piece<'a, W> {
 
     /// The values of a position's block from its own row on, and how many tokens of the block lie before it.
     #[inline(always)]
-    fn values(&self, position: usize) -> (&'a [W], usize) {
+    pub(super) fn values(&self, position: usize) -> (&'a [W], usize) {
         let Attention { values, layout, .. } = self.attention;
         let (size, dim) = (layout.shape.block_size, layout.shape.head_dim);
         let (block, offset) = (self.sequence.blocks[position / size] as usize, position % size);
         let values = &values[layout.values(block, self.kv_head)..][..layout.values_len()];
         (&values[offset / W::NUMBERS * dim..], offset)
+    }
+
+    /// What is read after the values up to `position`, in a chunk that ends at `end`: more values, then the
+    /// next chunk's keys.
+    #[inline(always)]
+    pub(super) fn after(&self, position: usize, end: usize) -> Option<&'a [W]> {
+        if position < end {
+            Some(self.values(position).0)
+        } else if position < self.seen(self.len() - 1).end {
+            Some(self.keys(self.attention.layout.group_of(position)))
+        } else {
+            None
+        }
     }
 }
 
@@ -308,17 +370,8 @@ impl<W: Word, const R: usize> Sum<'_, W, R> {
     /// What lies at the same place one block on: more values, at their end the next chunk's keys.
     #[inline(always)]
     fn next(&self, position: usize) -> Option<&W> {
-        let layout = self.piece.attention.layout;
-        let after = position + layout.shape.block_size;
-        if !self.fetch {
-            None
-        } else if after < self.positions.end {
-            self.piece.values(after).0.first()
-        } else if after < self.piece.seen(self.piece.len() - 1).end {
-            self.piece.keys(layout.group_of(after)).first()
-        } else {
-            None
-        }
+        let after = position + self.piece.attention.layout.shape.block_size;
+        if self.fetch { self.piece.after(after, self.positions.end)?.first() } else { None }
     }
 
     #[inline(always)]

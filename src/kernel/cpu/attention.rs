@@ -74,12 +74,13 @@ impl<W: Word> Attention<'_, W> {
         let batch = units.len().div_ceil(8 * machine.pool.threads()).max(1);
         let run = |index: usize| {
             let mut memory = machine.floats.scratch(memory(self));
+            let mut words = machine.words.scratch(W::words(self));
             let last = ((index + 1) * batch).min(units.len());
             for unit in &units[index * batch..last] {
                 let piece = &self.piece(*unit);
                 let goal = Goal::Output(out);
-                let chunks = piece.chunks();
-                machine.level.run(Attend { piece, chunks, memory: &mut memory, goal });
+                let (chunks, memory, words) = (piece.chunks(), &mut memory[..], &mut words[..]);
+                W::attend(machine.level, Attend { piece, chunks, memory, words, goal });
             }
         };
         let items = units.len().div_ceil(batch);
@@ -98,10 +99,12 @@ impl<W: Word> Attention<'_, W> {
         machine.pool.run(chunks, &|index| {
             let (piece, chunk) = self.nth_chunk(units, index);
             let mut memory = machine.floats.scratch(memory(self));
+            let mut words = machine.words.scratch(W::words(self));
             // SAFETY: every item has its own range, and no item runs twice.
             let to = unsafe { shared.piece(index * len..(index + 1) * len) };
-            let (chunks, goal) = (chunk..chunk + 1, Goal::Partial(to));
-            machine.level.run(Attend { piece: &piece, chunks, memory: &mut memory, goal });
+            let (piece, chunks, goal) = (&piece, chunk..chunk + 1, Goal::Partial(to));
+            let (memory, words) = (&mut memory[..], &mut words[..]);
+            W::attend(machine.level, Attend { piece, chunks, memory, words, goal });
         });
         let mut rest = &mut partials[..];
         for unit in units {
@@ -188,6 +191,13 @@ impl<W: Word> Piece<'_, W> {
     pub(super) fn seen(&self, i: usize) -> Range<usize> {
         let row = (self.queries.start + i) / self.attention.sharing();
         self.sequence.visible(row, self.attention.args.window)
+    }
+
+    /// Those of `positions`, counted from `base`.
+    pub(super) fn seen_of(&self, i: usize, positions: &Range<usize>, base: usize) -> Range<usize> {
+        let seen = self.seen(i);
+        let start = seen.start.max(positions.start);
+        start - base..seen.end.min(positions.end).max(start) - base
     }
 
     /// Where its `i`-th query or its output lies, in rows of `cols`.

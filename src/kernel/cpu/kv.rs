@@ -7,6 +7,11 @@
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::super::kv::{KvLayer, foreign};
 use super::super::{KvCache, KvPrecision, KvShape, Result};
+use super::attend::Attend;
+#[cfg(target_arch = "x86_64")]
+use super::attend_tiles::{self, AttendTiles};
+use super::attention::Attention;
+use super::isa::Level;
 use super::machine::Machine;
 use super::memory::{Arena, Plain};
 use super::pool::Pieces;
@@ -27,6 +32,16 @@ pub(super) trait Word: Plain {
     fn get(self, number: usize) -> f32;
     /// That number of each of the first words.
     fn widen<S: Simd>(simd: S, from: &[Self], number: usize) -> S::V;
+
+    /// Words an [`Attend`] needs besides its values.
+    fn words(_: &Attention<'_, Self>) -> usize {
+        0
+    }
+
+    /// Runs `attend` in the fastest way this machine has.
+    fn attend(level: Level, attend: Attend<'_, Self>) {
+        level.run(attend);
+    }
 }
 
 impl Word for f32 {
@@ -78,6 +93,21 @@ impl Word for u32 {
     #[inline(always)]
     fn widen<S: Simd>(simd: S, from: &[Self], number: usize) -> S::V {
         simd.widen(from, number)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn words(attention: &Attention<'_, Self>) -> usize {
+        attend_tiles::words(attention)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn attend(level: Level, attend: Attend<'_, Self>) {
+        match level.tiles() {
+            Some(amx) if attend_tiles::fits(attend.piece.attention.layout) => {
+                amx.pairs.vectorize(AttendTiles { amx, attend });
+            }
+            _ => level.run(attend),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Paged attention: shared heads, windows, chunks of a prompt, blocks in any order.
 use super::{candidates::candidates, inputs::paged};
-use crate::kernel::{Precision, Reference};
+use crate::kernel::Reference;
 use proptest::prelude::*;
 
 proptest! {
@@ -12,7 +12,7 @@ proptest! {
         for candidate in candidates() {
             let kernels = &*candidate.kernels;
             let got = paged.fill(kernels).attend(kernels, &paged);
-            candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
+            candidate.check_attention(&got, &want, paged.shape.precision).map_err(TestCaseError::fail)?;
         }
     }
 }

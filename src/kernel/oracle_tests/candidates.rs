@@ -1,5 +1,5 @@
 //! The implementations under test, and how near to the reference each must come.
-use crate::kernel::{Act, CandleOps, CpuKernels, Isa, Kernels, Precision, Reference};
+use crate::kernel::{Act, CandleOps, CpuKernels, Isa, Kernels, KvPrecision, Precision, Reference};
 use candle_core::{Device, utils};
 use std::sync::OnceLock;
 
@@ -13,6 +13,8 @@ pub(super) struct Candidate {
     pub(super) integers: bool,
     /// Largest error at [`Precision::Bf16`], relative to the largest value of the result.
     bf16_tolerance: f32,
+    /// The same of attention over a cache in bf16.
+    kv_tolerance: f32,
 }
 
 /// Rounding of some hundred f32 products and sums, relative to the largest value of the result.
@@ -37,10 +39,15 @@ pub(super) fn candidates() -> &'static [Candidate] {
 /// The CPU kernels with every instruction set of this machine, on one thread and on two.
 fn cpu_candidates() -> impl Iterator<Item = Candidate> {
     let isas = Isa::ALL.into_iter().filter(|isa| isa.available());
-    isas.flat_map(|isa| [1, 2].map(|threads| CpuKernels::with_isa(threads, isa))).map(|kernels| {
-        let kernels = kernels.expect("the machine has it");
+    isas.flat_map(|isa| [1, 2].map(|threads| (isa, threads))).map(|(isa, threads)| {
+        let kernels = CpuKernels::with_isa(threads, isa).expect("the machine has it");
         // Operands are rounded as the oracle's are, sums are f32: no further from it than at f32.
-        candidate(kernels.describe(), kernels, true, F32_TOLERANCE)
+        let mut candidate = candidate(kernels.describe(), kernels, true, F32_TOLERANCE);
+        if isa == Isa::Amx {
+            // Queries and probabilities are rounded too: half a unit in 8 bits each.
+            candidate.kv_tolerance = 5e-3;
+        }
+        candidate
     })
 }
 
@@ -64,7 +71,8 @@ fn candidate(
 ) -> Candidate {
     // candle's operations are the ones that neither keep a row's order nor multiply integers.
     let (kernels, integers) = (Box::new(kernels), row_invariant);
-    Candidate { name: name.into(), kernels, row_invariant, integers, bf16_tolerance }
+    let kv_tolerance = F32_TOLERANCE;
+    Candidate { name: name.into(), kernels, row_invariant, integers, bf16_tolerance, kv_tolerance }
 }
 
 impl Candidate {
@@ -86,14 +94,28 @@ impl Candidate {
 
     /// Fails with the first value of `got` that is too far from `want`.
     pub(super) fn check(&self, got: &Act, want: &Act, precision: Precision) -> Result<(), String> {
+        let bf16 = precision == Precision::Bf16;
+        self.near(got, want, if bf16 { self.bf16_tolerance } else { F32_TOLERANCE })
+    }
+
+    /// As [`Candidate::check`], of attention over a cache of `precision`.
+    pub(super) fn check_attention(
+        &self,
+        got: &Act,
+        want: &Act,
+        precision: KvPrecision,
+    ) -> Result<(), String> {
+        let bf16 = precision == KvPrecision::Bf16;
+        self.near(got, want, if bf16 { self.kv_tolerance } else { F32_TOLERANCE })
+    }
+
+    fn near(&self, got: &Act, want: &Act, relative: f32) -> Result<(), String> {
         let shapes = ((got.rows(), got.cols()), (want.rows(), want.cols()));
         if shapes.0 != shapes.1 {
             return Err(format!("{}: shape {:?}, expected {:?}", self.name, shapes.0, shapes.1));
         }
         let (got, want) = (self.read(got), Reference.read(want).expect("host memory"));
         let largest = want.iter().fold(1.0_f32, |max, value| max.max(value.abs()));
-        let relative =
-            if precision == Precision::Bf16 { self.bf16_tolerance } else { F32_TOLERANCE };
         let tolerance = largest * relative;
         for (i, (got, want)) in got.iter().zip(want.iter()).enumerate() {
             let error = (got - want).abs();

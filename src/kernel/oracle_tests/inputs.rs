@@ -66,7 +66,7 @@ pub(super) struct Paged {
 
 /// One to eight sequences of every kind: decode rows, chunks of a prompt, whole prompts, an idle one.
 pub(super) fn paged() -> impl Strategy<Value = Paged> {
-    let head = prop::sample::select(vec![2_usize, 6, 8, 16, 20, 24, 64, 80]);
+    let head = prop::sample::select(vec![2_usize, 6, 8, 16, 20, 24, 32, 64, 64, 80]);
     let block = prop::sample::select(vec![1_usize, 3, 8, 16, 24, 32, 64]);
     // As many decode rows as everything else: some kernels take those together.
     let rows = prop_oneof![Just(1), 0..12_usize];

@@ -1,0 +1,341 @@
+//! A piece of attention on tiles: sixteen queries against sixteen keys, their probabilities against values.
+//!
+//! Queries and probabilities are rounded to bfloat16, sums are f32. The rows of a tile do not meet, so a
+//! row's products are the same bits for any number of rows.
+#![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
+#![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
+use super::amx::{Amx, TILE};
+use super::attend::{Attend, Chunk, LINE, Queries, drive};
+use super::attention::{Attention, Piece, QUERIES};
+use super::kv::KvLayout;
+use super::partial::Partial;
+use super::simd::{Simd, Task};
+use std::arch::asm;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Groups of keys a chunk has at most.
+const GROUPS: usize = 16;
+/// How many groups of keys are asked for before they are needed.
+const AHEAD: usize = 2;
+/// Elements of a head that one product of tiles takes, and two give.
+const WIDTH: usize = 2 * TILE;
+
+/// An [`Attend`] on tiles.
+pub(super) struct AttendTiles<'a> {
+    pub(super) amx: Amx,
+    pub(super) attend: Attend<'a, u32>,
+}
+
+/// Whether heads and blocks are whole tiles, and a chunk has no more of them than there are places.
+pub(super) fn fits(layout: KvLayout) -> bool {
+    let shape = layout.shape;
+    shape.head_dim.is_multiple_of(WIDTH)
+        && shape.block_size.is_multiple_of(TILE)
+        && shape.block_size <= GROUPS * TILE
+}
+
+/// Words an [`AttendTiles`] works with besides its values.
+pub(super) fn words(attention: &Attention<'_, u32>) -> usize {
+    let head_dim = attention.layout.shape.head_dim;
+    let queries = QUERIES * (head_dim / 2 + attention.chunk() / 2);
+    queries + TILE * head_dim + LINE / size_of::<u32>()
+}
+
+impl Task for AttendTiles<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Attend { piece, chunks, memory, words, goal } = self.attend;
+        let shape = piece.attention.layout.shape;
+        let step = if shape.block_size.is_multiple_of(WIDTH) { WIDTH } else { TILE };
+        let (queries, partials) = Queries::of(piece, memory);
+        let start = words.as_ptr().align_offset(LINE).min(LINE / size_of::<u32>());
+        let (q, rest) = words[start..].split_at_mut(QUERIES * shape.head_dim / 2);
+        let rows = piece.len() * shape.head_dim;
+        simd.round_to_parts(&queries.q[..rows], &mut q[..rows / 2]);
+        let (p, tail) = rest.split_at_mut(QUERIES * piece.attention.chunk() / 2);
+        let tail = &mut tail[..step / 2 * shape.head_dim];
+        let tiles = Tiles::configure(self.amx, piece.len(), step);
+        let mut work = Work { piece, tiles, step, queries, q, p, tail };
+        drive(simd, &mut work, (piece, chunks), partials, goal);
+    }
+}
+
+/// A piece with its working memory.
+struct Work<'a> {
+    piece: &'a Piece<'a, u32>,
+    tiles: Tiles,
+    /// Tokens whose values one product takes.
+    step: usize,
+    queries: Queries<'a>,
+    /// `[QUERIES, head_dim / 2]` pairs.
+    q: &'a [u32],
+    /// Probabilities, `[QUERIES, chunk / 2]` pairs.
+    p: &'a mut [u32],
+    /// The values of a step whose last tokens do not exist, `[step / 2, head_dim]` pairs.
+    tail: &'a mut [u32],
+}
+
+impl Chunk for Work<'_> {
+    #[inline(always)]
+    fn chunk<S: Simd>(&mut self, simd: S, chunk: usize, to: &mut Partial<'_>) {
+        let base = chunk * self.piece.attention.chunk();
+        let positions = self.piece.positions(chunk);
+        let whole = (positions.start - base) / self.step * self.step
+            ..(positions.end - base).next_multiple_of(self.step);
+        self.score(base, &whole);
+        let (room, pairs) = (self.queries.room, self.p.len() / QUERIES);
+        for i in 0..self.piece.len() {
+            let seen = self.piece.seen_of(i, &positions, base);
+            (to.greatest[i], to.sums[i]) = self.queries.softmax(simd, i, seen, &whole);
+            let scores = &self.queries.scores[i * room..][whole.clone()];
+            simd.round_to_parts(scores, &mut self.p[i * pairs..][whole.start / 2..whole.end / 2]);
+        }
+        self.gather(base, positions.end, &whole, to.outputs);
+    }
+}
+
+impl Work<'_> {
+    /// Scores of the positions `whole`, counted from the chunk's `base`.
+    #[inline(always)]
+    fn score(&mut self, base: usize, whole: &Range<usize>) {
+        let piece = self.piece;
+        let mut places = [Place::NOWHERE; GROUPS];
+        let places = &mut places[..whole.len() / TILE];
+        let (start, end) = (base + whole.start, base + whole.end);
+        let keys = |position| piece.keys(piece.attention.layout.group_of(position));
+        for (group, place) in places.iter_mut().enumerate() {
+            let position = start + group * TILE;
+            let next = position + AHEAD * TILE;
+            // After the last keys come the first values.
+            let next = if next < end {
+                keys(next)
+            } else {
+                piece.values((next - end + start).min(end - TILE)).0
+            };
+            *place = Place::new(keys(position), next);
+        }
+        let scores = &mut self.queries.scores[whole.start..];
+        self.tiles.score(self.q, places, (scores, self.queries.room));
+    }
+
+    /// `Σ_t p[t] · values[t]` over the positions `whole`; those from `end` on do not exist.
+    #[inline(always)]
+    fn gather(&mut self, base: usize, end: usize, whole: &Range<usize>, outputs: &mut [f32]) {
+        let (piece, step, dim) =
+            (self.piece, self.step, self.piece.attention.layout.shape.head_dim);
+        let mut places = [Place::NOWHERE; GROUPS];
+        let places = &mut places[..whole.len() / step];
+        for (i, place) in places.iter_mut().enumerate() {
+            let position = base + whole.start + i * step;
+            let mut values = &piece.values(position).0[..self.tail.len()];
+            if position + step > end {
+                copy_some(values, (end - position) * dim, dim, self.tail);
+                values = self.tail;
+            }
+            let next = piece.after(position + step, end).unwrap_or(values);
+            *place = Place::new(values, next);
+        }
+        let pairs = self.p.len() / QUERIES;
+        let p = &self.p[whole.start / 2..];
+        for column in (0..dim).step_by(WIDTH) {
+            let out = (&mut outputs[column..], dim);
+            self.tiles.gather((p, pairs), places, column, out);
+        }
+    }
+}
+
+/// The values of the first tokens, zeros for the others: what was never written, or belonged to another
+/// sequence, may be no number, and even a probability of 0 would spread it.
+///
+/// `values` are `[pairs, head_dim]`, `numbers` of them count.
+#[inline(always)]
+fn copy_some(values: &[u32], numbers: usize, dim: usize, to: &mut [u32]) {
+    let full = numbers / (2 * dim) * dim;
+    to[..full].copy_from_slice(&values[..full]);
+    to[full..].fill(0);
+    if numbers > 2 * full {
+        let half = to[full..].iter_mut().zip(&values[full..]).take(dim);
+        half.for_each(|(to, pair)| *to = pair & 0xffff);
+    }
+}
+
+/// What a product reads, and what it asks the memory for meanwhile.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Place {
+    now: *const u32,
+    next: *const u32,
+}
+
+impl Place {
+    const NOWHERE: Self = Self { now: std::ptr::null(), next: std::ptr::null() };
+
+    fn new(now: &[u32], next: &[u32]) -> Self {
+        Self { now: now.as_ptr(), next: next.as_ptr() }
+    }
+}
+
+/// Configured tiles of this thread: 0 and 1 sums, 4 queries, 5 probabilities, 6 keys, 3 and 7 values.
+struct Tiles {
+    rows: usize,
+    step: usize,
+    /// The configuration is the thread's own.
+    thread: PhantomData<*const ()>,
+}
+
+/// What `ldtilecfg` takes: each register's rows and bytes in a row.
+#[repr(C, align(64))]
+struct Shape {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Tiles {
+    /// For `rows` queries and `step` tokens' values; the token proves that there are tiles.
+    fn configure(_: Amx, rows: usize, step: usize) -> Self {
+        assert!((1..=TILE).contains(&rows) && (step == TILE || step == WIDTH), "whole tiles");
+        let mut shape = Shape {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            row_bytes: [0; 16],
+            rows: [0; 16],
+        };
+        let pairs = step / 2;
+        let heights = [rows, rows, 0, pairs, rows, rows, TILE, pairs];
+        for (register, height) in heights.into_iter().enumerate().filter(|(_, rows)| *rows > 0) {
+            let width = if register == 5 { pairs } else { TILE };
+            shape.row_bytes[register] = (width * size_of::<u32>()) as u16;
+            shape.rows[register] = height as u8;
+        }
+        // SAFETY: the token is proof of the instruction; the shape keeps to palette 1, 16 rows and 64 bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shape, options(nostack, readonly)) }
+        Self { rows, step, thread: PhantomData }
+    }
+
+    /// `q · keys` of each place: `q` is `[QUERIES, head_dim / 2]` pairs, a place `[head_dim / 2, TILE]`, the
+    /// scores `[QUERIES, row]`, a place's side by side.
+    fn score(&mut self, q: &[u32], places: &[Place], (scores, row): (&mut [f32], usize)) {
+        let pairs = q.len() / QUERIES;
+        let end = (self.rows - 1) * row + places.len() * TILE;
+        assert!(pairs.is_multiple_of(TILE) && end <= scores.len() && !places.is_empty());
+        // SAFETY: `configure` has laid out the tiles; `q` has 16 rows, every place came from a group of keys
+        // of `pairs` rows, and the scores have room for all, as asserted; a prefetch cannot fault.
+        unsafe {
+            asm!(
+                "2:",
+                "mov {k}, [{places}]",
+                "mov {next}, [{places} + 8]",
+                "mov {x}, {q}",
+                "mov {left}, {steps}",
+                "tilezero tmm0",
+                "3:",
+                "tileloadd tmm4, [{x} + {q_row} * 1]",
+                "tileloadd tmm6, [{k} + {line} * 1]",
+                ".irp at, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+                "prefetcht0 [{next} + \\at * 64]",
+                ".endr",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "add {x}, 64",
+                "add {k}, 1024",
+                "add {next}, 1024",
+                "dec {left}",
+                "jnz 3b",
+                "tilestored [{scores} + {row} * 1], tmm0",
+                "add {scores}, 64",
+                "add {places}, 16",
+                "dec {groups}",
+                "jnz 2b",
+                k = out(reg) _,
+                next = out(reg) _,
+                x = out(reg) _,
+                left = out(reg) _,
+                places = inout(reg) places.as_ptr() => _,
+                q = in(reg) q.as_ptr(),
+                q_row = in(reg) pairs * size_of::<u32>(),
+                steps = in(reg) pairs / TILE,
+                line = in(reg) LINE,
+                scores = inout(reg) scores.as_mut_ptr() => _,
+                row = in(reg) row * size_of::<f32>(),
+                groups = inout(reg) places.len() => _,
+                out("tmm0") _, out("tmm4") _, out("tmm6") _,
+                options(nostack),
+            );
+        }
+    }
+
+    /// `p · values`, place by place, of [`WIDTH`] columns from `column` on: `p` is `[QUERIES, p_row]` pairs,
+    /// a place `[step / 2, row]` pairs, `out` `[QUERIES, row]`.
+    fn gather(
+        &mut self,
+        (p, p_row): (&[u32], usize),
+        places: &[Place],
+        column: usize,
+        (out, row): (&mut [f32], usize),
+    ) {
+        let pairs = self.step / 2;
+        assert!((self.rows - 1) * p_row + places.len() * pairs <= p.len() && !places.is_empty());
+        assert!((self.rows - 1) * row + WIDTH <= out.len() && column + WIDTH <= row);
+        // The first pass brings in what comes next.
+        let lines = if column == 0 { pairs * row * size_of::<u32>() / LINE } else { 0 };
+        // SAFETY: `configure` has laid out the tiles; every place came from `pairs` rows of values with these
+        // columns, `p` and `out` have room for all, as asserted; a prefetch cannot fault.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "2:",
+                "mov {v}, [{places}]",
+                "mov {next}, [{places} + 8]",
+                "add {v}, {column}",
+                "tileloadd tmm5, [{p} + {p_row} * 1]",
+                "tileloadd tmm7, [{v} + {row} * 1]",
+                "tdpbf16ps tmm0, tmm5, tmm7",
+                "tileloadd tmm3, [{v} + {row} * 1 + 64]",
+                "tdpbf16ps tmm1, tmm5, tmm3",
+                "mov {left}, {lines}",
+                "test {left}, {left}",
+                "jz 4f",
+                "3:",
+                "prefetcht0 [{next}]",
+                "add {next}, 64",
+                "dec {left}",
+                "jnz 3b",
+                "4:",
+                "add {p}, {step}",
+                "add {places}, 16",
+                "dec {count}",
+                "jnz 2b",
+                "tilestored [{out} + {row} * 1], tmm0",
+                "tilestored [{out} + {row} * 1 + 64], tmm1",
+                v = out(reg) _,
+                next = out(reg) _,
+                left = out(reg) _,
+                places = inout(reg) places.as_ptr() => _,
+                count = inout(reg) places.len() => _,
+                p = inout(reg) p.as_ptr() => _,
+                p_row = in(reg) p_row * size_of::<u32>(),
+                step = in(reg) pairs * size_of::<u32>(),
+                column = in(reg) column * size_of::<u32>(),
+                row = in(reg) row * size_of::<u32>(),
+                lines = in(reg) lines,
+                out = in(reg) out.as_mut_ptr(),
+                out("tmm0") _, out("tmm1") _, out("tmm3") _, out("tmm5") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: the value is proof of the instructions; nothing in the tiles is needed any more.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) }
+    }
+}
