@@ -74,8 +74,7 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: the value is proof of the instructions; nothing in the tiles is needed any more.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) }
+        release();
     }
 }
 
@@ -104,7 +103,7 @@ pub(super) struct Sums(pub(super) [f32; HEIGHT * WIDTH]);
 
 /// What `ldtilecfg` takes: each register's rows and bytes in a row.
 #[repr(C, align(64))]
-struct Shape {
+pub(super) struct Shape {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -116,19 +115,34 @@ impl Shape {
     /// Registers 0 to 3 sums, 4 and 5 rows, 6 and 7 weights.
     fn new([upper, lower]: [usize; 2]) -> Self {
         let heights = [upper, upper, lower, lower, upper, lower, TILE, TILE];
+        Self::of(heights.map(|height| (height, TILE * size_of::<u32>())))
+    }
+
+    /// Rows and bytes in a row of each register; one without rows is not used.
+    ///
+    /// # Panics
+    /// When a register has more than 16 rows or 64 bytes.
+    pub(super) fn of(registers: [(usize, usize); 8]) -> Self {
         let mut shape =
             Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        for (register, height) in heights.into_iter().enumerate().filter(|(_, height)| *height > 0)
-        {
-            shape.row_bytes[register] = (TILE * size_of::<u32>()) as u16;
+        let used = registers.into_iter().enumerate().filter(|(_, (height, _))| *height > 0);
+        for (register, (height, bytes)) in used {
+            assert!(height <= 16 && bytes <= 64, "a tile has 16 rows of 64 bytes");
+            shape.row_bytes[register] = bytes as u16;
             shape.rows[register] = height as u8;
         }
         shape
     }
 }
 
+/// Gives the tiles of this thread up; only a token's holder comes here.
+pub(super) fn release() {
+    // SAFETY: the machine has the instruction; nothing in the tiles is needed any more.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) }
+}
+
 /// Lays out the tiles of this thread, all zero.
-fn configure(shape: &Shape) {
+pub(super) fn configure(shape: &Shape) {
     // SAFETY: only a token's holder comes here; the shape keeps to palette 1, 16 rows and 64 bytes.
     unsafe { asm!("ldtilecfg [{}]", in(reg) shape, options(nostack, readonly)) }
 }

@@ -13,6 +13,8 @@ mod round;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
 
 pub(super) use pack::{QuantWeight, pack};

@@ -14,20 +14,25 @@ use super::dots::{Dots, LINE, Work};
 use super::format::{Format, Int4, Int8, Tile, WIDTH};
 use super::pack::{Kind, QuantWeight};
 use super::round::{RoundedRow, RoundedRows};
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{ByteTiles, TileFormat, Worker};
 use std::marker::PhantomData;
 use std::ops::Range;
 
+#[cfg(not(target_arch = "x86_64"))]
+use super::format::Format as TileFormat;
+
 /// Rows that share one pass over a panel.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// Words of a panel to ask for in advance: the hardware stops at each page.
-const AHEAD: usize = 1024;
+pub(super) const AHEAD: usize = 1024;
 
 /// Below this many multiplications one thread is faster than waking another.
 const SERIAL: usize = 200_000;
 
 /// The sums of a block's rows.
-type Sums = [[f32; WIDTH]; BLOCK];
+pub(super) type Sums = [[f32; WIDTH]; BLOCK];
 
 impl QuantWeight {
     /// `y` is `[rows, out]`, every element of it is written.
@@ -47,15 +52,15 @@ impl QuantWeight {
 }
 
 /// A product whose operands are rounded.
-struct Product<'a, F> {
+pub(super) struct Product<'a, F> {
     linear: &'a Linear<'a>,
     words: &'a [u32],
-    x: &'a RoundedRows<'a>,
+    pub(super) x: &'a RoundedRows<'a>,
     y: Pieces<'a, f32>,
     format: PhantomData<F>,
 }
 
-impl<'a, F: Format + Sync> Product<'a, F> {
+impl<'a, F: TileFormat + Sync> Product<'a, F> {
     fn new(
         linear: &'a Linear<'a>,
         weight: &'a QuantWeight,
@@ -66,20 +71,36 @@ impl<'a, F: Format + Sync> Product<'a, F> {
     }
 
     fn run(&self, machine: &Machine) {
-        let Linear { rows, in_features, out_features, .. } = *self.linear;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(token) = ByteTiles::of(machine.level, self.linear.rows) {
+            let new = || Worker::<F>::new(token);
+            return self.share(machine, new, |worker, panel, rows| worker.panel(self, panel, rows));
+        }
         let arithmetic = Arithmetic::of(machine.level);
+        let part = |(), panel, rows| arithmetic.run(Part { product: self, panel, rows });
+        self.share(machine, || (), |&mut state, panel, rows| part(state, panel, rows));
+    }
+
+    /// Calls `task` with each panel and all rows of it, perhaps in parts, on all threads if it is worth it.
+    fn share<S>(
+        &self,
+        machine: &Machine,
+        state: impl Fn() -> S + Sync,
+        task: impl Fn(&mut S, usize, Range<usize>) + Sync,
+    ) {
+        let Linear { rows, in_features, out_features, .. } = *self.linear;
         let panels = out_features.div_ceil(WIDTH);
         let cuts = self.cuts(machine, panels);
         let height = rows.div_ceil(cuts);
-        let item = |item: usize| {
+        let item = |state: &mut S, item: usize| {
             let (panel, cut) = (item / cuts, item % cuts);
-            let rows = (cut * height).min(rows)..((cut + 1) * height).min(rows);
-            arithmetic.run(Part { product: self, panel, rows });
+            task(state, panel, (cut * height).min(rows)..((cut + 1) * height).min(rows));
         };
         if rows * in_features * out_features < SERIAL {
-            (0..panels * cuts).for_each(item);
+            let mut state = state();
+            (0..panels * cuts).for_each(|index| item(&mut state, index));
         } else {
-            spans(&machine.pool, panels * cuts, || (), |(), index| item(index));
+            spans(&machine.pool, panels * cuts, state, item);
         }
     }
 
@@ -89,9 +110,30 @@ impl<'a, F: Format + Sync> Product<'a, F> {
         wanted.clamp(1, self.linear.rows.div_ceil(BLOCK).max(1))
     }
 
+    /// Takes the sums of some rows of a panel to the result.
+    pub(super) fn write(&self, panel: usize, rows: Range<usize>, sums: &[[f32; WIDTH]]) {
+        let Linear { out_features, bias, onto, .. } = *self.linear;
+        let columns = panel * WIDTH..((panel + 1) * WIDTH).min(out_features);
+        let bias = bias.map(|bias| &bias[columns.clone()]);
+        for (row, sums) in rows.zip(sums) {
+            let at = row * out_features;
+            // SAFETY: a row's columns of one panel belong to one item of the job.
+            let y = unsafe { self.y.piece(at + columns.start..at + columns.end) };
+            let mut sums = *sums;
+            if let Some(bias) = bias {
+                sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+            }
+            if onto {
+                y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
+            } else {
+                y.copy_from_slice(&sums[..y.len()]);
+            }
+        }
+    }
+
     /// The groups of a panel.
     #[inline(always)]
-    fn groups(&self, panel: usize) -> impl Iterator<Item = &'a [u32]> {
+    pub(super) fn groups(&self, panel: usize) -> impl ExactSizeIterator<Item = &'a [u32]> {
         let size = self.linear.in_features.div_ceil(F::GROUP) * F::WORDS;
         self.words[panel * size..][..size].chunks_exact(F::WORDS)
     }
@@ -104,7 +146,7 @@ struct Part<'a, F> {
     rows: Range<usize>,
 }
 
-impl<F: Format + Sync> Work for Part<'_, F> {
+impl<F: TileFormat + Sync> Work for Part<'_, F> {
     #[inline(always)]
     fn run<D: Dots>(self, dots: D) {
         let mut sums: Sums = [[0.0; WIDTH]; BLOCK];
@@ -121,29 +163,7 @@ impl<F: Format + Sync> Work for Part<'_, F> {
                 let group = Group::<F> { words, index, x: self.product.x, format: PhantomData };
                 group.add(dots, rows.clone(), sums);
             }
-            self.write(rows, sums);
-        }
-    }
-}
-
-impl<F: Format + Sync> Part<'_, F> {
-    fn write(&self, rows: Range<usize>, sums: &[[f32; WIDTH]]) {
-        let Linear { out_features, bias, onto, .. } = *self.product.linear;
-        let columns = self.panel * WIDTH..((self.panel + 1) * WIDTH).min(out_features);
-        let bias = bias.map(|bias| &bias[columns.clone()]);
-        for (row, sums) in rows.zip(sums) {
-            let at = row * out_features;
-            // SAFETY: a row's columns of one panel belong to one item of the job.
-            let y = unsafe { self.product.y.piece(at + columns.start..at + columns.end) };
-            let mut sums = *sums;
-            if let Some(bias) = bias {
-                sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
-            }
-            if onto {
-                y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
-            } else {
-                y.copy_from_slice(&sums[..y.len()]);
-            }
+            self.product.write(self.panel, rows, sums);
         }
     }
 }

@@ -10,6 +10,7 @@ const LINE: usize = 16;
 /// `[rows, stride]` words: a row's quads of bytes, then its groups' scales, then the sums of their bytes.
 pub(super) struct RoundedRows<'a> {
     words: Scratch<'a, u32>,
+    first: usize,
     shape: Shape,
 }
 
@@ -43,21 +44,33 @@ impl<'a> RoundedRows<'a> {
         let quads = groups * GROUP / 4;
         let shape = Shape { groups, quads, stride: (quads + 2 * groups).next_multiple_of(LINE) };
         let rows = x.len().checked_div(in_features).unwrap_or(0);
-        let mut words = machine.words.scratch(rows * shape.stride);
+        // Tiles load whole lines: the first row begins at one.
+        let mut words = machine.words.scratch(rows * shape.stride + LINE);
+        let first = words.as_ptr().align_offset(LINE * size_of::<u32>()).min(LINE);
         let chunk = rows_per_item(in_features);
-        machine.pool.chunks(&mut words, (chunk * shape.stride).max(1), |index, to| {
+        let to = &mut words[first..][..rows * shape.stride];
+        machine.pool.chunks(to, (chunk * shape.stride).max(1), |index, to| {
             let x = &x[index * chunk * in_features..];
             machine.level.run(Round::<GROUP> { x, in_features, shape, to });
         });
-        Self { words, shape }
+        Self { words, first, shape }
     }
 
     /// Row `row`.
     pub(super) fn row(&self, row: usize) -> RoundedRow<'_> {
         let Shape { groups, quads, stride } = self.shape;
-        let row = &self.words[row * stride..][..stride];
+        let row = &self.words[self.first + row * stride..][..stride];
         let (quads, rest) = row.split_at(quads);
         RoundedRow { quads, scales: &rest[..groups], sums: &rest[groups..2 * groups] }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl RoundedRows<'_> {
+    /// The quads of one group of row `row`, and how many bytes later the next row's are.
+    pub(super) fn group(&self, row: usize, group: usize, quads: usize) -> (&[u32], usize) {
+        let row = self.row(row).quads;
+        (&row[group * quads..][..quads], self.shape.stride * size_of::<u32>())
     }
 }
 

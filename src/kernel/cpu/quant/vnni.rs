@@ -9,7 +9,7 @@ use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_and_si512, _mm512_castsi512_ps,
     _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
     _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_storeu_ps, _mm512_xor_si512,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi8, _mm512_xor_si512,
 };
 
 /// The proof that the machine has AVX-512 F, BW, VL and VNNI.
@@ -26,8 +26,9 @@ impl Vnni {
         has.then_some(Self(()))
     }
 
+    /// Sixteen words.
     #[inline(always)]
-    fn load(_: Self, line: &Line) -> __m512i {
+    pub(super) fn load(_: Self, line: &Line) -> __m512i {
         // SAFETY: the token proves AVX-512, a line has 64 bytes.
         unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
     }
@@ -48,6 +49,20 @@ impl Vnni {
     fn floats(_: Self, bits: __m512i) -> __m512 {
         // SAFETY: the token proves AVX-512.
         unsafe { _mm512_castsi512_ps(bits) }
+    }
+}
+
+impl Vnni {
+    /// [`Dots::nibbles`] as signed bytes, for tiles.
+    #[inline(always)]
+    pub(super) fn signed_nibbles(self, line: &Line, to: [&mut Line; 2]) {
+        let eight = Self::splat(self, 0x0808_0808);
+        for (nibbles, to) in self.nibbles(line).into_iter().zip(to) {
+            // SAFETY: the token proves AVX-512 BW.
+            let signed = unsafe { _mm512_sub_epi8(nibbles, eight) };
+            // SAFETY: the token proves AVX-512, a line has 64 bytes.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), signed) }
+        }
     }
 }
 
