@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
             logit_rows: (0..rows).collect(),
             lora: LoraRouting::default(),
         };
-        let (kernels, lora) = (self.kernels, &LoraSlots::new(1));
+        let (kernels, lora) = (self.kernels, &LoraSlots::new(1, self.model.lm.precision()));
         let context = StepContext { batch: &batch, kv: &mut self.kv, lora, kernels };
         let logits = self.model.lm.forward(context).expect("the batch is sound");
         self.kernels.read(&logits).expect("host memory").into_owned()

@@ -35,7 +35,7 @@ impl ModelRunner {
         config: &EngineConfig,
     ) -> Result<Self> {
         let kv = kernels.new_kv(kv_shape(model.as_ref(), kernels.as_ref(), config)?)?;
-        let lora = LoraSlots::new(config.adapter_slots);
+        let lora = LoraSlots::new(config.adapter_slots, model.precision());
         let (batch, sampler) = (ForwardBatch::default(), Sampler::default());
         Ok(Self { model, kernels, kv, lora, batch, sampler })
     }

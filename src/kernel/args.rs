@@ -1,6 +1,6 @@
 //! What the operations take besides activations.
-use super::{KernelError, Result};
-use candle_core::Tensor;
+use super::{KernelError, Precision, Result};
+use candle_core::{DType, Tensor};
 use std::ops::Range;
 
 /// Consecutive rows of a batch that use one adapter slot.
@@ -14,7 +14,8 @@ pub struct RowSegment {
     pub weight: f32,
 }
 
-/// `ΔW = bᵀ · a` at one linear layer; both factors are `rank` contiguous f32 rows.
+/// `ΔW = bᵀ · a` at one linear layer; both factors are `rank` contiguous rows: f32 as adapters are read, and f32
+/// or bf16 as [`Kernels::load_low_rank`](super::Kernels::load_low_rank) puts them on the device.
 #[derive(Clone, Debug)]
 pub struct LowRank {
     a: Tensor,
@@ -25,11 +26,11 @@ impl LowRank {
     /// From `a` `[rank, in]` and `b` `[rank, out]`: PEFT's `B` transposed and multiplied by the scaling.
     ///
     /// # Errors
-    /// When the ranks differ, or a factor is not a contiguous f32 matrix.
+    /// When the ranks or the types differ, or a factor is not a contiguous matrix of f32 or bf16.
     pub fn new(a: Tensor, b: Tensor) -> Result<Self> {
         let (rank, rank_b) = (a.dims2()?.0, b.dims2()?.0);
-        let plain = |t: &Tensor| t.dtype() == candle_core::DType::F32 && t.is_contiguous();
-        if rank != rank_b || !plain(&a) || !plain(&b) {
+        let plain = |t: &Tensor| matches!(t.dtype(), DType::F32 | DType::BF16) && t.is_contiguous();
+        if rank != rank_b || a.dtype() != b.dtype() || !plain(&a) || !plain(&b) {
             let detail =
                 format!("factors {:?} {:?}, {:?} {:?}", a.dims(), a.dtype(), b.dims(), b.dtype());
             return Err(KernelError::mismatch("low_rank", detail));
@@ -64,7 +65,15 @@ impl LowRank {
 
     /// Bytes of both factors.
     pub fn bytes(&self) -> usize {
-        (self.in_features() + self.out_features()) * self.rank() * size_of::<f32>()
+        (self.in_features() + self.out_features()) * self.rank() * self.a.dtype().size_in_bytes()
+    }
+
+    /// As a base of `precision` wants it: itself for f32, else rounded to bfloat16, which no base rounds less than.
+    pub(super) fn beside(&self, precision: Precision) -> Result<Self> {
+        match precision {
+            Precision::F32 => Ok(self.clone()),
+            _ => Self::new(self.a.to_dtype(DType::BF16)?, self.b.to_dtype(DType::BF16)?),
+        }
     }
 }
 

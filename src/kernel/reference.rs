@@ -47,8 +47,8 @@ impl Kernels for Reference {
         Ok(Cow::Borrowed(x.values()?))
     }
 
-    fn load_low_rank(&self, pair: &LowRank) -> Result<LowRank> {
-        Ok(pair.clone())
+    fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank> {
+        pair.beside(precision)
     }
 
     fn new_kv(&self, shape: KvShape) -> Result<KvCache> {

@@ -1,24 +1,29 @@
 //! The adapters on the device: for each site, what every adapter slot holds there, at its exact rank.
 use super::{LoraWeights, LowRank, Site};
-use crate::kernel::{Kernels, Result};
+use crate::kernel::{Kernels, Precision, Result};
 use std::collections::HashMap;
 
 /// Index of one resident adapter. "Slot" alone means a KV row; this one is always "adapter slot".
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AdapterSlot(pub usize);
 
-/// For every site, what each slot holds. On the CPU a slot shares the adapter's own memory.
+/// For every site, what each slot holds.
+///
+/// Beside a base in f32 on the CPU a slot shares the adapter's own memory; otherwise it is a copy of its own, which
+/// lives until the slot is cleared, while the adapter's f32 factors stay with whoever leases them.
 #[derive(Debug)]
 pub struct LoraSlots {
     sites: HashMap<Site, Vec<Option<LowRank>>>,
     /// What the slots hold where no resident adapter changes anything.
     nothing: Vec<Option<LowRank>>,
+    /// How the base is stored.
+    precision: Precision,
 }
 
 impl LoraSlots {
-    /// Room for `slots` adapters.
-    pub fn new(slots: usize) -> Self {
-        Self { sites: HashMap::new(), nothing: vec![None; slots] }
+    /// Room for `slots` adapters beside a base that is stored in `precision`.
+    pub fn new(slots: usize, precision: Precision) -> Self {
+        Self { sites: HashMap::new(), nothing: vec![None; slots], precision }
     }
 
     /// How many adapters fit.
@@ -43,7 +48,7 @@ impl LoraSlots {
         self.clear(slot);
         let pairs = weights
             .sites()
-            .map(|(site, pair)| Ok((site, kernels.load_low_rank(pair)?)))
+            .map(|(site, pair)| Ok((site, kernels.load_low_rank(pair, self.precision)?)))
             .collect::<Result<Vec<_>>>()?;
         for (site, pair) in pairs {
             let held = self.sites.entry(site).or_insert_with(|| self.nothing.clone());

@@ -6,7 +6,7 @@ use super::{
     spec::{ArchSpec, Head},
 };
 use crate::{
-    kernel::{Act, KvPrecision, Result, RopeTable},
+    kernel::{Act, KvPrecision, Precision, Result, RopeTable},
     lora::{LoraLayout, Projection, Site, SiteShape},
 };
 
@@ -78,6 +78,10 @@ impl CausalLm for Decoder {
 
     fn kv_dims(&self) -> KvDims {
         self.kv
+    }
+
+    fn precision(&self) -> Precision {
+        self.head.precision()
     }
 
     fn vocab_size(&self) -> usize {

@@ -25,7 +25,7 @@ pub use source::ModelSource;
 pub use text::{SamplingDefaults, TextAssets};
 
 use crate::{
-    kernel::{Act, Kernels, KvCache, KvPrecision, Result},
+    kernel::{Act, Kernels, KvCache, KvPrecision, Precision, Result},
     lora::{LoraLayout, LoraSlots},
 };
 
@@ -67,6 +67,9 @@ pub trait CausalLm: Send {
 
     /// What one token costs in the KV cache.
     fn kv_dims(&self) -> KvDims;
+
+    /// How its base weights are stored.
+    fn precision(&self) -> Precision;
 
     /// Tokens the vocabulary has: the width of the logits.
     fn vocab_size(&self) -> usize;

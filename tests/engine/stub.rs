@@ -6,8 +6,8 @@ use lorad::{
         SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
     kernel::{
-        Act, AttentionArgs, KernelError, KvPrecision, LoraTarget, Reference, Result, RopeKvArgs,
-        RopeTable,
+        Act, AttentionArgs, KernelError, KvPrecision, LoraTarget, Precision, Reference, Result,
+        RopeKvArgs, RopeTable,
     },
     lora::{LoraLayout, LoraWeights, LowRank, Projection, Site, SiteShape},
     model::{CausalLm, KvDims, StepContext},
@@ -105,6 +105,10 @@ impl CausalLm for Stub {
 
     fn kv_dims(&self) -> KvDims {
         KvDims { layers: 1, kv_heads: 1, head_dim: 2, precision: KvPrecision::F32 }
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
 
     fn vocab_size(&self) -> usize {

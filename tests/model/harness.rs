@@ -81,7 +81,7 @@ impl Harness {
         };
         let model = load(&source, kernels.as_ref(), &options)
             .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let dims = model.lm.kv_dims();
+        let (dims, stored) = (model.lm.kv_dims(), model.lm.precision());
         let shape = KvShape {
             layers: dims.layers,
             blocks: BLOCKS,
@@ -94,7 +94,7 @@ impl Harness {
             model,
             kernels: Arc::clone(kernels),
             kv: kernels.new_kv(shape).unwrap(),
-            lora: LoraSlots::new(SLOTS),
+            lora: LoraSlots::new(SLOTS, stored),
             free_blocks: scattered_blocks(),
             loaded: 0,
         }

@@ -34,7 +34,8 @@ impl Reader {
             progress: Progress::Shown,
         };
         let model = model::load(source, kernels.as_ref(), &options)?;
-        let (kernels, lora) = (Arc::clone(kernels), LoraSlots::new(0));
+        let lora = LoraSlots::new(0, model.lm.precision());
+        let kernels = Arc::clone(kernels);
         Ok(Self { model, kernels, lora, kv: None })
     }
 

@@ -1,6 +1,6 @@
 //! Low-rank deltas as two thin products a segment.
 use crate::kernel::{LoraTarget, Result, RowSegment};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// Adds each segment's delta to its rows of a target's columns, in place: `y` is an activation's own memory.
 pub(super) fn add(
@@ -16,7 +16,9 @@ pub(super) fn add(
         if len == 0 || pair.rank() == 0 {
             continue;
         }
-        let delta = x.narrow(0, start, len)?.matmul(&pair.a().t()?)?.matmul(pair.b())?;
+        // Exact, and nothing to do for f32.
+        let [a, b] = [pair.a().to_dtype(DType::F32)?, pair.b().to_dtype(DType::F32)?];
+        let delta = x.narrow(0, start, len)?.matmul(&a.t()?)?.matmul(&b)?;
         let delta = (delta * f64::from(segment.weight))?;
         let rows = y.narrow(0, start, len)?;
         rows.slice_set(&(rows.narrow(1, column, columns)? + delta)?, 1, column)?;

@@ -78,7 +78,8 @@ impl Kernels for CandleOps {
         Ok(Cow::Owned(x.tensor()?.flatten_all()?.to_vec1()?))
     }
 
-    fn load_low_rank(&self, pair: &LowRank) -> Result<LowRank> {
+    fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank> {
+        let pair = pair.beside(precision)?;
         LowRank::new(pair.a().to_device(&self.device)?, pair.b().to_device(&self.device)?)
     }
 

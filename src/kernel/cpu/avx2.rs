@@ -2,12 +2,14 @@
 #![expect(unsafe_code, reason = "vector instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
 use super::simd::{Simd, Task, round_wide};
+use half::bf16;
 use std::arch::x86_64::{
-    __m256, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps, _mm256_castsi256_ps,
-    _mm256_cmp_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+    __m256, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_loadu_si128,
+    _mm_prefetch, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps,
+    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepu16_epi32, _mm256_cvtps_epi32, _mm256_div_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps,
+    _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
+    _mm256_storeu_ps,
 };
 
 /// The proof that the machine has AVX2 and FMA.
@@ -57,6 +59,19 @@ impl Simd for Avx2 {
         let from = &from[..Self::LANES];
         // SAFETY: the token proves AVX2, the slice has eight elements.
         unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_halves(self, from: &[bf16]) -> __m256 {
+        let from = &from[..Self::LANES];
+        // SAFETY: the token proves AVX2, the slice has eight elements of two bytes.
+        let halves = unsafe { _mm_loadu_si128(from.as_ptr().cast()) };
+        // SAFETY: the token proves AVX2.
+        let words = unsafe { _mm256_cvtepu16_epi32(halves) };
+        // SAFETY: as above.
+        let bits = unsafe { _mm256_slli_epi32::<16>(words) };
+        // SAFETY: as above.
+        unsafe { _mm256_castsi256_ps(bits) }
     }
 
     #[inline(always)]

@@ -2,14 +2,15 @@
 #![expect(unsafe_code, reason = "vector instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
 use super::simd::{Simd, Task, round_to_pairs, round_wide};
+use half::bf16;
 use std::arch::x86_64::{
     __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
-    _MM_HINT_T0, _mm_prefetch, _mm256_storeu_si256, _mm512_add_ps, _mm512_and_si512,
-    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_dpbf16_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps,
+    _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps,
+    _mm512_and_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32,
+    _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
 /// The proof that the machine has AVX-512 F, BW and VL, and with `DOT` also BF16.
@@ -65,6 +66,19 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
         let from = &from[..Self::LANES];
         // SAFETY: the token proves AVX-512, the slice has sixteen elements.
         unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_halves(self, from: &[bf16]) -> __m512 {
+        let from = &from[..Self::LANES];
+        // SAFETY: the token proves AVX-512, the slice has sixteen elements of two bytes.
+        let halves = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
+        // SAFETY: the token proves AVX-512.
+        let words = unsafe { _mm512_cvtepu16_epi32(halves) };
+        // SAFETY: as above.
+        let bits = unsafe { _mm512_slli_epi32::<16>(words) };
+        // SAFETY: as above.
+        unsafe { _mm512_castsi512_ps(bits) }
     }
 
     #[inline(always)]

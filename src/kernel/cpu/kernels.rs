@@ -125,10 +125,10 @@ impl Kernels for CpuKernels {
         x.values().map(Cow::Borrowed)
     }
 
-    fn load_low_rank(&self, pair: &LowRank) -> Result<LowRank> {
+    fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank> {
         host::values(pair.a())?;
         host::values(pair.b())?;
-        Ok(pair.clone())
+        pair.beside(precision)
     }
 
     fn new_kv(&self, shape: KvShape) -> Result<KvCache> {

@@ -2,17 +2,21 @@
 #![expect(unsafe_code, reason = "threads write their own rows of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::super::{LoraTarget, LowRank, Result, RowSegment};
-use super::host::values;
+use super::host::values_of;
 use super::machine::Machine;
 use super::pool::Pieces;
 use super::rows::{add_rows, dots};
-use super::simd::{Simd, Task};
+use super::simd::{Simd, Stored, Task};
+use candle_core::{DType, WithDType};
+use half::bf16;
 use std::ops::Range;
 
 /// Rows of one item: enough to use a factor well while it is in the cache, few enough to share the work.
 const ROWS: usize = 8;
 /// Rows whose sums are in registers together.
 const TILE: usize = 4;
+/// A cache line, in bytes.
+const LINE: usize = 64;
 /// Below this many multiplications one thread is faster than waking another.
 const SERIAL: usize = 60_000;
 
@@ -30,8 +34,10 @@ impl AddLora<'_> {
     /// `y` is `[rows, out]`.
     pub(super) fn run(&self, machine: &Machine, y: &mut [f32]) -> Result<()> {
         for (_, pair) in self.used(self.segments) {
-            values(pair.a())?;
-            values(pair.b())?;
+            match pair.a().dtype() {
+                DType::BF16 => drop((values_of::<bf16>(pair.a())?, values_of::<bf16>(pair.b())?)),
+                _ => drop((values_of::<f32>(pair.a())?, values_of::<f32>(pair.b())?)),
+            }
         }
         let y = Pieces::new(y);
         let mut rest = self.segments;
@@ -65,7 +71,11 @@ impl AddLora<'_> {
             let target = &self.targets[index % targets];
             let Some((segment, rows)) = piece(segments, index / targets) else { return };
             if let Some(pair) = held(target, segment) {
-                self.item(machine, (target, pair), (rows, segment.weight), y);
+                let rows = (rows, segment.weight);
+                match pair.a().dtype() {
+                    DType::BF16 => self.item::<bf16>(machine, (target, pair), rows, y),
+                    _ => self.item::<f32>(machine, (target, pair), rows, y),
+                }
             }
         };
         if work * (self.in_features + self.out_features / targets) < SERIAL {
@@ -75,7 +85,7 @@ impl AddLora<'_> {
         }
     }
 
-    fn item(
+    fn item<T: Stored + WithDType>(
         &self,
         machine: &Machine,
         (target, pair): (&LoraTarget<'_>, &LowRank),
@@ -83,14 +93,15 @@ impl AddLora<'_> {
         y: &Pieces<'_, f32>,
     ) {
         const HOST: &str = "seen in host memory before the job began";
-        let (a, b) = (values(pair.a()).expect(HOST), values(pair.b()).expect(HOST));
+        let (a, b) = (values_of(pair.a()).expect(HOST), values_of(pair.b()).expect(HOST));
+        let factors = Factors::<T> { a: &a, b: &b, rank: pair.rank() };
         let mut shrunk = machine.floats.scratch(TILE * pair.rank());
         machine.level.run(Tile {
             lora: self,
             columns: &target.columns,
             rows,
             weight,
-            factors: Factors { a: &a, b: &b, rank: pair.rank() },
+            factors,
             shrunk: &mut shrunk,
             y,
         });
@@ -129,31 +140,36 @@ fn piece(segments: &[RowSegment], mut index: usize) -> Option<(&RowSegment, Rang
 
 /// One slot's factors in host memory.
 #[derive(Clone, Copy)]
-struct Factors<'a> {
+struct Factors<'a, T> {
     /// `[rank, in]`
-    a: &'a [f32],
+    a: &'a [T],
     /// `[rank, out]`
-    b: &'a [f32],
+    b: &'a [T],
     rank: usize,
 }
 
 /// Some rows of one segment at one target.
-struct Tile<'a> {
+struct Tile<'a, T> {
     lora: &'a AddLora<'a>,
     columns: &'a Range<usize>,
     rows: Range<usize>,
     weight: f32,
-    factors: Factors<'a>,
+    factors: Factors<'a, T>,
     /// `[TILE, rank]`
     shrunk: &'a mut [f32],
     y: &'a Pieces<'a, f32>,
 }
 
-impl Task for Tile<'_> {
+impl<T: Stored> Task for Tile<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
+        // Both factors are asked for at once: their short rows give the memory nothing to foresee.
+        for factor in [self.factors.a, self.factors.b] {
+            let line = LINE / size_of::<T>();
+            factor.iter().step_by(line).for_each(|element| simd.prefetch(element, 0));
+        }
         let mut row = self.rows.start;
         while row < self.rows.end {
             let height = (self.rows.end - row).min(TILE);
@@ -168,7 +184,7 @@ impl Task for Tile<'_> {
     }
 }
 
-impl Tile<'_> {
+impl<T: Stored> Tile<'_, T> {
     #[inline(always)]
     fn rows<S: Simd, const R: usize>(&mut self, simd: S, first: usize) {
         let (rank, out) = (self.factors.rank, self.lora.out_features);

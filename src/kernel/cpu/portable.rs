@@ -1,6 +1,7 @@
 //! Eight lanes in plain arrays, for machines without the vectors we know; the compiler does what it can.
 #![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
-use super::simd::{Simd, Task, round_wide};
+use super::simd::{Simd, Stored, Task, round_wide};
+use half::bf16;
 use std::array::from_fn;
 
 /// Every machine can do this.
@@ -28,6 +29,12 @@ impl Simd for Portable {
     fn load(self, from: &[f32]) -> [f32; 8] {
         let from = &from[..Self::LANES];
         from_fn(|i| from[i])
+    }
+
+    #[inline(always)]
+    fn load_halves(self, from: &[bf16]) -> [f32; 8] {
+        let from = &from[..Self::LANES];
+        from_fn(|i| from[i].wide())
     }
 
     #[inline(always)]

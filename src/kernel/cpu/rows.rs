@@ -1,6 +1,6 @@
 //! Sums of rows and sums along rows: the two halves of attention and of a low-rank product.
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::simd::Simd;
+use super::simd::{Simd, Stored};
 
 /// Vectors of columns whose sums are kept in registers together.
 const VECTORS: usize = 4;
@@ -11,7 +11,7 @@ const VECTORS: usize = 4;
 #[inline(always)]
 pub(super) fn add_rows<S: Simd, const R: usize>(
     simd: S,
-    parts: &[&[f32]],
+    parts: &[&[impl Stored]],
     factors: [&[f32]; R],
     y: &mut [&mut [f32]; R],
 ) {
@@ -29,7 +29,7 @@ pub(super) fn add_rows<S: Simd, const R: usize>(
         for (factors, y) in factors.iter().zip(y.iter_mut()) {
             let rows = parts.iter().flat_map(|part| part.chunks_exact(columns));
             for (row, factor) in rows.zip(*factors) {
-                y[column] += factor * row[column];
+                y[column] += factor * row[column].wide();
             }
         }
     }
@@ -38,7 +38,7 @@ pub(super) fn add_rows<S: Simd, const R: usize>(
 #[inline(always)]
 fn add_vectors<S: Simd, const R: usize, const N: usize>(
     simd: S,
-    (parts, column): (&[&[f32]], usize),
+    (parts, column): (&[&[impl Stored]], usize),
     factors: [&[f32]; R],
     y: &mut [&mut [f32]; R],
 ) {
@@ -55,7 +55,7 @@ fn add_vectors<S: Simd, const R: usize, const N: usize>(
             let row = &row[column..column + N * S::LANES];
             let mut vectors = [simd.splat(0.0); N];
             for (v, vector) in vectors.iter_mut().enumerate() {
-                *vector = simd.load(&row[v * S::LANES..]);
+                *vector = Stored::load(simd, &row[v * S::LANES..]);
             }
             for (sums, factors) in sums.iter_mut().zip(factors) {
                 let factor = simd.splat(factors[j]);
@@ -80,14 +80,14 @@ fn add_vectors<S: Simd, const R: usize, const N: usize>(
 pub(super) fn dots<S: Simd, const R: usize, const C: usize>(
     simd: S,
     x: [&[f32]; R],
-    a: [&[f32]; C],
+    a: [&[impl Stored]; C],
 ) -> [[f32; C]; R] {
     let full = x[0].len() / S::LANES * S::LANES;
     let mut sums = [[simd.splat(0.0); C]; R];
     for at in (0..full).step_by(S::LANES) {
         let mut columns = [simd.splat(0.0); C];
         for (column, a) in columns.iter_mut().zip(a) {
-            *column = simd.load(&a[at..]);
+            *column = Stored::load(simd, &a[at..]);
         }
         for (sums, x) in sums.iter_mut().zip(x) {
             let x = simd.load(&x[at..]);
@@ -101,7 +101,7 @@ pub(super) fn dots<S: Simd, const R: usize, const C: usize>(
         for ((dot, sum), a) in dots.iter_mut().zip(sums).zip(a) {
             *dot = simd.sum(sum);
             for (a, x) in a[full..].iter().zip(&x[full..]) {
-                *dot += a * x;
+                *dot += a.wide() * x;
             }
         }
     }

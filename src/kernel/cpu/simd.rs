@@ -1,5 +1,6 @@
 //! What a kernel may ask of an instruction set, and how it gets compiled for each.
 #![expect(clippy::inline_always, reason = "must melt into the loop that uses it")]
+use half::bf16;
 
 /// A piece of work written once for every instruction set.
 pub(super) trait Task {
@@ -29,6 +30,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn splat(self, x: f32) -> Self::V;
     /// The first lanes of `from`, which is at least as long.
     fn load(self, from: &[f32]) -> Self::V;
+    /// The first lanes of `from`, which is at least as long, as f32.
+    fn load_halves(self, from: &[bf16]) -> Self::V;
     /// Into the first lanes of `to`, which is at least as long.
     fn store(self, v: Self::V, to: &mut [f32]);
     /// Asks for the cache line of `element`, `ahead` elements on; it need not exist.
@@ -69,6 +72,38 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn round_to_parts(self, x: &[f32], to: &mut [u32]);
 }
 
+/// What a vector of f32 can be loaded from.
+pub(super) trait Stored: Copy + Sync {
+    /// The first lanes of `from`, which is at least as long.
+    fn load<S: Simd>(simd: S, from: &[Self]) -> S::V;
+    /// One of them.
+    fn wide(self) -> f32;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[f32]) -> S::V {
+        simd.load(from)
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+}
+
+impl Stored for bf16 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[bf16]) -> S::V {
+        simd.load_halves(from)
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
 /// Rounds `x` to pairs of bfloat16, a word each.
 #[inline(always)]
 pub(super) fn round_to_pairs(x: &[f32], to: &mut [u32]) {
@@ -107,7 +142,6 @@ fn rounded_bits(x: f32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::bf16;
 
     #[test]
     fn rounding_to_pairs_agrees_with_half() {

@@ -3,7 +3,7 @@ use super::{
     candidates::{Candidate, candidates},
     inputs::{Noise, paged},
 };
-use crate::kernel::{Act, Activation, LoraTarget, LowRank, RowSegment};
+use crate::kernel::{Act, Activation, LoraTarget, LowRank, Precision, RowSegment};
 use proptest::{collection::vec, prelude::*};
 
 fn invariant() -> impl Iterator<Item = &'static Candidate> {
@@ -69,6 +69,12 @@ proptest! {
         for candidate in invariant() {
             let kernels = &candidate.kernels;
             let (x, mut whole) = (candidate.act(&x, k), candidate.act(&y, n));
+            // Every other adapter as it stands beside a base in f32.
+            let load = |(i, pair): (usize, &Option<LowRank>)| {
+                let precision = [Precision::F32, Precision::Bf16][i % 2];
+                pair.as_ref().map(|pair| kernels.load_low_rank(pair, precision).unwrap())
+            };
+            let slots: Vec<_> = slots.iter().enumerate().map(load).collect();
             let targets = [LoraTarget { columns: 0..n, slots: &slots }];
             kernels.add_lora(&mut whole, &x, &targets, &segments).unwrap();
             rows_agree(candidate, &whole, |row| {

@@ -15,8 +15,10 @@ proptest! {
         (k, outs) in (1..120_usize, vec(1..120_usize, 1..4)),
         ranks in vec(option::of(1..70_usize), 1..5),
         raw in vec((0.0..1.0, 0.0..1.0, 0..8_usize, -2.0..2.0_f32), 0..7),
+        rounded: bool,
         seed: u64,
     ) {
+        let precision = if rounded { Precision::Bf16 } else { Precision::F32 };
         let mut noise = Noise(seed);
         // A column of nobody's before each layer's own.
         let n: usize = outs.iter().map(|out| out + 1).sum();
@@ -28,13 +30,16 @@ proptest! {
         let segments = segments(&raw, rows, ranks.len());
         for candidate in candidates() {
             let ((x, x_ref), (mut y, mut want)) = (both(candidate, &x, k), both(candidate, &y, n));
-            let load = |pair: &LowRank| candidate.kernels.load_low_rank(pair).unwrap();
-            let load_slots = |slots: &Vec<Option<LowRank>>| -> Vec<Option<LowRank>> {
-                slots.iter().map(|slot| slot.as_ref().map(load)).collect()
+            let load_slots = |kernels: &dyn Kernels| -> Vec<Vec<Option<LowRank>>> {
+                let load = |pair: &LowRank| kernels.load_low_rank(pair, precision).unwrap();
+                let load_all = |held: &Vec<Option<LowRank>>| {
+                    held.iter().map(|slot| slot.as_ref().map(load)).collect()
+                };
+                slots.iter().map(load_all).collect()
             };
-            let loaded: Vec<_> = slots.iter().map(load_slots).collect();
-            candidate.kernels.add_lora(&mut y, &x, &targets(&outs, &loaded), &segments).unwrap();
-            Reference.add_lora(&mut want, &x_ref, &targets(&outs, &slots), &segments).unwrap();
+            let (held, held_ref) = (load_slots(&*candidate.kernels), load_slots(&Reference));
+            candidate.kernels.add_lora(&mut y, &x, &targets(&outs, &held), &segments).unwrap();
+            Reference.add_lora(&mut want, &x_ref, &targets(&outs, &held_ref), &segments).unwrap();
             candidate.check(&y, &want, Precision::F32).map_err(TestCaseError::fail)?;
         }
     }
@@ -58,7 +63,7 @@ fn rows_without_an_adapter_keep_their_bits() {
     let slots = [None, Some(noise.pair(5, 33, 17))];
     for candidate in candidates() {
         let (x, mut changed) = (candidate.act(&x, 33), candidate.act(&y, 17));
-        let load = |pair: &LowRank| candidate.kernels.load_low_rank(pair).unwrap();
+        let load = |pair: &LowRank| candidate.kernels.load_low_rank(pair, Precision::F32).unwrap();
         let loaded: Vec<_> = slots.iter().map(|slot| slot.as_ref().map(load)).collect();
         let batch = segments(&[(0.0, 0.3, 0, 1.0), (0.3, 0.6, 1, 1.0)], 6, 2);
         let target = LoraTarget { columns: 0..17, slots: &loaded };

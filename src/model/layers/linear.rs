@@ -1,6 +1,6 @@
 //! Linear layers. The only place where LoRA meets the model.
 use crate::{
-    kernel::{Act, BaseWeight, Kernels, LoraTarget, Result},
+    kernel::{Act, BaseWeight, Kernels, LoraTarget, Precision, Result},
     lora::{LoraLayout, Projection, Site},
     model::{ModelError, StepContext, checkpoint::Weights},
 };
@@ -31,6 +31,11 @@ impl Linear {
         let weight = weights.stack(&tensors("weight"), in_features)?;
         let bias = if biased { Some(weights.joined(&tensors("bias"))?) } else { None };
         Ok(Self { weight, bias })
+    }
+
+    /// How the weight is stored.
+    pub(in crate::model) fn precision(&self) -> Precision {
+        self.weight.precision()
     }
 
     /// `[T, in]` → `[T, out]`
