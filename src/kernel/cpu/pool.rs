@@ -9,12 +9,16 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, yield_now};
 use std::time::{Duration, Instant};
 
 /// How long an idle worker watches for the next job before it sleeps: longer than the gap between two
-/// operations of a step, far shorter than the gap between two steps of an idle server.
-const WATCH: Duration = Duration::from_micros(40);
+/// steps of a busy server, far shorter than that between two requests of an idle one.
+const WATCH: Duration = Duration::from_micros(300);
+
+/// How much of that it keeps its core to itself: longer than the gap between two operations of a step.
+/// From then on whoever has something to do goes first.
+const SPIN: Duration = Duration::from_micros(10);
 
 /// Threads of the kernels; the caller of [`Pool::run`] is one of them.
 pub(super) struct Pool {
@@ -146,7 +150,10 @@ impl<'a> Opened<'a> {
         let mut gate = lock(&shared.gate);
         gate.job = Some(job);
         shared.jobs.fetch_add(1, Ordering::Release);
-        if gate.sleeping > 0 {
+        let anybody_sleeps = gate.sleeping > 0;
+        // Or whom it wakes would wait for the gate at once.
+        drop(gate);
+        if anybody_sleeps {
             shared.opened.notify_all();
         }
         Self(shared)
@@ -227,7 +234,7 @@ impl Job<'_> {
     }
 }
 
-/// Spins for a moment until `ready`; says whether it came to be.
+/// Watches for a moment until `ready`; says whether it came to be.
 fn watch(ready: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     loop {
@@ -237,8 +244,12 @@ fn watch(ready: impl Fn() -> bool) -> bool {
             }
             std::hint::spin_loop();
         }
-        if start.elapsed() > WATCH {
+        let watched = start.elapsed();
+        if watched > WATCH {
             return false;
+        }
+        if watched > SPIN {
+            yield_now();
         }
     }
 }
