@@ -101,9 +101,6 @@ fn check_company(bench: &Bench, few: usize, how: &str, reference: &[Answer]) {
         let snapshot = engine.snapshot();
         match arrangement.name {
             "few blocks" => assert!(snapshot.preemptions > 0, "{how}: nobody was preempted"),
-            "few slots, guesses" => {
-                assert!(snapshot.draft_tokens > 0, "{how}: nothing was guessed");
-            }
             "prefix cache" => assert!(snapshot.prefix_hits > 0, "{how}: nothing was found"),
             _ => {}
         }
