@@ -212,7 +212,7 @@ impl Backend for Rooms {
     }
 
     fn snapshot(&self) -> EngineSnapshot {
-        EngineSnapshot::clone(&self.engine.snapshot())
+        self.engine.snapshot()
     }
 
     fn is_alive(&self) -> bool {

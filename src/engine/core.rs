@@ -10,13 +10,15 @@ use std::{
 use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError};
 
 /// The latest snapshot, for whoever asks.
-pub(super) type Board = Arc<RwLock<Arc<EngineSnapshot>>>;
+pub(super) type Board = Arc<RwLock<EngineSnapshot>>;
 
 /// What the engine thread owns.
 pub(super) struct EngineCore {
     pub(super) inbox: UnboundedReceiver<Command>,
     pub(super) scheduler: Scheduler,
     pub(super) runner: ModelRunner,
+    /// The step's plan; its memory stays.
+    pub(super) schedule: Schedule,
     pub(super) board: Board,
     /// No handle is left, or somebody asked for the end: finish what was accepted.
     pub(super) ending: bool,
@@ -63,37 +65,38 @@ impl EngineCore {
     }
 
     fn step(&mut self) {
-        let mut schedule = self.scheduler.schedule(Instant::now());
-        self.move_adapters(&mut schedule);
-        if !schedule.work.is_empty() {
-            match self.runner.run(&mut schedule.work, self.scheduler.running()) {
-                Ok(outcomes) => self.scheduler.commit(&schedule.work, outcomes),
+        self.scheduler.schedule(&mut self.schedule, Instant::now());
+        self.move_adapters();
+        let Schedule { work, choices, .. } = &mut self.schedule;
+        if !work.is_empty() {
+            match self.runner.run(work, self.scheduler.running(), choices) {
+                Ok(()) => self.scheduler.commit(work, choices.drain(..)),
                 Err(error) => {
-                    tracing::error!(%error, sequences = schedule.work.len(), "a step failed");
-                    self.scheduler.fail_step(&schedule.work);
+                    tracing::error!(%error, sequences = work.len(), "a step failed");
+                    self.scheduler.fail_step(work);
                 }
             }
         }
         self.publish();
     }
 
-    fn move_adapters(&mut self, schedule: &mut Schedule) {
-        for slot in std::mem::take(&mut schedule.clears) {
+    fn move_adapters(&mut self) {
+        for slot in std::mem::take(&mut self.schedule.clears) {
             self.runner.clear(slot);
         }
-        for (slot, lease) in std::mem::take(&mut schedule.loads) {
+        for (slot, lease) in std::mem::take(&mut self.schedule.loads) {
             if let Err(error) = self.runner.load(slot, &lease) {
                 tracing::error!(%error, adapter = %lease.name, "an adapter could not be loaded");
-                self.scheduler.fail_slot(slot, schedule);
+                self.scheduler.fail_slot(slot, &mut self.schedule);
             }
         }
     }
 
     /// Puts up what is going on.
     pub(super) fn publish(&self) {
-        let kv_bytes = self.runner.kv_bytes();
-        let snapshot = EngineSnapshot { kv_bytes, ..self.scheduler.snapshot() };
-        *self.board.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        let mut snapshot = self.board.write().unwrap_or_else(PoisonError::into_inner);
+        self.scheduler.report(&mut snapshot);
+        snapshot.kv_bytes = self.runner.kv_bytes();
     }
 
     /// Refuses what is still in the inbox and ends what still runs.

@@ -49,13 +49,16 @@ impl Draft {
 
 /// What followed the latest earlier occurrence of the end of `known`, `most` tokens of it at most.
 fn continuation(known: &[u32], most: usize) -> &[u32] {
+    if most == 0 {
+        return &[];
+    }
     let found = (SHORTEST..=LONGEST).rev().find_map(|len| {
         let end = known.len().checked_sub(len)?;
         let (before, suffix) = (&known[..known.len().saturating_sub(1)], &known[end..]);
         let at = before.windows(len).rposition(|window| window == suffix)?;
         Some(at + len)
     });
-    let Some(start) = found.filter(|_| most > 0) else { return &[] };
+    let Some(start) = found else { return &[] };
     &known[start..(start + most).min(known.len())]
 }
 

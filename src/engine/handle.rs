@@ -4,6 +4,7 @@ use super::{
     core::{Board, EngineCore},
     protocol::Command,
     runner::ModelRunner,
+    schedule::Schedule,
     scheduler::Scheduler,
     sequence::Arrival,
     ticket::TicketOffice,
@@ -52,7 +53,8 @@ impl EngineHandle {
         };
         let scheduler = Scheduler::new(limits, eos);
         let board = handle.board.clone();
-        let mut core = EngineCore { inbox, scheduler, runner, board, ending: false };
+        let schedule = Schedule::default();
+        let mut core = EngineCore { inbox, scheduler, runner, schedule, board, ending: false };
         core.publish();
         thread::Builder::new().name("engine".into()).spawn(move || {
             // Whatever a panic left behind is only told to end: nobody may wait for a dead thread.
@@ -127,7 +129,7 @@ impl EngineHandle {
     }
 
     /// What it was doing after the latest step.
-    pub fn snapshot(&self) -> Arc<EngineSnapshot> {
+    pub fn snapshot(&self) -> EngineSnapshot {
         self.board.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

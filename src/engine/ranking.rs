@@ -68,6 +68,7 @@ impl Ranking {
         let mut heap = BinaryHeap::from(std::mem::take(&mut self.candidates));
         let mut sum = 0.0;
         self.kept.clear();
+        self.kept.reserve(heap.capacity());
         while let Some(candidate) = heap.pop() {
             self.kept.push(candidate);
             sum += f64::from(candidate.weight);
@@ -83,6 +84,8 @@ impl Ranking {
 fn gather(candidates: &mut Vec<Candidate>, weights: &[f32], floor: f32) {
     let all = weights.iter().zip(0..);
     candidates.clear();
+    // For all of them, or a flatter distribution than any before would need more.
+    candidates.reserve(weights.len());
     candidates.extend(
         all.filter(|(weight, _)| **weight >= floor).map(|(&weight, id)| Candidate { weight, id }),
     );

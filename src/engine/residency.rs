@@ -87,7 +87,7 @@ impl AdapterResidency {
     }
 
     /// Names of what is resident.
-    pub(super) fn names(&self) -> impl Iterator<Item = &AdapterName> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &AdapterName> + Clone {
         self.slots.iter().filter_map(|slot| slot.resident.as_ref()).map(|(_, name)| name)
     }
 

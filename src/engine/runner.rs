@@ -1,14 +1,11 @@
 //! From a plan to tokens: builds the flat batch, runs the model, chooses.
 use super::{
-    EngineConfig,
-    sampler::Sampler,
-    schedule::{Limits, Outcome},
-    sequence::Sequence,
+    EngineConfig, sampler::Choice, samplers::Samplers, schedule::Limits, sequence::Sequence,
 };
 use crate::{
     adapter::AdapterLease,
     kernel::{KernelError, Kernels, KvCache, KvShape, Result},
-    lora::{AdapterSlot, LoraRouting, LoraSlots},
+    lora::{AdapterSlot, LoraSlots},
     model::{CausalLm, ForwardBatch, KvDims, StepContext},
 };
 use std::sync::Arc;
@@ -20,7 +17,9 @@ pub struct ModelRunner {
     kv: KvCache,
     lora: LoraSlots,
     batch: ForwardBatch,
-    sampler: Sampler,
+    samplers: Samplers,
+    /// For each row of logits, whose it is and how many guesses stand before it.
+    rows: Vec<(usize, usize)>,
 }
 
 impl ModelRunner {
@@ -36,8 +35,8 @@ impl ModelRunner {
     ) -> Result<Self> {
         let kv = kernels.new_kv(kv_shape(model.as_ref(), kernels.as_ref(), config)?)?;
         let lora = LoraSlots::new(config.adapter_slots, model.precision());
-        let (batch, sampler) = (ForwardBatch::default(), Sampler::default());
-        Ok(Self { model, kernels, kv, lora, batch, sampler })
+        let (batch, samplers, rows) = Default::default();
+        Ok(Self { model, kernels, kv, lora, batch, samplers, rows })
     }
 
     /// What the scheduler may plan with.
@@ -76,14 +75,15 @@ impl ModelRunner {
     }
 
     /// Computes the granted tokens of `sequences[i]` for each `i` in `work`, which it sorts by slot.
-    /// The outcomes are in the order of `work`.
+    /// `choices` become those of this step, in the order of `work` as many as each sequence wants.
     pub(super) fn run(
         &mut self,
         work: &mut [usize],
         sequences: &[Sequence],
-    ) -> Result<Vec<Outcome>> {
+        choices: &mut Vec<Option<Choice>>,
+    ) -> Result<()> {
         // Rows of one adapter side by side: one segment, one pass over its factors.
-        work.sort_by_key(|&index| sequences[index].slot);
+        work.sort_unstable_by_key(|&index| (sequences[index].slot, index));
         let scheduled = || work.iter().map(|&index| &sequences[index]);
         fill(&mut self.batch, scheduled(), self.kv.shape().block_size);
         let logits = self.model.forward(StepContext {
@@ -101,30 +101,19 @@ impl ModelRunner {
             ));
         }
         let values = self.kernels.read(&logits)?;
-        let mut rows = values.chunks_exact(vocab);
-        Ok(scheduled().map(|sequence| choose(&mut self.sampler, sequence, &mut rows)).collect())
+        let rows = &mut self.rows;
+        rows.clear();
+        for &index in work.iter() {
+            rows.extend((0..sequences[index].choices()).map(|ahead| (index, ahead)));
+        }
+        let draw = |row: usize, logits, best| {
+            let (index, ahead) = rows[row];
+            sequences[index].draw((logits, best), ahead)
+        };
+        choices.clear();
+        choices.extend(self.samplers.sample(self.kernels.as_ref(), (&values, vocab), &draw)?);
+        Ok(())
     }
-}
-
-/// Chooses from as many of the next `rows` of logits as `sequence` wants.
-///
-/// Behind a row without a choice nothing is chosen; if the answer really gets there, that row is computed again
-/// and fails then.
-fn choose<'a>(
-    sampler: &mut Sampler,
-    sequence: &Sequence,
-    rows: &mut impl Iterator<Item = &'a [f32]>,
-) -> Outcome {
-    let wanted = sequence.choices();
-    if wanted == 0 {
-        return Outcome::Computed;
-    }
-    let mut choices = Vec::with_capacity(wanted);
-    for (ahead, row) in rows.take(wanted).enumerate() {
-        let choice = sampler.sample(&sequence.draw(row, ahead)).filter(|_| choices.len() == ahead);
-        choices.extend(choice);
-    }
-    if choices.is_empty() { Outcome::NoChoice } else { Outcome::Chose(choices) }
 }
 
 /// As many blocks as the configured memory holds.
@@ -167,7 +156,7 @@ fn fill<'a>(
         let rows = batch.token_ids.len() as u32;
         batch.logit_rows.extend(rows - sequence.choices() as u32..rows);
     }
-    batch.lora = LoraRouting::new(sequences.map(|sequence| (sequence.granted, sequence.slot)));
+    batch.lora.set(sequences.map(|sequence| (sequence.granted, sequence.slot)));
 }
 
 fn clear(batch: &mut ForwardBatch) {
@@ -196,6 +185,7 @@ mod tests {
     use super::*;
     use crate::engine::{kv::BlockId, testing};
     use crate::kernel::RowSegment;
+    use crate::lora::LoraRouting;
 
     #[test]
     fn sequences_are_laid_out_flat_with_their_blocks() {

@@ -18,6 +18,8 @@ pub(super) struct Sampler {
 pub(super) struct Draw<'a> {
     /// The model's, `[vocab]`.
     pub(super) logits: &'a [f32],
+    /// The most likely of them; `None` where they are not numbers or there is none.
+    pub(super) best: Option<u32>,
     pub(super) params: &'a SamplingParams,
     pub(super) counts: &'a TokenCounts,
     /// End-of-sequence tokens that count.
@@ -36,23 +38,25 @@ pub(super) struct Choice {
 impl Sampler {
     /// The token, or `None` where the logits are not numbers or leave nothing to choose.
     pub(super) fn sample(&mut self, draw: &Draw<'_>) -> Option<Choice> {
-        if !softmax::all_numbers(draw.logits) {
-            return None;
-        }
+        let (mut best, mut logits) = (draw.best?, draw.logits);
         let options = draw.params.options();
-        let logits = if draw.is_neutral() {
-            draw.logits
-        } else {
+        if !draw.is_neutral() {
             self.adjusted.clear();
-            self.adjusted.extend_from_slice(draw.logits);
+            self.adjusted.extend_from_slice(logits);
             adjust(&mut self.adjusted, draw);
-            &self.adjusted
-        };
-        let best = best_of(logits)?;
+            logits = &self.adjusted;
+            best = best_of(logits)?;
+        }
         let id = if options.temperature == 0.0 {
             best
         } else {
-            softmax::weigh(&mut self.weights, logits, options.temperature, options.min_p);
+            let highest = logits[best as usize];
+            softmax::weigh(
+                &mut self.weights,
+                logits,
+                highest,
+                (options.temperature, options.min_p),
+            );
             let at = uniform(draw.params.seed(), draw.answered);
             self.ranking.pick(&self.weights, options.top_k, options.top_p, at).unwrap_or(best)
         };
@@ -149,6 +153,7 @@ fn top_of(logits: &[f32], n: usize) -> Vec<(u32, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::{Kernels, Reference};
     use proptest::prelude::*;
 
     struct Case {
@@ -173,13 +178,20 @@ mod tests {
 
         fn sample(&self, logits: &[f32]) -> Option<Choice> {
             let (params, counts) = (&self.params, &self.counts);
-            let draw = Draw { logits, params, counts, eos: &[0], answered: self.answered };
+            let (eos, best, answered) = (&[0], best(logits), self.answered);
+            let draw = Draw { logits, best, params, counts, eos, answered };
             Sampler::default().sample(&draw)
         }
 
         fn id(&self, logits: &[f32]) -> u32 {
             self.sample(logits).expect("something to choose").id
         }
+    }
+
+    fn best(logits: &[f32]) -> Option<u32> {
+        let mut best = Vec::new();
+        Reference.highest(logits, logits.len(), &mut best).expect("one row");
+        best[0]
     }
 
     fn greedy() -> SamplingOptions {
@@ -255,8 +267,8 @@ mod tests {
         let counts = TokenCounts::default();
         let mut seen = [0_usize; 3];
         for answered in 0..4000 {
-            let draw =
-                Draw { logits: &logits, params: &params, counts: &counts, eos: &[], answered };
+            let (logits, params, counts, eos) = (&logits[..], &params, &counts, &[]);
+            let draw = Draw { logits, best: best(logits), params, counts, eos, answered };
             seen[Sampler::default().sample(&draw).expect("a token").id as usize] += 1;
         }
         for (seen, expected) in seen.into_iter().zip([2000_usize, 1200, 800]) {
@@ -305,9 +317,11 @@ mod tests {
 
             let mut used = Sampler::default();
             let (params, counts) = (&case.params, &case.counts);
-            let draw = Draw { logits: &[1.0, 2.0], params, counts, eos: &[0], answered };
+            let draw =
+                Draw { logits: &[1.0, 2.0], best: Some(1), params, counts, eos: &[0], answered };
             used.sample(&draw);
-            let again = used.sample(&Draw { logits: &logits, ..draw }).expect("a token");
+            let draw = Draw { logits: &logits, best: best(&logits), ..draw };
+            let again = used.sample(&draw).expect("a token");
             prop_assert_eq!(again.id, id);
         }
     }

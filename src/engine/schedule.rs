@@ -32,15 +32,6 @@ pub(super) struct Schedule {
     pub(super) loads: Vec<(AdapterSlot, AdapterLease)>,
     /// Indices of the sequences that compute their `granted` tokens.
     pub(super) work: Vec<usize>,
-}
-
-/// What a step did for one sequence.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// Part of its tokens, the rest another time.
-    Computed,
-    /// All of them; the first is next, and each other one is if the guess before it was right.
-    Chose(Vec<Choice>),
-    /// All of them, and no token could be chosen.
-    NoChoice,
+    /// What was chosen, in the same order as many as each wants; `None` where nothing could be.
+    pub(super) choices: Vec<Option<Choice>>,
 }

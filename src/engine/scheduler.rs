@@ -2,20 +2,18 @@
 use super::{
     EngineError, EngineSnapshot,
     kv::BlockAllocator,
+    names::rename,
     residency::{AdapterResidency, Claim},
-    schedule::{Limits, Outcome, Schedule},
+    sampler::Choice,
+    schedule::{Limits, Schedule},
     sequence::{Arrival, Sequence},
     waiting::{RunningCounts, WaitingQueue},
 };
 use crate::{
-    adapter::{AdapterLease, AdapterName, VersionId},
+    adapter::{AdapterLease, VersionId},
     lora::AdapterSlot,
 };
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 /// Every sequence, and who of them holds which blocks and slots.
 #[derive(Debug)]
@@ -67,6 +65,7 @@ impl Scheduler {
     pub(super) fn add(&mut self, arrival: Arrival) {
         let mut sequence = Sequence::new(self.arrivals, arrival, &self.eos);
         self.arrivals += 1;
+        sequence.reserve(self.limits.max_positions, self.limits.block_size);
         if self.limits.prefix_cache {
             sequence.prefix.extend(&sequence.tokens, self.limits.block_size);
         }
@@ -84,29 +83,32 @@ impl Scheduler {
         &self.running
     }
 
-    /// Running sequences first, then waiting ones while budget, blocks and slots allow.
-    pub(super) fn schedule(&mut self, now: Instant) -> Schedule {
+    /// Plans one step: running sequences first, then waiting ones while budget, blocks and slots allow.
+    pub(super) fn schedule(&mut self, schedule: &mut Schedule, now: Instant) {
         self.drop_over();
-        let mut schedule = Schedule { clears: self.residency.sweep(), ..Schedule::default() };
+        schedule.clears = self.residency.sweep();
+        schedule.loads.clear();
         let mut budget = self.limits.max_batched_tokens;
         if self.grant_running(&mut budget) {
-            self.start_waiting(&mut budget, &mut schedule, now);
+            self.start_waiting(&mut budget, schedule, now);
         }
         self.guess(budget);
-        schedule.work = (0..self.running.len()).filter(|&i| self.running[i].granted > 0).collect();
-        schedule
+        schedule.work.clear();
+        schedule.work.extend((0..self.running.len()).filter(|&i| self.running[i].granted > 0));
     }
 
     /// Answers first, so that nobody's next token waits for somebody's long prompt. `false`: blocks
     /// ran out, and somebody was put back.
     fn grant_running(&mut self, budget: &mut usize) -> bool {
-        let (answers, prompts): (Vec<usize>, Vec<usize>) =
-            (0..self.running.len()).partition(|&index| self.running[index].pending() == 1);
-        for index in answers.into_iter().chain(prompts) {
-            let granted = self.running[index].pending().min(*budget);
-            if granted > 0 && self.reserve(index, granted, budget) {
-                self.running[index].granted = granted;
-                *budget -= granted;
+        for answers in [true, false] {
+            for index in 0..self.running.len() {
+                let pending = self.running[index].pending();
+                let granted = pending.min(*budget);
+                let turn = (pending == 1) == answers;
+                if turn && granted > 0 && self.reserve(index, granted, budget) {
+                    self.running[index].granted = granted;
+                    *budget -= granted;
+                }
             }
         }
         let preempted: Vec<Sequence> =
@@ -123,11 +125,10 @@ impl Scheduler {
             let guessed = sequence.guess(draft_tokens.min(budget), max_positions);
             let needed = (sequence.computed + 1 + guessed).div_ceil(block_size);
             let missing = needed.saturating_sub(sequence.block_table.len());
-            let Some(blocks) = self.blocks.allocate(missing) else {
+            if !self.blocks.allocate(missing, &mut sequence.block_table) {
                 sequence.draft.clear();
                 continue;
-            };
-            sequence.block_table.extend(blocks);
+            }
             sequence.granted += guessed;
             budget -= guessed;
             self.totals.draft_tokens += guessed as u64;
@@ -144,8 +145,7 @@ impl Scheduler {
         let needed = (sequence.computed + more).div_ceil(self.limits.block_size);
         let missing = needed.saturating_sub(sequence.block_table.len());
         loop {
-            if let Some(blocks) = self.blocks.allocate(missing) {
-                self.running[index].block_table.extend(blocks);
+            if self.blocks.allocate(missing, &mut self.running[index].block_table) {
                 return true;
             }
             let holders =
@@ -163,7 +163,8 @@ impl Scheduler {
         let sequence = &mut self.running[index];
         *budget += std::mem::take(&mut sequence.granted);
         sequence.computed = 0;
-        self.blocks.release(&std::mem::take(&mut sequence.block_table));
+        self.blocks.release(&sequence.block_table);
+        sequence.block_table.clear();
         self.totals.preemptions += 1;
     }
 
@@ -178,6 +179,9 @@ impl Scheduler {
     }
 
     fn start_waiting(&mut self, budget: &mut usize, schedule: &mut Schedule, now: Instant) {
+        if self.waiting.len() == 0 {
+            return;
+        }
         let mut without_slot = HashSet::new();
         let mut counts = RunningCounts::new();
         for sequence in &self.running {
@@ -213,7 +217,7 @@ impl Scheduler {
         let sequence = self.waiting.get(index);
         let length = sequence.tokens.len();
         // At least one token is computed, or there would be no logits.
-        let mut table = self.blocks.lookup(&sequence.prefix, (length - 1) / block_size);
+        let table = self.blocks.lookup(&sequence.prefix, (length - 1) / block_size);
         let missing = length.div_ceil(block_size) - table.len();
         if self.blocks.available() - self.blocks.free_among(&table) < missing {
             return Err(Held::NoBlocks);
@@ -225,13 +229,14 @@ impl Scheduler {
         let granted = (length - cached).min(budget);
         self.blocks.share(&table);
         let fresh = (cached + granted).div_ceil(block_size) - table.len();
-        table.extend(self.blocks.allocate(fresh).expect("no more than `missing`"));
         let mut sequence = self.waiting.take(index);
+        sequence.block_table.extend(table);
+        let allocated = self.blocks.allocate(fresh, &mut sequence.block_table);
+        assert!(allocated, "no more than `missing`");
         if sequence.start(cached, now) {
             self.totals.prefix_queries += sequence.prompt_len as u64;
             self.totals.prefix_hits += cached as u64;
         }
-        sequence.block_table = table;
         sequence.granted = granted;
         sequence.slot = claim.map(|claim| claim.slot);
         self.running.push(sequence);
@@ -269,22 +274,35 @@ impl Scheduler {
         }
     }
 
-    /// Books the step's result, in the order of `work`, and tells the callers.
-    pub(super) fn commit(&mut self, work: &[usize], outcomes: Vec<Outcome>) {
-        for (&index, outcome) in work.iter().zip(outcomes) {
+    /// Books the step's choices, in the order of `work` as many as each wants, and tells the callers.
+    pub(super) fn commit(
+        &mut self,
+        work: &[usize],
+        choices: impl IntoIterator<Item = Option<Choice>>,
+    ) {
+        let mut choices = choices.into_iter();
+        for &index in work {
             let sequence = &mut self.running[index];
-            let (pending, granted) = (sequence.pending(), std::mem::take(&mut sequence.granted));
-            match outcome {
-                Outcome::Computed => self.book_computed(index, granted),
-                Outcome::NoChoice => sequence.fail(EngineError::Step),
-                Outcome::Chose(choices) => {
-                    let taken = sequence.accept_all(choices.into_iter(), self.limits.max_positions);
-                    self.totals.generated_tokens += taken as u64;
-                    self.totals.accepted_draft_tokens += taken as u64 - 1;
-                    // Behind a wrong guess nothing counts as computed: those positions are written again.
-                    self.book_computed(index, pending + taken - 1);
-                }
+            let (rows, pending) = (sequence.choices(), sequence.pending());
+            let granted = std::mem::take(&mut sequence.granted);
+            if rows == 0 {
+                self.book_computed(index, granted);
+                continue;
             }
+            let mut wanted = choices.by_ref().take(rows);
+            // Behind a row without a choice nothing is chosen; if the answer really gets there, that row is
+            // computed again and fails then.
+            let chosen = wanted.by_ref().map_while(|choice| choice);
+            let taken = sequence.accept_all(chosen, self.limits.max_positions);
+            wanted.for_each(drop);
+            if taken == 0 {
+                sequence.fail(EngineError::Step);
+                continue;
+            }
+            self.totals.generated_tokens += taken as u64;
+            self.totals.accepted_draft_tokens += taken as u64 - 1;
+            // Behind a wrong guess nothing counts as computed: those positions are written again.
+            self.book_computed(index, pending + taken - 1);
         }
         self.totals.steps += 1;
         self.drop_over();
@@ -317,24 +335,23 @@ impl Scheduler {
         }
     }
 
-    /// What is going on; bytes and the like are the runner's to add.
-    pub(super) fn snapshot(&self) -> EngineSnapshot {
-        let names = |names: &mut dyn Iterator<Item = &AdapterName>| {
-            let distinct: BTreeSet<_> = names.collect();
-            distinct.into_iter().map(ToString::to_string).collect()
-        };
+    /// Brings `snapshot` up to date; bytes and the like are the runner's to add.
+    pub(super) fn report(&self, snapshot: &mut EngineSnapshot) {
         let leases = self.waiting.iter().filter_map(|sequence| sequence.adapter.as_ref());
-        EngineSnapshot {
+        rename(&mut snapshot.resident_adapters, self.residency.names());
+        rename(&mut snapshot.waiting_adapters, leases.map(|lease| &lease.name));
+        *snapshot = EngineSnapshot {
             running: self.running.len(),
             waiting: self.waiting.len(),
             kv_blocks_used: self.blocks.used(),
             kv_blocks: self.limits.kv_blocks,
             block_size: self.limits.block_size,
-            resident_adapters: names(&mut self.residency.names()),
-            waiting_adapters: names(&mut leases.map(|lease| &lease.name)),
+            kv_bytes: snapshot.kv_bytes,
+            resident_adapters: std::mem::take(&mut snapshot.resident_adapters),
+            waiting_adapters: std::mem::take(&mut snapshot.waiting_adapters),
             adapter_slots: self.residency.capacity(),
             ..self.totals.clone()
-        }
+        };
     }
 }
 
@@ -386,10 +403,11 @@ mod tests {
 
     /// One step of any model.
     fn step_of(scheduler: &mut Scheduler, next_token: fn(&[u32]) -> u32) -> Vec<(u64, usize)> {
-        let schedule = scheduler.schedule(Instant::now());
+        let mut schedule = Schedule::default();
+        scheduler.schedule(&mut schedule, Instant::now());
         let worked = |&index: &usize| &scheduler.running()[index];
         let granted = schedule.work.iter().map(worked).map(|s| (s.id, s.granted)).collect();
-        let outcomes = schedule.work.iter().map(worked).map(|sequence| {
+        let choices = schedule.work.iter().map(worked).flat_map(|sequence| {
             assert!(
                 sequence.block_table.len() * LIMITS.block_size
                     >= sequence.computed + sequence.granted
@@ -398,14 +416,19 @@ mod tests {
             let choices = (0..sequence.choices()).map(|ahead| {
                 let id = next_token(&known);
                 known.extend(sequence.draft.tokens().get(ahead));
-                Choice { id, logprobs: None }
+                Some(Choice { id, logprobs: None })
             });
-            let choices: Vec<Choice> = choices.collect();
-            if choices.is_empty() { Outcome::Computed } else { Outcome::Chose(choices) }
+            choices.collect::<Vec<_>>()
         });
-        let outcomes = outcomes.collect();
-        scheduler.commit(&schedule.work, outcomes);
+        let choices: Vec<_> = choices.collect();
+        scheduler.commit(&schedule.work, choices);
         granted
+    }
+
+    fn snapshot(scheduler: &Scheduler) -> EngineSnapshot {
+        let mut snapshot = EngineSnapshot::default();
+        scheduler.report(&mut snapshot);
+        snapshot
     }
 
     fn tokens(events: &[Event]) -> Vec<u32> {
@@ -452,7 +475,7 @@ mod tests {
             };
             assert_eq!((*cached_tokens, *reason), (5 - computed, FinishReason::Length));
         }
-        let snapshot = scheduler.snapshot();
+        let snapshot = snapshot(&scheduler);
         assert_eq!((snapshot.prefix_queries, snapshot.prefix_hits), (20, 8));
         assert_eq!((snapshot.prompt_tokens, snapshot.generated_tokens), (12, 4));
         assert_eq!(snapshot.kv_blocks_used, 0);
@@ -465,7 +488,7 @@ mod tests {
         while !scheduler.is_idle() {
             step(&mut scheduler);
         }
-        assert!(scheduler.snapshot().preemptions > 0);
+        assert!(snapshot(&scheduler).preemptions > 0);
         for (stream, t) in streams.iter_mut().zip(1..) {
             let events = said(stream);
             assert_eq!(tokens(&events), expected(&[t; 3], 8));
@@ -488,7 +511,7 @@ mod tests {
                 step_of(&mut scheduler, next);
                 steps += 1;
             }
-            let totals = scheduler.snapshot();
+            let totals = snapshot(&scheduler);
             assert_eq!(totals.generated_tokens, 80);
             assert_eq!(steps + totals.accepted_draft_tokens, 80, "one for each that was guessed");
             assert!(totals.accepted_draft_tokens <= totals.draft_tokens);
@@ -512,7 +535,8 @@ mod tests {
         let mut scheduler = scheduler(LIMITS);
         let mut failed = add(&mut scheduler, &[1], Some("a"), 5);
         let mut fine = add(&mut scheduler, &[1], None, 5);
-        let mut schedule = scheduler.schedule(Instant::now());
+        let mut schedule = Schedule::default();
+        scheduler.schedule(&mut schedule, Instant::now());
         let (slot, _) = schedule.loads[0];
         scheduler.fail_slot(slot, &mut schedule);
         assert_eq!(schedule.work.len(), 1);

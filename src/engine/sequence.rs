@@ -82,6 +82,15 @@ impl Sequence {
         }
     }
 
+    /// Makes room for everything it may become, at most `limit` tokens, so that no step has to.
+    pub(super) fn reserve(&mut self, limit: usize, block_size: usize) {
+        let answer = self.sampling.options().max_tokens;
+        let most = self.prompt_len.saturating_add(answer).min(limit.max(self.prompt_len));
+        self.tokens.reserve_exact(most - self.tokens.len());
+        self.block_table.reserve_exact(most.div_ceil(block_size));
+        self.prefix.reserve(most, block_size);
+    }
+
     /// Tokens whose keys and values are missing.
     pub(super) fn pending(&self) -> usize {
         self.tokens.len() - self.computed
@@ -156,12 +165,17 @@ impl Sequence {
         first
     }
 
-    /// What the sampler needs to choose the next token from `logits`.
+    /// What the sampler needs to choose the next token from `logits`, of which `best` is the most likely.
     ///
     /// `ahead` guesses stand between the last known token and the one to choose.
-    pub(super) fn draw<'a>(&'a self, logits: &'a [f32], ahead: usize) -> Draw<'a> {
+    pub(super) fn draw<'a>(
+        &'a self,
+        (logits, best): (&'a [f32], Option<u32>),
+        ahead: usize,
+    ) -> Draw<'a> {
         Draw {
             logits,
+            best,
             params: &self.sampling,
             counts: &self.counts,
             eos: &self.eos,

@@ -72,7 +72,7 @@ impl WaitingQueue {
     }
 
     /// In order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> + Clone {
         self.sequences.iter()
     }
 

@@ -24,7 +24,7 @@ impl Drop for Act {
 /// Where the values are.
 #[derive(Debug)]
 pub(super) enum ActData {
-    /// Host memory of the CPU kernels, `rows * cols` long.
+    /// Host memory of the CPU kernels, `rows * cols` long or longer.
     Host(Vec<f32>),
     /// A candle tensor `[rows, cols]` f32.
     Device(Tensor),
@@ -33,7 +33,7 @@ pub(super) enum ActData {
 impl Act {
     /// From host values; the caller has checked the length.
     pub(super) fn host(values: Vec<f32>, rows: usize, cols: usize) -> Self {
-        debug_assert_eq!(values.len(), rows * cols, "the kernel sized its buffer");
+        debug_assert!(values.len() >= rows * cols, "the kernel sized its buffer");
         Self { rows, cols, data: ActData::Host(values), home: None }
     }
 
@@ -67,15 +67,16 @@ impl Act {
     /// The values of host activations.
     pub(super) fn values(&self) -> Result<&[f32]> {
         match &self.data {
-            ActData::Host(values) => Ok(values),
+            ActData::Host(values) => Ok(&values[..self.rows * self.cols]),
             ActData::Device(_) => Err(foreign()),
         }
     }
 
     /// The values of host activations, to change in place.
     pub(super) fn values_mut(&mut self) -> Result<&mut [f32]> {
+        let len = self.rows * self.cols;
         match &mut self.data {
-            ActData::Host(values) => Ok(values),
+            ActData::Host(values) => Ok(&mut values[..len]),
             ActData::Device(_) => Err(foreign()),
         }
     }

@@ -18,6 +18,13 @@ pub(super) fn upload(values: &[f32], rows: usize, cols: usize) -> Result<()> {
     equal("upload", "values", values.len(), rows * cols)
 }
 
+/// `rows` is a whole number of rows; gives back how many.
+pub(super) fn highest(rows: &[f32], cols: usize) -> Result<usize> {
+    let count = rows.len().checked_div(cols).unwrap_or(0);
+    equal("highest", "values", rows.len(), count * cols)?;
+    Ok(count)
+}
+
 /// Every index below `limit`.
 pub(super) fn indices(operation: &'static str, indices: &[u32], limit: usize) -> Result<()> {
     match indices.iter().find(|&&index| index as usize >= limit) {

@@ -178,6 +178,21 @@ pub trait Kernels: Send + Sync {
         args: &AttentionArgs<'_>,
     ) -> Result<Act>;
 
+    /// The column of each row's greatest value, the lowest of equals; `rows` is `[R, cols]` on the host.
+    ///
+    /// `None` for a row of nothing but minus infinities, or with anything else in it that is no number.
+    ///
+    /// # Errors
+    /// When `rows` is no whole number of rows.
+    fn highest(&self, rows: &[f32], cols: usize, highest: &mut Vec<Option<u32>>) -> Result<()> {
+        Reference.highest(rows, cols, highest)
+    }
+
+    /// Calls `task` once for each of `0..items`, on the host's threads that these kernels have.
+    fn for_each(&self, items: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..items).for_each(task);
+    }
+
     /// The named rows of `x`, in that order: `[rows.len(), cols]`.
     ///
     /// # Errors

@@ -195,6 +195,18 @@ impl Kernels for Reference {
         Ok(Act::host(y, q.rows(), cols))
     }
 
+    fn highest(&self, rows: &[f32], cols: usize, highest: &mut Vec<Option<u32>>) -> Result<()> {
+        check::highest(rows, cols)?;
+        highest.clear();
+        highest.extend(rows.chunks_exact(cols.max(1)).map(|row| {
+            let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let numbers = row.iter().all(|value| *value < f32::INFINITY);
+            let at = row.iter().position(|value| *value == greatest)?;
+            (numbers && greatest > f32::NEG_INFINITY).then_some(at as u32)
+        }));
+        Ok(())
+    }
+
     fn select_rows(&self, x: &Act, rows: &[u32]) -> Result<Act> {
         check::indices("select_rows", rows, x.rows())?;
         Ok(Act::host(gather(x.values()?, x.cols(), rows), rows.len(), x.cols()))

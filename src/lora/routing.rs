@@ -11,7 +11,15 @@ pub struct LoraRouting {
 impl LoraRouting {
     /// From `(rows, adapter slot)` of each sequence, in batch order. Equal neighbours are joined.
     pub fn new(sequences: impl IntoIterator<Item = (usize, Option<AdapterSlot>)>) -> Self {
-        let mut segments: Vec<RowSegment> = Vec::new();
+        let mut routing = Self::default();
+        routing.set(sequences);
+        routing
+    }
+
+    /// As [`LoraRouting::new`], in the memory that is there.
+    pub fn set(&mut self, sequences: impl IntoIterator<Item = (usize, Option<AdapterSlot>)>) {
+        let segments = &mut self.segments;
+        segments.clear();
         let mut row = 0;
         for (rows, slot) in sequences {
             let end = row + rows;
@@ -23,7 +31,6 @@ impl LoraRouting {
             }
             row = end;
         }
-        Self { segments }
     }
 
     /// Rows without an adapter are in none of them.

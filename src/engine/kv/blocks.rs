@@ -42,7 +42,8 @@ impl BlockAllocator {
             blocks: vec![Block::default(); blocks],
             empty: (0..blocks as u32).rev().map(BlockId).collect(),
             cached: BTreeMap::new(),
-            index: HashMap::new(),
+            // Twice as many as there can be: making room for the next never moves them to a larger one.
+            index: HashMap::with_capacity(2 * blocks),
             clock: 0,
         }
     }
@@ -57,12 +58,14 @@ impl BlockAllocator {
         self.blocks.len() - self.available()
     }
 
-    /// All `n` or none.
-    pub(in crate::engine) fn allocate(&mut self, n: usize) -> Option<Vec<BlockId>> {
+    /// All `n` at the end of `table`, or none. Whether they are there.
+    #[must_use]
+    pub(in crate::engine) fn allocate(&mut self, n: usize, table: &mut Vec<BlockId>) -> bool {
         if self.available() < n {
-            return None;
+            return false;
         }
-        (0..n).map(|_| self.take()).collect()
+        table.extend((0..n).map_while(|_| self.take()));
+        true
     }
 
     fn take(&mut self) -> Option<BlockId> {
@@ -174,7 +177,7 @@ mod tests {
             return None;
         }
         blocks.share(&table);
-        table.extend(blocks.allocate(missing)?);
+        assert!(blocks.allocate(missing, &mut table), "as many as are available");
         for (at, id) in table.iter().enumerate() {
             blocks.register(*id, chain, at);
         }
@@ -190,7 +193,8 @@ mod tests {
         assert_eq!((blocks.available(), blocks.used()), (3, 0));
         assert_eq!(blocks.lookup(&known, usize::MAX), table);
 
-        let taken = blocks.allocate(1).expect("room");
+        let mut taken = Vec::new();
+        assert!(blocks.allocate(1, &mut taken));
         assert_eq!(taken, table[2..], "the last block of the chain is evicted first");
         assert_eq!(blocks.lookup(&known, usize::MAX), table[..2]);
     }
@@ -246,7 +250,7 @@ mod tests {
                 blocks.release(&table);
             }
             prop_assert_eq!(blocks.available(), BLOCKS);
-            prop_assert!(blocks.allocate(BLOCKS).is_some());
+            prop_assert!(blocks.allocate(BLOCKS, &mut Vec::new()));
         }
     }
 }

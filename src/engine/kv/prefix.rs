@@ -45,6 +45,12 @@ impl PrefixChain {
         Self { adapter, hashes: Vec::new() }
     }
 
+    /// Makes room for the hashes of `tokens` tokens.
+    pub(in crate::engine) fn reserve(&mut self, tokens: usize, block_size: usize) {
+        let blocks = tokens / block_size;
+        self.hashes.reserve(blocks.saturating_sub(self.hashes.len()));
+    }
+
     /// Hashes the blocks of `tokens` that are full and not hashed yet.
     pub(in crate::engine) fn extend(&mut self, tokens: &[u32], block_size: usize) {
         for block in tokens.chunks_exact(block_size).skip(self.hashes.len()) {

@@ -1,4 +1,4 @@
-//! Scratch memory and activations come from here and go back here, so that a steady step allocates little.
+//! Scratch memory and activations come from here and go back here, so that a steady step allocates nothing.
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,16 +10,15 @@ const MOST: usize = 16;
 pub(in super::super) struct Buffers<T>(Arc<Mutex<Vec<Vec<T>>>>);
 
 impl<T: Copy + Default> Buffers<T> {
-    /// `len` elements of arbitrary value: whoever takes them writes them all.
+    /// At least `len` elements of arbitrary value: whoever takes them writes what it reads.
     pub(super) fn take(&self, len: usize) -> Vec<T> {
-        let mut buffer = self.best(len).unwrap_or_default();
-        buffer.resize(len, T::default());
-        buffer
+        // Few different lengths, so that what grows by a token a step finds room for many steps.
+        self.best(len).unwrap_or_else(|| vec![T::default(); len.next_power_of_two()])
     }
 
     /// `len` elements of arbitrary value that come back by themselves.
     pub(super) fn scratch(&self, len: usize) -> Scratch<'_, T> {
-        Scratch { values: self.take(len), home: self }
+        Scratch { values: self.take(len), len, home: self }
     }
 
     /// For a later [`Buffers::take`].
@@ -27,7 +26,7 @@ impl<T: Copy + Default> Buffers<T> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         free.push(buffer);
         if free.len() > MOST {
-            let smallest = free.iter().enumerate().min_by_key(|(_, buffer)| buffer.capacity());
+            let smallest = free.iter().enumerate().min_by_key(|(_, buffer)| buffer.len());
             if let Some((index, _)) = smallest {
                 free.swap_remove(index);
             }
@@ -37,8 +36,8 @@ impl<T: Copy + Default> Buffers<T> {
     /// The smallest free one that is large enough.
     fn best(&self, len: usize) -> Option<Vec<T>> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = free.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= len);
-        let best = fits.min_by_key(|(_, buffer)| buffer.capacity())?.0;
+        let fits = free.iter().enumerate().filter(|(_, buffer)| buffer.len() >= len);
+        let best = fits.min_by_key(|(_, buffer)| buffer.len())?.0;
         Some(free.swap_remove(best))
     }
 }
@@ -46,19 +45,20 @@ impl<T: Copy + Default> Buffers<T> {
 /// A borrowed buffer.
 pub(super) struct Scratch<'a, T: Copy + Default> {
     values: Vec<T>,
+    len: usize,
     home: &'a Buffers<T>,
 }
 
 impl<T: Copy + Default> Deref for Scratch<'_, T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.values
+        &self.values[..self.len]
     }
 }
 
 impl<T: Copy + Default> DerefMut for Scratch<'_, T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.values
+        &mut self.values[..self.len]
     }
 }
 
@@ -79,9 +79,8 @@ mod tests {
         let addresses = (small.as_ptr(), large.as_ptr());
         buffers.give(large);
         buffers.give(small);
-        let again = (buffers.take(9), buffers.take(900));
+        let again = (buffers.take(9), buffers.take(1024));
         assert_eq!((again.0.as_ptr(), again.1.as_ptr()), addresses);
-        assert_eq!((again.0.len(), again.1.len()), (9, 900));
     }
 
     #[test]
@@ -92,13 +91,14 @@ mod tests {
         }
         let free = buffers.0.lock().unwrap();
         assert_eq!(free.len(), MOST);
-        assert!(free.iter().all(|buffer| buffer.capacity() > 5));
+        assert!(free.iter().all(|buffer| buffer.len() > 5));
     }
 
     #[test]
     fn scratch_gives_itself_back() {
         let buffers = Buffers::<u32>::default();
         let address = buffers.scratch(64).as_ptr();
-        assert_eq!(buffers.scratch(64).as_ptr(), address);
+        let again = buffers.scratch(50);
+        assert_eq!((again.as_ptr(), again.len()), (address, 50));
     }
 }

@@ -14,7 +14,7 @@ use super::machine::{Machine, rows_per_item};
 use super::pack::{PackedWeight, pack};
 use super::pool::Pool;
 use super::quant::{self, QuantWeight};
-use super::{elementwise, host};
+use super::{elementwise, highest, host};
 use candle_core::Tensor;
 use std::{borrow::Cow, ops::Range};
 
@@ -71,16 +71,27 @@ impl CpuKernels {
     }
 }
 
-/// Writes a row of a weight as f32, given its index.
-type RowReader<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
+/// A weight whose rows are read one by one.
+enum Rows<'a> {
+    Floats(&'a PackedWeight),
+    Integers(&'a QuantWeight),
+}
 
-/// How the rows of a weight are read.
-fn rows_of(weight: &BaseWeight) -> Result<RowReader<'_>> {
-    if let Some(integers) = QuantWeight::of(weight) {
-        return Ok(Box::new(|row, to| integers.row(row, to)));
+impl<'a> Rows<'a> {
+    fn of(weight: &'a BaseWeight) -> Result<Self> {
+        match QuantWeight::of(weight) {
+            Some(integers) => Ok(Self::Integers(integers)),
+            None => PackedWeight::of(weight).map(Self::Floats),
+        }
     }
-    let packed = PackedWeight::of(weight)?;
-    Ok(Box::new(|row, to| packed.row(row, to)))
+
+    /// Writes row `row` as f32.
+    fn read(&self, row: usize, to: &mut [f32]) {
+        match self {
+            Self::Floats(packed) => packed.row(row, to),
+            Self::Integers(integers) => integers.row(row, to),
+        }
+    }
 }
 
 impl Kernels for CpuKernels {
@@ -140,13 +151,13 @@ impl Kernels for CpuKernels {
 
     fn embed(&self, table: &BaseWeight, ids: &[u32]) -> Result<Act> {
         check::indices("embed", ids, table.out_features)?;
-        let take = rows_of(table)?;
+        let table_rows = Rows::of(table)?;
         let cols = table.in_features;
         let rows = rows_per_item(cols);
         self.machine.act(ids.len(), cols, |to| {
             self.machine.pool.chunks(to, rows * cols, |index, to| {
                 for (row, to) in to.chunks_exact_mut(cols).enumerate() {
-                    take(ids[index * rows + row] as usize, to);
+                    table_rows.read(ids[index * rows + row] as usize, to);
                 }
             });
             Ok(())
@@ -254,6 +265,17 @@ impl Kernels for CpuKernels {
             }
             Ok(())
         })
+    }
+
+    fn highest(&self, rows: &[f32], cols: usize, highest: &mut Vec<Option<u32>>) -> Result<()> {
+        highest.clear();
+        highest.resize(check::highest(rows, cols)?, None);
+        highest::highest(&self.machine, rows, cols, highest);
+        Ok(())
+    }
+
+    fn for_each(&self, items: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.machine.pool.run(items, task);
     }
 
     fn select_rows(&self, x: &Act, rows: &[u32]) -> Result<Act> {

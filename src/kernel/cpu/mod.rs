@@ -6,6 +6,7 @@ mod attend;
 mod attention;
 mod buffers;
 mod elementwise;
+mod highest;
 mod host;
 mod isa;
 mod kernels;

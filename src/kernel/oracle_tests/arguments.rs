@@ -45,6 +45,8 @@ fn shapes_that_disagree_are_refused() {
         add(2, 4).unwrap();
         refused(candidate, "rows of y", add(3, 4));
         refused(candidate, "columns of y", add(2, 3));
+        refused(candidate, "highest", kernels.highest(&[1.0; 5], 2, &mut Vec::new()));
+        refused(candidate, "no columns", kernels.highest(&[1.0; 5], 0, &mut Vec::new()));
         refused(candidate, "gate", kernels.gated(&act(2, 3), Activation::Silu));
     }
 }

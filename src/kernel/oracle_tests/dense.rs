@@ -153,6 +153,29 @@ proptest! {
     }
 
     #[test]
+    fn highest(
+        rows in 0..5_usize,
+        cols in prop_oneof![1..40_usize, 1000..3000_usize],
+        specials in vec((any::<usize>(), 0..5_usize), 0..4),
+        seed: u64,
+    ) {
+        // Few different values, so that many are equal.
+        let mut values: Vec<f32> =
+            Noise(seed).values(rows * cols).iter().map(|x| (x * 8.0).trunc()).collect();
+        let count = values.len();
+        for (at, special) in specials.into_iter().filter(|_| count > 0) {
+            let specials = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 9.0];
+            values[at % count] = specials[special];
+        }
+        let (mut got, mut want) = (vec![Some(7); 9], Vec::new());
+        Reference.highest(&values, cols, &mut want).unwrap();
+        for candidate in candidates() {
+            candidate.kernels.highest(&values, cols, &mut got).unwrap();
+            prop_assert_eq!(&got, &want, "{}", candidate.name);
+        }
+    }
+
+    #[test]
     fn select_rows(rows in 1..40_usize, cols in 1..70_usize, picks in vec(any::<u32>(), 0..9), seed: u64) {
         let values = Noise(seed).values(rows * cols);
         let picks: Vec<u32> = picks.iter().map(|pick| pick % rows as u32).collect();
