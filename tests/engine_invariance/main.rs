@@ -84,15 +84,16 @@ fn check_golden(bench: &Bench, answers: &[Answer], how: &str) {
     }
 }
 
-/// Runs every arrangement, the first one against the golden answers.
-fn check(bench: &Bench, few: usize, how: &str) {
+/// Runs every arrangement, the first one against the golden answers. How many tokens were guessed.
+fn check(bench: &Bench, few: usize, how: &str) -> u64 {
     let reference = alone(bench, &bench.engine(&plain(40 * few)));
     check_golden(bench, &reference, &format!("{how}, alone"));
-    check_company(bench, few, how, &reference);
+    check_company(bench, few, how, &reference)
 }
 
-/// Runs the other arrangements against the answers of the first.
-fn check_company(bench: &Bench, few: usize, how: &str, reference: &[Answer]) {
+/// Runs the other arrangements against the answers of the first. How many tokens were guessed.
+fn check_company(bench: &Bench, few: usize, how: &str, reference: &[Answer]) -> u64 {
+    let mut guessed = 0;
     for arrangement in arrangements(few) {
         let engine = bench.engine(&arrangement);
         let how = format!("{how}, {}", arrangement.name);
@@ -104,7 +105,9 @@ fn check_company(bench: &Bench, few: usize, how: &str, reference: &[Answer]) {
             "prefix cache" => assert!(snapshot.prefix_hits > 0, "{how}: nothing was found"),
             _ => {}
         }
+        guessed += snapshot.draft_tokens;
     }
+    guessed
 }
 
 fn cpu() -> Arc<dyn Kernels> {
@@ -119,14 +122,15 @@ fn cpu() -> Arc<dyn Kernels> {
 
 #[test]
 fn tiny_models_answer_the_same_in_every_arrangement() {
-    for base in TINY {
-        check(&Bench::tiny(base, cpu()), 10, base);
-    }
+    // Not every model repeats itself in so few tokens.
+    let guessed = TINY.map(|base| check(&Bench::tiny(base, cpu()), 10, base));
+    assert!(guessed.iter().any(|tokens| *tokens > 0), "nobody guessed anything");
 }
 
 #[test]
 fn the_reference_answers_with_the_same_bits_in_every_arrangement() {
-    check(&Bench::tiny("llama_tied", Arc::new(Reference)), 10, "llama_tied");
+    let guessed = check(&Bench::tiny("llama_tied", Arc::new(Reference)), 10, "llama_tied");
+    assert!(guessed > 0, "nothing was guessed");
 }
 
 /// The tokens may be others than the golden ones, but they are the same whoever shares the batch.
@@ -169,5 +173,6 @@ fn smollm2_answers_the_same_in_every_arrangement() {
         "layers-subset",
         "target-regex",
     ];
-    check(&Bench::smollm2(model, &fixtures, &names, cpu()), 14, "SmolLM2");
+    let guessed = check(&Bench::smollm2(model, &fixtures, &names, cpu()), 14, "SmolLM2");
+    assert!(guessed > 0, "nothing was guessed");
 }
