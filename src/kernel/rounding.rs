@@ -32,7 +32,8 @@ pub(super) fn round_bytes<const N: usize>(values: &[f32; N], to: &mut [i8; N]) -
     }
     let inverse = LARGEST / largest;
     for (to, value) in to.iter_mut().zip(values) {
-        *to = nearest(value * inverse) as i8;
+        // The integer is in the lowest bits of the shifted float: a cast to i8 would saturate, and slowly.
+        *to = (value * inverse + SHIFT).to_bits() as i8;
     }
     largest / LARGEST
 }
@@ -125,10 +126,12 @@ fn largest<const N: usize>(values: &[f32; N]) -> f32 {
     f32::from_bits(magnitudes.fold(0, u32::max))
 }
 
-/// To the nearest integer, ties to even, for |x| < 2²²: adding 1.5 · 2²³ rounds in the adder.
+/// 1.5 · 2²³: adding it to |x| < 2²² rounds to the nearest integer in the adder, ties to even.
+const SHIFT: f32 = 12_582_912.0;
+
+/// To the nearest integer, ties to even, for |x| < 2²².
 #[inline(always)]
 fn nearest(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0;
     (x + SHIFT) - SHIFT
 }
 
