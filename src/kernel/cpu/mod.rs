@@ -3,6 +3,7 @@
 //! Knows instruction sets, caches and threads. Every sum is formed in one fixed order that depends on
 //! nothing but the row itself: not on the other rows, the threads, or how a prompt was cut.
 mod attend;
+mod attend_vectors;
 mod attention;
 mod buffers;
 mod elementwise;
