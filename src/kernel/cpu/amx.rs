@@ -24,14 +24,18 @@ pub(super) struct Amx {
     pub(super) wide: Avx512<false>,
     /// For rounding.
     pub(super) pairs: Avx512<true>,
+    /// Whether there are products of bytes too.
+    pub(super) bytes: bool,
 }
 
 impl Amx {
     /// The token, where this machine has the instructions.
     pub(super) fn detect() -> Option<Self> {
-        static USABLE: OnceLock<bool> = OnceLock::new();
+        // Asked once: on a virtual machine `cpuid` is a journey to the host.
+        static USABLE: OnceLock<Option<Features>> = OnceLock::new();
         let (wide, pairs) = (Avx512::detect()?, Avx512::detect()?);
-        USABLE.get_or_init(|| has_tiles() && may_use_tiles()).then_some(Self { wide, pairs })
+        let usable = USABLE.get_or_init(|| Features::read().filter(|_| may_use_tiles()));
+        usable.map(|Features { bytes }| Self { wide, pairs, bytes })
     }
 }
 
@@ -243,12 +247,21 @@ fn double(block: &Block<'_>, steps: usize, sums: &mut Sums) {
     }
 }
 
-/// Whether the processor has tiles and their products of bfloat16.
-fn has_tiles() -> bool {
-    const BF16: u32 = 1 << 22;
-    const TILES: u32 = 1 << 24;
-    let features = __cpuid_count(7, 0).edx;
-    features & (BF16 | TILES) == BF16 | TILES
+/// What a processor with tiles and their products of bfloat16 has besides.
+#[derive(Clone, Copy)]
+struct Features {
+    bytes: bool,
+}
+
+impl Features {
+    fn read() -> Option<Self> {
+        const BF16: u32 = 1 << 22;
+        const TILES: u32 = 1 << 24;
+        const BYTES: u32 = 1 << 25;
+        let features = __cpuid_count(7, 0).edx;
+        let tiles = features & (BF16 | TILES) == BF16 | TILES;
+        tiles.then_some(Self { bytes: features & BYTES != 0 })
+    }
 }
 
 /// Asks the system for the tiles' state, which no process has before it asks.

@@ -4,7 +4,7 @@
 //! row's products are the same bits for any number of rows.
 #![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::amx::{Amx, TILE};
+use super::amx::{Amx, Shape, TILE, configure, release};
 use super::attend::{Attend, Chunk, LINE, Queries, drive};
 use super::attention::{Attention, Piece, QUERIES};
 use super::kv::KvLayout;
@@ -57,7 +57,7 @@ impl Task for AttendTiles<'_> {
         simd.round_to_parts(&queries.q[..rows], &mut q[..rows / 2]);
         let (p, tail) = rest.split_at_mut(QUERIES * piece.attention.chunk() / 2);
         let tail = &mut tail[..step / 2 * shape.head_dim];
-        let tiles = Tiles::configure(self.amx, piece.len(), step);
+        let tiles = Tiles::new(self.amx, piece.len(), step);
         let mut work = Work { piece, tiles, step, queries, q, p, tail };
         drive(simd, &mut work, (piece, chunks), partials, goal);
     }
@@ -186,36 +186,15 @@ struct Tiles {
     thread: PhantomData<*const ()>,
 }
 
-/// What `ldtilecfg` takes: each register's rows and bytes in a row.
-#[repr(C, align(64))]
-struct Shape {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
 impl Tiles {
     /// For `rows` queries and `step` tokens' values; the token proves that there are tiles.
-    fn configure(_: Amx, rows: usize, step: usize) -> Self {
+    fn new(_: Amx, rows: usize, step: usize) -> Self {
         assert!((1..=TILE).contains(&rows) && (step == TILE || step == WIDTH), "whole tiles");
-        let mut shape = Shape {
-            palette: 1,
-            start_row: 0,
-            reserved: [0; 14],
-            row_bytes: [0; 16],
-            rows: [0; 16],
-        };
-        let pairs = step / 2;
+        let (pairs, line) = (step / 2, TILE * size_of::<u32>());
         let heights = [rows, rows, 0, pairs, rows, rows, TILE, pairs];
-        for (register, height) in heights.into_iter().enumerate().filter(|(_, rows)| *rows > 0) {
-            let width = if register == 5 { pairs } else { TILE };
-            shape.row_bytes[register] = (width * size_of::<u32>()) as u16;
-            shape.rows[register] = height as u8;
-        }
-        // SAFETY: the token is proof of the instruction; the shape keeps to palette 1, 16 rows and 64 bytes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shape, options(nostack, readonly)) }
+        let mut registers = heights.map(|height| (height, line));
+        registers[5].1 = pairs * size_of::<u32>();
+        configure(&Shape::of(registers));
         Self { rows, step, thread: PhantomData }
     }
 
@@ -225,7 +204,7 @@ impl Tiles {
         let pairs = q.len() / QUERIES;
         let end = (self.rows - 1) * row + places.len() * TILE;
         assert!(pairs.is_multiple_of(TILE) && end <= scores.len() && !places.is_empty());
-        // SAFETY: `configure` has laid out the tiles; `q` has 16 rows, every place came from a group of keys
+        // SAFETY: `new` has laid out the tiles; `q` has 16 rows, every place came from a group of keys
         // of `pairs` rows, and the scores have room for all, as asserted; a prefetch cannot fault.
         unsafe {
             asm!(
@@ -284,7 +263,7 @@ impl Tiles {
         assert!((self.rows - 1) * row + WIDTH <= out.len() && column + WIDTH <= row);
         // The first pass brings in what comes next.
         let lines = if column == 0 { pairs * row * size_of::<u32>() / LINE } else { 0 };
-        // SAFETY: `configure` has laid out the tiles; every place came from `pairs` rows of values with these
+        // SAFETY: `new` has laid out the tiles; every place came from `pairs` rows of values with these
         // columns, `p` and `out` have room for all, as asserted; a prefetch cannot fault.
         unsafe {
             asm!(
@@ -335,7 +314,6 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: the value is proof of the instructions; nothing in the tiles is needed any more.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) }
+        release();
     }
 }

@@ -1,13 +1,13 @@
 //! Instructions of x86 that [`Simd`](super::super::simd::Simd) does not know: products of bytes, and tiles.
 #![expect(unsafe_code, reason = "vector and tile instructions, each behind its detection")]
-use super::super::amx::Amx;
+use super::super::amx::{Amx, Shape, configure, release};
 use super::{Operands, ProductPeak, products::ROUNDS, rate::calls_per_second};
 use std::{
     arch::{
         asm,
         x86_64::{
-            __cpuid_count, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_reduce_add_epi32,
-            _mm512_set1_epi8, _mm512_setzero_si512,
+            _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi8,
+            _mm512_setzero_si512,
         },
     },
     hint::black_box,
@@ -35,7 +35,7 @@ pub(super) fn measure(threads: usize) -> Vec<ProductPeak> {
         let work = 2 * TILES * ROUNDS * 16 * 16 * 32;
         peaks.push(peak(threads, Operands::Bf16, "AMX BF16", work, pair_tiles));
     }
-    if Amx::detect().is_some() && has_byte_tiles() {
+    if Amx::detect().is_some_and(|amx| amx.bytes) {
         let work = 2 * TILES * ROUNDS * 16 * 16 * 64;
         peaks.push(peak(threads, Operands::Int8, "AMX INT8", work, byte_tiles));
     }
@@ -66,39 +66,15 @@ fn bytes() -> i32 {
     _mm512_reduce_add_epi32(sum)
 }
 
-fn has_byte_tiles() -> bool {
-    const INT8: u32 = 1 << 25;
-    __cpuid_count(7, 0).edx & INT8 != 0
-}
-
-/// Every register a full tile: sixteen rows of 64 bytes.
-#[repr(C, align(64))]
-struct FullTiles {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-static FULL: FullTiles = {
-    let (mut row_bytes, mut rows, mut register) = ([0; 16], [0; 16], 0);
-    while register < 8 {
-        (row_bytes[register], rows[register]) = (64, 16);
-        register += 1;
-    }
-    FullTiles { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
-};
-
 /// A loop of one kind of product on tiles of zeros, four sums side by side.
 macro_rules! tile_loop {
     ($name:ident, $product:literal) => {
         fn $name() {
-            // SAFETY: called where the tiles and their permission have been detected; reads the shape, writes
-            // registers alone, and leaves the tiles as it found them, unused.
+            configure(&Shape::of([(16, 64); 8]));
+            // SAFETY: called where the tiles and their permission have been detected; they have just been laid out, and
+            // only registers are written.
             unsafe {
                 asm!(
-                    "ldtilecfg [{shape}]",
                     ".irp tile, 0, 1, 2, 3, 4, 5",
                     "tilezero tmm\\tile",
                     ".endr",
@@ -109,13 +85,12 @@ macro_rules! tile_loop {
                     concat!($product, " tmm3, tmm4, tmm5"),
                     "dec {rounds}",
                     "jnz 2b",
-                    "tilerelease",
-                    shape = in(reg) &FULL,
                     rounds = inout(reg) ROUNDS => _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
-                    options(nostack),
+                    options(nostack, nomem),
                 );
             }
+            release();
         }
     };
 }

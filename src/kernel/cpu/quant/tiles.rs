@@ -9,7 +9,7 @@ use super::dots::{Dots, LINE, Line};
 use super::format::{Format, Int4, Int8, WIDTH};
 use super::product::{AHEAD, BLOCK, Product, Sums};
 use super::vnni::Vnni;
-use std::arch::{asm, x86_64::__cpuid_count};
+use std::arch::asm;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -25,10 +25,8 @@ pub(super) struct ByteTiles {
 impl ByteTiles {
     /// The token, where `level` has the tiles and so many rows are worth them.
     pub(super) fn of(level: Level, rows: usize) -> Option<Self> {
-        const INT8: u32 = 1 << 25;
-        level.tiles().filter(|_| rows >= FEW)?;
-        let has_bytes = __cpuid_count(7, 0).edx & INT8 != 0;
-        Vnni::detect().filter(|_| has_bytes).map(|vnni| Self { vnni })
+        level.tiles().filter(|amx| amx.bytes && rows >= FEW)?;
+        Vnni::detect().map(|vnni| Self { vnni })
     }
 }
 
