@@ -2,8 +2,13 @@
 #![expect(unsafe_code, reason = "an allocator is an unsafe trait")]
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
+
+thread_local! {
+    static LEFT_OUT: Cell<bool> = const { Cell::new(false) };
+}
 
 /// What every thread of the process allocates with.
 pub(crate) struct Counting {
@@ -21,13 +26,18 @@ impl Counting {
         self.on.store(on, SeqCst);
     }
 
-    /// How often any thread has asked for memory meanwhile; the next count begins at 0.
+    /// What this thread asks for is not counted.
+    pub(crate) fn leave_out_this_thread() {
+        LEFT_OUT.set(true);
+    }
+
+    /// How often any other thread has asked for memory meanwhile; the next count begins at 0.
     pub(crate) fn take(&self) -> usize {
         self.allocations.swap(0, SeqCst)
     }
 
     fn asked(&self) {
-        if self.on.load(SeqCst) {
+        if self.on.load(SeqCst) && !LEFT_OUT.get() {
             self.allocations.fetch_add(1, SeqCst);
         }
     }
