@@ -97,6 +97,9 @@ impl Range {
 
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.median.is_finite() {
+            return f.write_str("nothing to compare");
+        }
         write!(f, "{:.3} ({:.3} to {:.3})", self.median, self.least, self.most)
     }
 }
@@ -146,5 +149,7 @@ mod tests {
         let range = Range::of(&[2.0, 1.0, 4.0]);
         assert_eq!(range, Range { median: 2.0, least: 1.0, most: 4.0 });
         assert_eq!(range.to_string(), "2.000 (1.000 to 4.000)");
+        let single_tokens = Range::of(&[f64::NAN, f64::NAN]);
+        assert_eq!(single_tokens.to_string(), "nothing to compare");
     }
 }
