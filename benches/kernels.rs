@@ -87,7 +87,7 @@ fn lora(criterion: &mut Criterion) {
     let kernels = kernels();
     let mut group = criterion.benchmark_group("lora 576x576 rank 16");
     let pair = || LowRank::new(tensor(16, 576), tensor(16, 576)).expect("ranks agree");
-    let slots: Vec<Option<LowRank>> = (0..16).map(|_| Some(pair())).collect();
+    let slots: Vec<_> = (0..16).map(|_| Some(pair().into())).collect();
     for (rows, adapters) in [(1, 1), (16, 1), (16, 4), (16, 16), (64, 4)] {
         let segment = |slot: usize| {
             let rows = slot * rows / adapters..(slot + 1) * rows / adapters;

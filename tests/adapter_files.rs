@@ -9,7 +9,7 @@ use lorad::{
         format::{self, CONFIG_FILE, WEIGHTS_FILE},
     },
     error::{Classified, ErrorKind},
-    lora::{LoraLayout, Projection, Site},
+    lora::{LinearDelta, LoraLayout, Projection, Site},
 };
 use proptest::prelude::*;
 use safetensors::Dtype;
@@ -45,15 +45,15 @@ fn turned(b: &[f32], rank: usize, scaling: f32) -> Vec<f32> {
 #[test]
 fn factors_are_the_files_with_the_scaling_in_b() {
     let parsed = parse(&Maker::new(1)).expect("served");
-    let site = Site { layer: 1, projection: Projection::Q };
-    let pair = parsed.weights.at(site).expect("an adapted site");
+    let site = Site::block(1, Projection::Q);
+    let pair = parsed.weights.at(site).and_then(|delta| delta.low_rank.as_ref()).expect("a pair");
     let flat =
         |t: &candle_core::Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
     assert_eq!(pair.a().dims(), [2, 8]);
     assert_eq!(flat(pair.a()), values(16, 1));
     assert_eq!(flat(pair.b()), turned(&values(16, 2), 2, 4.0 / 2.0));
     assert_eq!(parsed.weights.len(), 4);
-    assert!(parsed.weights.at(Site { layer: 1, projection: Projection::K }).is_none());
+    assert!(parsed.weights.at(Site::block(1, Projection::K)).is_none());
 }
 
 #[test]
@@ -72,7 +72,8 @@ fn half_precision_files_give_the_same_factors() {
         let parsed = parse(&maker).expect("half precision");
         for ((site, pair), (_, same)) in parsed.weights.sites().zip(wanted.weights.sites()) {
             let flat = |t: &candle_core::Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>());
-            assert_eq!(flat(pair.b()).expect("f32"), flat(same.b()).expect("f32"), "{site}");
+            let b = |delta: &LinearDelta<_>| flat(delta.low_rank.as_ref().expect("a pair").b());
+            assert_eq!(b(pair).expect("f32"), b(same).expect("f32"), "{site}");
         }
         assert_eq!(parsed.description.dtypes, [format!("{dtype:?}")]);
     }
@@ -86,8 +87,8 @@ fn patterns_give_each_layer_its_own_rank_and_alpha() {
         .with("use_rslora", json!(true));
     maker.add(1, Q, [3, 8, 8], 5);
     let parsed = parse(&maker).expect("served");
-    let site = Site { layer: 1, projection: Projection::Q };
-    let pair = parsed.weights.at(site).expect("an adapted site");
+    let site = Site::block(1, Projection::Q);
+    let pair = parsed.weights.at(site).and_then(|delta| delta.low_rank.as_ref()).expect("a pair");
     let b = pair.b().flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
     assert_eq!(b, turned(&values(24, 6), 3, (9.0 / 3f64.sqrt()) as f32));
     assert_eq!(parsed.description.ranks, [2, 3]);
@@ -109,7 +110,9 @@ fn an_expression_and_all_linear_select_modules() {
         4
     );
     let all = Maker::new(1).with("target_modules", json!("all-linear"));
-    assert!(refused(&all).contains("10 layers that have no tensors (layers.0.self_attn.k_proj"));
+    assert!(
+        refused(&all).contains("10 layers that have no tensors (model.layers.0.self_attn.k_proj")
+    );
     let all =
         all.with("exclude_modules", json!(["k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]));
     assert_eq!(parse(&all).expect("served").weights.len(), 4);
@@ -227,6 +230,7 @@ proptest! {
         if let Ok(parsed) = parse_files(&bent, &small_layout()) {
             // Whatever was let through is a whole adapter with finite numbers.
             for (site, pair) in parsed.weights.sites() {
+                let pair = pair.low_rank.as_ref().expect("a pair");
                 let shape = small_layout().shape(site).expect("a site of the model");
                 prop_assert_eq!((pair.in_features(), pair.out_features()), (shape.in_features, shape.out_features));
                 let sum = pair.b().abs().and_then(|b| b.max_all()?.to_scalar::<f32>()).expect("f32");

@@ -78,6 +78,7 @@ impl<'a> Run<'a> {
             context_lens: vec![self.computed as u32],
             logit_rows: (0..rows).collect(),
             lora: LoraRouting::default(),
+            logit_lora: LoraRouting::default(),
         };
         let (kernels, lora) = (self.kernels, &LoraSlots::new(1, self.model.lm.precision()));
         let context = StepContext { batch: &batch, kv: &mut self.kv, lora, kernels };

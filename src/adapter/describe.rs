@@ -1,6 +1,6 @@
 //! What an adapter is, for people: answers of the admin routes and of `lorad inspect`.
 use super::AdapterError;
-use crate::lora::{LoraWeights, LowRank, Projection};
+use crate::lora::{LoraWeights, LowRank, Site};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,11 +78,12 @@ struct Tally {
 
 impl AdapterDescription {
     pub(super) fn new(facts: Facts, weights: &LoraWeights) -> Result<Self, AdapterError> {
-        let mut tallies: BTreeMap<Projection, Tally> = BTreeMap::new();
+        let mut tallies: BTreeMap<Site, Tally> = BTreeMap::new();
         let mut layers = BTreeSet::new();
-        for (site, pair) in weights.sites() {
-            layers.insert(site.layer);
-            let tally = tallies.entry(site.projection).or_default();
+        let pairs = weights.sites().filter_map(|(site, d)| Some((site, d.low_rank.as_ref()?)));
+        for (site, pair) in pairs {
+            layers.extend(site.layer());
+            let tally = tallies.entry(kind(site)).or_default();
             tally.layers += 1;
             tally.ranks.insert(pair.rank());
             tally.parameters += pair.rank() * (pair.in_features() + pair.out_features());
@@ -105,7 +106,7 @@ impl AdapterDescription {
             dtypes: facts.dtypes,
             base_model: facts.base_model,
             delta_norm: tallies.values().map(|tally| tally.squared_norm).sum::<f64>().sqrt(),
-            projections: tallies.into_iter().map(|(p, tally)| tally.summary(p)).collect(),
+            projections: tallies.into_iter().map(|(site, tally)| tally.summary(site)).collect(),
             ignored_fields: facts.ignored_fields,
         })
     }
@@ -117,14 +118,22 @@ impl AdapterDescription {
 }
 
 impl Tally {
-    fn summary(self, projection: Projection) -> ProjectionSummary {
+    fn summary(self, site: Site) -> ProjectionSummary {
         ProjectionSummary {
-            module: projection.module_path(),
+            module: site.module_path(),
             layers: self.layers,
             ranks: self.ranks.into_iter().collect(),
             parameters: self.parameters,
             delta_norm: self.squared_norm.sqrt(),
         }
+    }
+}
+
+/// The same layer of the first block, for all of them.
+fn kind(site: Site) -> Site {
+    match site {
+        Site::Block { projection, .. } => Site::block(0, projection),
+        Site::Head => Site::Head,
     }
 }
 

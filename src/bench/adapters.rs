@@ -79,7 +79,8 @@ impl AdaptersArgs {
     fn write(&self, layout: &LoraLayout, directory: &Path, seed: u64) -> io::Result<()> {
         let projections: Vec<Projection> = self.targets.iter().copied().map(Into::into).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let sites = layout.sites().filter(|(site, _)| projections.contains(&site.projection));
+        let chosen = |site: Site| projections.iter().any(|p| p.module_path() == site.module_path());
+        let sites = layout.sites().filter(|(site, _)| chosen(*site));
         let tensors: Vec<(String, Factor)> =
             sites.flat_map(|(site, shape)| self.factors(site, shape, &mut rng)).collect();
         let modules: Vec<&str> =
@@ -98,7 +99,7 @@ impl AdaptersArgs {
     fn factors(&self, site: Site, shape: SiteShape, rng: &mut ChaCha8Rng) -> [(String, Factor); 2] {
         let rank = self.rank as usize;
         let width = (shape.in_features as f32).powf(-0.5);
-        let name = |factor| format!("base_model.model.model.{site}.lora_{factor}.weight");
+        let name = |factor| format!("base_model.model.{site}.lora_{factor}.weight");
         [
             (name("A"), Factor::uniform([rank, shape.in_features], width, rng)),
             (name("B"), Factor::uniform([shape.out_features, rank], 0.01, rng)),

@@ -156,7 +156,8 @@ fn fill<'a>(
         let rows = batch.token_ids.len() as u32;
         batch.logit_rows.extend(rows - sequence.choices() as u32..rows);
     }
-    batch.lora.set(sequences.map(|sequence| (sequence.granted, sequence.slot)));
+    batch.lora.set(sequences.clone().map(|sequence| (sequence.granted, sequence.slot)));
+    batch.logit_lora.set(sequences.map(|sequence| (sequence.choices(), sequence.slot)));
 }
 
 fn clear(batch: &mut ForwardBatch) {
@@ -170,6 +171,7 @@ fn clear(batch: &mut ForwardBatch) {
         context_lens,
         logit_rows,
         lora: _,
+        logit_lora: _,
     } = batch;
     for list in [token_ids, positions, slot_mapping, block_tables, context_lens, logit_rows] {
         list.clear();
@@ -209,6 +211,7 @@ mod tests {
             context_lens: vec![3, 2],
             logit_rows: vec![0],
             lora: LoraRouting::new([(1, None), (2, Some(AdapterSlot(7)))]),
+            logit_lora: LoraRouting::new([(1, None)]),
         };
         assert_eq!(format!("{batch:?}"), format!("{expected:?}"));
         assert_eq!(batch.lora.segments(), [RowSegment { rows: 1..3, slot: 7, weight: 1.0 }]);

@@ -86,15 +86,6 @@ impl RopeTable {
     }
 }
 
-/// What adapters change at one linear layer, whose output is some columns of a joint one.
-#[derive(Clone, Debug)]
-pub struct LoraTarget<'a> {
-    /// Columns of `y`.
-    pub columns: Range<usize>,
-    /// What each adapter slot holds there.
-    pub slots: &'a [Option<LowRank>],
-}
-
 /// Cosines and sines of every position, made once by the model.
 #[derive(Clone, Debug)]
 pub struct RopeTable {

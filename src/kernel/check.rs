@@ -82,7 +82,8 @@ fn lora_pair(x: &Act, target: &LoraTarget<'_>, slot: usize) -> Result<()> {
         let detail = format!("slot {slot} of {}", target.slots.len());
         return Err(KernelError::mismatch("add_lora", detail));
     };
-    held.as_ref().map_or(Ok(()), |pair| {
+    let pair = held.as_ref().and_then(|delta| delta.low_rank.as_ref());
+    pair.map_or(Ok(()), |pair| {
         equal("add_lora", "columns of x", x.cols(), pair.in_features())?;
         equal("add_lora", "columns of y", target.columns.len(), pair.out_features())
     })

@@ -100,7 +100,7 @@ impl Kernels for Reference {
         check::lora(y, x, targets, segments)?;
         let (x_values, n) = (x.values()?, y.cols());
         for (target, segment) in targets.iter().flat_map(|t| segments.iter().map(move |s| (t, s))) {
-            let Some(pair) = &target.slots[segment.slot] else { continue };
+            let Some(pair) = target.low_rank(segment.slot) else { continue };
             let (a, b) = (host(pair.a())?, host(pair.b())?);
             for t in segment.rows.clone() {
                 let x_row = &x_values[t * x.cols()..(t + 1) * x.cols()];
@@ -374,7 +374,7 @@ mod tests {
         let cpu = &Device::Cpu;
         let a = Tensor::from_slice(&[1.0_f32, 1.0], (1, 2), cpu).unwrap();
         let b = Tensor::from_slice(&[1.0_f32, -1.0], (1, 2), cpu).unwrap();
-        let slots = [None, Some(LowRank::new(a, b).unwrap())];
+        let slots = [None, Some(LowRank::new(a, b).unwrap().into())];
         let segment = |rows, slot| RowSegment { rows, slot, weight: 2.0 };
         let (mut y, x) = (act(&[0.0; 6], 2), act(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2));
         let target = LoraTarget { columns: 0..2, slots: &slots };

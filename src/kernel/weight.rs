@@ -2,7 +2,7 @@
 use super::{KernelError, Result};
 use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
-use std::{any::Any, fmt, str::FromStr};
+use std::{any::Any, fmt, ops::Range, str::FromStr};
 
 /// How base weights are stored and multiplied.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -102,6 +102,8 @@ pub(super) enum WeightData {
 pub(super) trait Packed: Any + Send + Sync {
     /// For the kernels to get their own type back.
     fn as_any(&self) -> &dyn Any;
+    /// Row `row` of the weight, as many values of it as `to` is long.
+    fn row(&self, row: usize, to: &mut [f32]);
     /// Its memory, in order, for [`BaseWeight::fingerprint`].
     fn bytes(&self) -> &[u8];
 }
@@ -144,6 +146,39 @@ impl BaseWeight {
                 "weight",
                 "it was packed by another implementation of the kernels",
             )),
+        }
+    }
+
+    /// Rows of the weight as it is multiplied: `[rows.len(), in]`, f32. From any thread, whatever else runs.
+    ///
+    /// # Errors
+    /// When a row is outside the weight, or the device does not give the values back.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Vec<f32>> {
+        if rows.start > rows.end || rows.end > self.out_features {
+            let detail = format!("rows {rows:?} of {}", self.out_features);
+            return Err(KernelError::mismatch("weight", detail));
+        }
+        match &self.data {
+            WeightData::Device(tensor) => {
+                let rows = tensor.narrow(0, rows.start, rows.len())?.to_dtype(DType::F32)?;
+                Ok(rows.flatten_all()?.to_vec1()?)
+            }
+            WeightData::Packed(packed) => {
+                let mut values = vec![0.0; rows.len() * self.in_features];
+                let to = values.chunks_exact_mut(self.in_features.max(1));
+                to.zip(rows).for_each(|(to, row)| packed.row(row, to));
+                Ok(values)
+            }
+        }
+    }
+
+    /// The layout of a packed weight.
+    pub(super) fn packed(&self) -> Result<&dyn Packed> {
+        match &self.data {
+            WeightData::Packed(packed) => Ok(packed.as_ref()),
+            WeightData::Device(_) => {
+                Err(KernelError::mismatch("weight", format!("{self:?} is not packed")))
+            }
         }
     }
 

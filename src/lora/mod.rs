@@ -1,13 +1,15 @@
 //! Low-rank deltas: what they look like, where they sit on the device, which row uses which.
 //!
 //! Knows layers and adapter slots. Knows no adapter names and no files.
+mod base;
 mod layout;
 mod routing;
 mod slots;
 mod weights;
 
-pub use crate::kernel::LowRank;
-pub use layout::{LoraLayout, Projection, Site, SiteShape};
+pub use crate::kernel::{EmbeddingDelta, LinearDelta, LowRank, TrainedRows};
+pub use base::FrozenBase;
+pub use layout::{EmbeddingShape, HeadCounts, LoraLayout, NormSite, Projection, Site, SiteShape};
 pub use routing::LoraRouting;
 pub use slots::{AdapterSlot, LoraSlots};
 pub use weights::LoraWeights;

@@ -1,5 +1,5 @@
 //! The adapters on the device: for each site, what every adapter slot holds there, at its exact rank.
-use super::{LoraWeights, LowRank, Site};
+use super::{LinearDelta, LoraWeights, Site};
 use crate::kernel::{Kernels, Precision, Result};
 use std::collections::HashMap;
 
@@ -13,9 +13,9 @@ pub struct AdapterSlot(pub usize);
 /// lives until the slot is cleared, while the adapter's f32 factors stay with whoever leases them.
 #[derive(Debug)]
 pub struct LoraSlots {
-    sites: HashMap<Site, Vec<Option<LowRank>>>,
+    sites: HashMap<Site, Vec<Option<LinearDelta>>>,
     /// What the slots hold where no resident adapter changes anything.
-    nothing: Vec<Option<LowRank>>,
+    nothing: Vec<Option<LinearDelta>>,
     /// How the base is stored.
     precision: Precision,
 }
@@ -48,11 +48,12 @@ impl LoraSlots {
         self.clear(slot);
         let pairs = weights
             .sites()
+            .filter_map(|(site, delta)| Some((site, delta.low_rank.as_ref()?)))
             .map(|(site, pair)| Ok((site, kernels.load_low_rank(pair, self.precision)?)))
             .collect::<Result<Vec<_>>>()?;
         for (site, pair) in pairs {
             let held = self.sites.entry(site).or_insert_with(|| self.nothing.clone());
-            held[slot.0] = Some(pair);
+            held[slot.0] = Some(pair.into());
         }
         Ok(())
     }
@@ -66,7 +67,7 @@ impl LoraSlots {
     }
 
     /// What each slot holds at `site`.
-    pub fn at(&self, site: Site) -> &[Option<LowRank>] {
+    pub fn at(&self, site: Site) -> &[Option<LinearDelta>] {
         self.sites.get(&site).unwrap_or(&self.nothing)
     }
 }

@@ -1,47 +1,97 @@
-//! One adapter's factors in host memory, in the only form the hot path knows.
-use super::{LowRank, Site};
-use std::collections::BTreeMap;
+//! One adapter in host memory, in the only form the hot path knows.
+use super::{EmbeddingDelta, LinearDelta, LowRank, NormSite, Site};
+use candle_core::Tensor;
+use std::{collections::BTreeMap, sync::Arc};
 
-/// A whole adapter, checked against the model's layout: only the sites it changes, each at its own rank.
+/// A whole adapter, checked against the model's layout: only what it changes, each site at its own rank.
 #[derive(Clone, Debug, Default)]
 pub struct LoraWeights {
-    sites: BTreeMap<Site, LowRank>,
+    sites: BTreeMap<Site, LinearDelta<Tensor>>,
+    embedding: Option<EmbeddingDelta<Tensor>>,
+    /// `[len]` f32: the weights that take the place of the base's.
+    norms: BTreeMap<NormSite, Tensor>,
+    invocation: Option<Arc<[u32]>>,
 }
 
 impl LoraWeights {
-    /// The factors at `site`.
-    pub fn at(&self, site: Site) -> Option<&LowRank> {
+    /// What happens at `site`.
+    pub fn at(&self, site: Site) -> Option<&LinearDelta<Tensor>> {
         self.sites.get(&site)
     }
 
-    /// Every site the adapter changes.
-    pub fn sites(&self) -> impl Iterator<Item = (Site, &LowRank)> {
-        self.sites.iter().map(|(site, pair)| (*site, pair))
+    /// Every linear layer the adapter changes.
+    pub fn sites(&self) -> impl Iterator<Item = (Site, &LinearDelta<Tensor>)> {
+        self.sites.iter().map(|(site, delta)| (*site, delta))
     }
 
-    /// How many sites it changes.
+    /// What happens at the embedding.
+    pub fn embedding(&self) -> Option<&EmbeddingDelta<Tensor>> {
+        self.embedding.as_ref()
+    }
+
+    /// Every norm whose weight the adapter replaces, and the new weight `[len]`, f32.
+    pub fn norms(&self) -> impl Iterator<Item = (NormSite, &Tensor)> {
+        self.norms.iter().map(|(norm, weight)| (*norm, weight))
+    }
+
+    /// Activated LoRA: the adapter acts from the last occurrence of these tokens in a prompt on, and not at all in
+    /// a prompt without them (Greenewald et al. 2025). `None`: it acts on every token.
+    pub fn invocation(&self) -> Option<&[u32]> {
+        self.invocation.as_deref()
+    }
+
+    /// Sets what happens at `site`.
+    pub fn set_site(&mut self, site: Site, delta: LinearDelta<Tensor>) {
+        self.sites.insert(site, delta);
+    }
+
+    /// Sets what happens at the embedding.
+    pub fn set_embedding(&mut self, delta: EmbeddingDelta<Tensor>) {
+        self.embedding = Some(delta);
+    }
+
+    /// Replaces a norm's weight by this one, `[len]` f32.
+    pub fn set_norm(&mut self, norm: NormSite, weight: Tensor) {
+        self.norms.insert(norm, weight);
+    }
+
+    /// Makes it an activated LoRA; `tokens` are not empty.
+    pub fn set_invocation(&mut self, tokens: impl Into<Arc<[u32]>>) {
+        self.invocation = Some(tokens.into());
+    }
+
+    /// How many linear layers it changes.
     pub fn len(&self) -> usize {
         self.sites.len()
     }
 
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.sites.is_empty()
+        self.sites.is_empty() && self.embedding.is_none() && self.norms.is_empty()
     }
 
-    /// Largest rank of any site; 0 for none.
+    /// Largest rank of any pair; 0 for none.
     pub fn max_rank(&self) -> usize {
-        self.sites.values().map(LowRank::rank).max().unwrap_or(0)
+        self.pairs().map(LowRank::rank).max().unwrap_or(0)
     }
 
-    /// Host bytes of all factors.
+    /// Host bytes of everything.
     pub fn bytes(&self) -> usize {
-        self.sites.values().map(LowRank::bytes).sum()
+        let sites = self.sites.values().map(LinearDelta::bytes).sum::<usize>();
+        let embedding = self.embedding.as_ref().map_or(0, EmbeddingDelta::bytes);
+        let norms = self.norms.values().map(|w| w.elem_count() * w.dtype().size_in_bytes());
+        sites + embedding + norms.sum::<usize>()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = &LowRank> {
+        let linear = self.sites.values().filter_map(|delta| delta.low_rank.as_ref());
+        linear.chain(self.embedding.as_ref().and_then(|delta| delta.low_rank.as_ref()))
     }
 }
 
-impl FromIterator<(Site, LowRank)> for LoraWeights {
-    fn from_iter<I: IntoIterator<Item = (Site, LowRank)>>(sites: I) -> Self {
-        Self { sites: sites.into_iter().collect() }
+impl<D: Into<LinearDelta<Tensor>>> FromIterator<(Site, D)> for LoraWeights {
+    fn from_iter<I: IntoIterator<Item = (Site, D)>>(sites: I) -> Self {
+        let sites = sites.into_iter().map(|(site, delta)| (site, delta.into())).collect();
+        Self { sites, ..Self::default() }
     }
 }

@@ -20,6 +20,8 @@ pub struct ForwardBatch {
     pub context_lens: Vec<u32>,
     /// `[R]`: the rows whose logits are wanted, ascending.
     pub logit_rows: Vec<u32>,
-    /// Which rows use which adapter slot.
+    /// Which of the `T` rows use which adapter slot.
     pub lora: LoraRouting,
+    /// The same for the `R` rows whose logits are wanted.
+    pub logit_lora: LoraRouting,
 }

@@ -1,21 +1,23 @@
 //! The one decoder: embed → blocks → norm → head, as its [`ArchSpec`] says.
 use super::{
     CausalLm, KvDims, ModelError, StepContext,
+    base_weights::BaseSite,
     checkpoint::Weights,
-    layers::{Block, Embedding, Linear, RmsNorm, rope_table},
+    layers::{Block, Embedding, LoraLinear, RmsNorm, rope_table},
     spec::{ArchSpec, Head},
 };
 use crate::{
-    kernel::{Act, KvPrecision, Precision, Result, RopeTable},
-    lora::{LoraLayout, Projection, Site, SiteShape},
+    kernel::{Act, BaseWeight, KvPrecision, Precision, Result, RopeTable},
+    lora::{LoraLayout, Site},
 };
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Any dense decoder-only transformer with norms before its halves.
 pub(super) struct Decoder {
     embedding: Embedding,
     blocks: Vec<Block>,
     norm: RmsNorm,
-    head: Linear,
+    head: LoraLinear<1>,
     rope: RopeTable,
     layout: LoraLayout,
     kv: KvDims,
@@ -31,7 +33,7 @@ impl Decoder {
         (max_positions, kv_precision): (usize, KvPrecision),
     ) -> Result<Self, ModelError> {
         let (dims, attention) = (&spec.dims, &spec.attention);
-        let layout = lora_layout(spec);
+        let layout = spec.lora_layout();
         let embedding = Embedding::load(weights, dims)?;
         let blocks = (0..dims.layers)
             .map(|layer| Block::load(weights, spec, &layout, layer))
@@ -57,6 +59,19 @@ impl Decoder {
     }
 }
 
+impl Decoder {
+    /// Each linear layer's place in the base.
+    pub(super) fn base_sites(&self) -> BTreeMap<Site, BaseSite> {
+        let blocks = self.blocks.iter().flat_map(Block::base_sites);
+        blocks.chain(self.head.base_sites()).collect()
+    }
+
+    /// `[vocab, hidden]`
+    pub(super) fn embedding_table(&self) -> &Arc<BaseWeight> {
+        self.embedding.table()
+    }
+}
+
 impl CausalLm for Decoder {
     fn forward(&self, mut step: StepContext<'_>) -> Result<Act> {
         let (kernels, batch) = (step.kernels, step.batch);
@@ -69,7 +84,7 @@ impl CausalLm for Decoder {
         }
         let x = kernels.select_rows(&x, &batch.logit_rows)?;
         let x = self.norm.forward(&x, kernels)?;
-        self.head.forward(&x, kernels)
+        self.head.forward(&x, batch.logit_lora.segments(), &step)
     }
 
     fn lora_layout(&self) -> &LoraLayout {
@@ -97,35 +112,14 @@ fn load_head(
     weights: &mut Weights<'_>,
     spec: &ArchSpec,
     embedding: &Embedding,
-) -> Result<Linear, ModelError> {
+) -> Result<LoraLinear<1>, ModelError> {
     const NAME: &str = "lm_head.weight";
-    match spec.head {
-        Head::Own => Ok(Linear::plain(weights.table(NAME, spec.dims.vocab, spec.dims.hidden)?)),
+    let weight = match spec.head {
+        Head::Own => weights.table(NAME, spec.dims.vocab, spec.dims.hidden)?,
         Head::Tied => {
             weights.skip_copy(NAME, Embedding::NAME)?;
-            Ok(embedding.as_head())
+            Arc::clone(embedding.table())
         }
-    }
-}
-
-/// Every projection of every layer.
-pub(super) fn lora_layout(spec: &ArchSpec) -> LoraLayout {
-    let sites = (0..spec.dims.layers).flat_map(|layer| {
-        Projection::ALL.map(|projection| (Site { layer, projection }, site_shape(spec, projection)))
-    });
-    sites.collect()
-}
-
-fn site_shape(spec: &ArchSpec, projection: Projection) -> SiteShape {
-    let (hidden, inner) = (spec.dims.hidden, spec.mlp.intermediate);
-    let queries = spec.attention.heads * spec.attention.head_dim;
-    let keys = spec.attention.kv_heads * spec.attention.head_dim;
-    let (in_features, out_features) = match projection {
-        Projection::Q => (hidden, queries),
-        Projection::K | Projection::V => (hidden, keys),
-        Projection::O => (queries, hidden),
-        Projection::Gate | Projection::Up => (hidden, inner),
-        Projection::Down => (inner, hidden),
     };
-    SiteShape { in_features, out_features }
+    Ok(LoraLinear::plain(weight, Site::Head))
 }

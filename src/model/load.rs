@@ -3,7 +3,7 @@ use super::{
     BaseWeights, CausalLm, ModelError, ModelSource, TextAssets,
     arch::read_spec,
     checkpoint::{Checkpoint, Files, GgufCheckpoint, SafetensorsCheckpoint, Weights},
-    decoder::{Decoder, lora_layout},
+    decoder::Decoder,
     hub,
     spec::ArchSpec,
 };
@@ -12,6 +12,7 @@ use crate::{
     lora::LoraLayout,
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::Arc;
 
 const DOWNLOAD: &str =
     "downloading {msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
@@ -98,7 +99,7 @@ pub fn load(
 pub fn layout(source: &ModelSource) -> Result<LoraLayout, ModelError> {
     let checkpoint = open(source, Progress::Shown)?;
     let (_, spec) = read_spec(checkpoint.config())?;
-    Ok(lora_layout(&spec))
+    Ok(spec.lora_layout())
 }
 
 fn open(source: &ModelSource, progress: Progress) -> Result<Box<dyn Checkpoint>, ModelError> {
@@ -132,9 +133,14 @@ fn load_checkpoint(
     let bar = progress_bar(options.progress, LOAD, &name);
     let mut weights = Weights::new(checkpoint, kernels, precision, &bar);
     let lm = Box::new(Decoder::load(&mut weights, &spec, (max_positions, kv_precision))?);
-    let (weights, parameters) = weights.finish()?;
+    let (packed, parameters) = weights.finish()?;
     bar.finish_and_clear();
-    let weights = BaseWeights(weights);
+    let weights = BaseWeights {
+        packed,
+        layout: lm.lora_layout().clone(),
+        sites: lm.base_sites(),
+        embedding: Arc::clone(lm.embedding_table()),
+    };
     let facts = ModelFacts {
         name,
         architecture,

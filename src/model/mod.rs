@@ -10,6 +10,7 @@ mod decoder;
 mod error;
 mod hub;
 mod layers;
+mod layout;
 mod load;
 mod source;
 mod spec;

@@ -1,5 +1,5 @@
 //! A dense decoder-only transformer, described.
-use crate::kernel::Activation;
+use crate::{kernel::Activation, lora::Projection};
 use candle_transformers::models::llama::Llama3RopeConfig;
 
 /// Everything in which two architectures differ. Every number in it is checked: sizes are not zero, heads divide.
@@ -15,6 +15,8 @@ pub(crate) struct ArchSpec {
     pub mlp: MlpSpec,
     /// Rotary embedding.
     pub rope: RopeSpec,
+    /// Which linear layers a block has.
+    pub projections: Projections,
     /// Where the logits come from.
     pub head: Head,
 }
@@ -154,6 +156,25 @@ impl PartialEq for RopeScaling {
             (Self::Llama3(a), Self::Llama3(b)) => bands(a) == bands(b),
             (Self::Divisors(a), Self::Divisors(b)) => a == b,
             _ => false,
+        }
+    }
+}
+
+/// Which linear layers a block has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Projections {
+    /// Each by itself.
+    Separate,
+    /// Queries, keys and values as one, and gate and up as one (Phi-3).
+    Fused,
+}
+
+impl Projections {
+    /// Their names.
+    pub(crate) fn names(self) -> &'static [Projection] {
+        match self {
+            Self::Separate => &Projection::SEPARATE,
+            Self::Fused => &Projection::FUSED,
         }
     }
 }

@@ -21,9 +21,10 @@ pub(crate) fn layout(
         Projection::O => (q, hidden),
         Projection::Gate | Projection::Up => (hidden, intermediate),
         Projection::Down => (intermediate, hidden),
+        Projection::Qkv | Projection::GateUp => unreachable!("the layers are separate"),
     };
     let sites =
-        (0..layers).flat_map(|layer| Projection::ALL.map(|p| (Site { layer, projection: p }, p)));
+        (0..layers).flat_map(|layer| Projection::SEPARATE.map(|p| (Site::block(layer, p), p)));
     sites
         .map(|(site, projection)| {
             let (in_features, out_features) = shape(projection);

@@ -26,7 +26,7 @@ pub(crate) const FAILS: u32 = 62;
 /// A step with this token in it panics.
 pub(crate) const PANICS: u32 = 63;
 
-const SITE: Site = Site { layer: 0, projection: Projection::Q };
+const SITE: Site = Site::block(0, Projection::Q);
 const SHAPE: SiteShape = SiteShape { in_features: 2, out_features: 2 };
 
 /// What a test sees and holds of the model.

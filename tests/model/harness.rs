@@ -192,6 +192,7 @@ impl Harness {
         }
         batch.logit_rows = (0..batch.token_ids.len() as u32).collect();
         batch.lora = LoraRouting::new(work.iter().map(|(sequence, count)| (*count, sequence.slot)));
+        batch.logit_lora = batch.lora.clone();
         batch
     }
 }

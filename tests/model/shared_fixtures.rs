@@ -108,7 +108,7 @@ fn smollm2_serves_every_adapter_in_one_batch() {
 fn tiny_models_of_every_family_give_the_golden_logits() {
     let Some(fixtures) = fixtures() else { return };
     let kernels = cpu_kernels();
-    for family in ["llama", "llama_tied", "mistral", "qwen2"] {
+    for family in ["llama", "llama_tied", "mistral", "phi3", "qwen2"] {
         let directory = fixtures.join("tiny").join(family);
         let mut harness = Harness::open(&directory, &kernels, Precision::F32);
         for name in ["base", "a", "b"] {

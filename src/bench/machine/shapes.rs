@@ -24,13 +24,13 @@ impl Shapes {
         }
     }
 
-    /// The layers of a model; adapters do not change the head, so its shape is not in the layout.
+    /// The layers of a model.
     pub(super) fn of(model: String, layout: &LoraLayout) -> Self {
         use Projection::{Down, Gate, K, O, Q, Up, V};
         let stacked = |layer: usize, projections: &[Projection]| {
             let shapes = projections
                 .iter()
-                .filter_map(|&projection| layout.shape(Site { layer, projection }));
+                .filter_map(|&projection| layout.shape(Site::block(layer, projection)));
             let shapes: Vec<_> = shapes.collect();
             let out = shapes.iter().map(|shape| shape.out_features).sum();
             shapes.first().map(|shape| [out, shape.in_features])
@@ -38,7 +38,8 @@ impl Shapes {
         let groups: [&[Projection]; 4] = [&[Q, K, V], &[O], &[Gate, Up], &[Down]];
         let layers = (0..layout.layers())
             .flat_map(|layer| groups.iter().filter_map(move |group| stacked(layer, group)));
-        Self { model, layers: layers.collect(), head: Vec::new() }
+        let head = layout.shape(Site::Head).map(|shape| [shape.out_features, shape.in_features]);
+        Self { model, layers: layers.collect(), head: head.into_iter().collect() }
     }
 
     /// Each part by its name.
@@ -65,11 +66,12 @@ mod tests {
             Projection::Gate | Projection::Up => (1536, 576),
             Projection::Down => (576, 1536),
             Projection::Q | Projection::O => (576, 576),
+            Projection::Qkv | Projection::GateUp => unreachable!("no fused layer is asked for"),
         };
         let sites = (0..30).flat_map(|layer| {
-            Projection::ALL.map(|projection| {
+            Projection::SEPARATE.map(|projection| {
                 let (out_features, in_features) = shape(projection);
-                (Site { layer, projection }, SiteShape { in_features, out_features })
+                (Site::block(layer, projection), SiteShape { in_features, out_features })
             })
         });
         let shapes = Shapes::of("x".to_owned(), &sites.collect());

@@ -102,6 +102,7 @@ fn one_sequence(tokens: &[u32]) -> ForwardBatch {
         query_starts: vec![0, len],
         context_lens: vec![len],
         logit_rows: (0..len).collect(),
-        lora: LoraRouting::new([(tokens.len(), None)]),
+        lora: LoraRouting::default(),
+        logit_lora: LoraRouting::default(),
     }
 }

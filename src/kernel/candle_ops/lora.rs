@@ -12,7 +12,7 @@ pub(super) fn add(
     let (column, columns) = (target.columns.start, target.columns.len());
     for segment in segments {
         let (start, len) = (segment.rows.start, segment.rows.len());
-        let Some(pair) = &target.slots[segment.slot] else { continue };
+        let Some(pair) = target.low_rank(segment.slot) else { continue };
         if len == 0 || pair.rank() == 0 {
             continue;
         }

@@ -71,29 +71,6 @@ impl CpuKernels {
     }
 }
 
-/// A weight whose rows are read one by one.
-enum Rows<'a> {
-    Floats(&'a PackedWeight),
-    Integers(&'a QuantWeight),
-}
-
-impl<'a> Rows<'a> {
-    fn of(weight: &'a BaseWeight) -> Result<Self> {
-        match QuantWeight::of(weight) {
-            Some(integers) => Ok(Self::Integers(integers)),
-            None => PackedWeight::of(weight).map(Self::Floats),
-        }
-    }
-
-    /// Writes row `row` as f32.
-    fn read(&self, row: usize, to: &mut [f32]) {
-        match self {
-            Self::Floats(packed) => packed.row(row, to),
-            Self::Integers(integers) => integers.row(row, to),
-        }
-    }
-}
-
 impl Kernels for CpuKernels {
     fn kv_block_bytes(&self, shape: KvShape) -> usize {
         self.layout(shape).block_bytes()
@@ -151,13 +128,13 @@ impl Kernels for CpuKernels {
 
     fn embed(&self, table: &BaseWeight, ids: &[u32]) -> Result<Act> {
         check::indices("embed", ids, table.out_features)?;
-        let table_rows = Rows::of(table)?;
+        let packed = table.packed()?;
         let cols = table.in_features;
         let rows = rows_per_item(cols);
         self.machine.act(ids.len(), cols, |to| {
             self.machine.pool.chunks(to, rows * cols, |index, to| {
                 for (row, to) in to.chunks_exact_mut(cols).enumerate() {
-                    table_rows.read(ids[index * rows + row] as usize, to);
+                    packed.row(ids[index * rows + row] as usize, to);
                 }
             });
             Ok(())

@@ -110,7 +110,7 @@ impl AddLora<'_> {
 
 /// What a segment's rows meet at a target, if it changes anything.
 fn held<'a>(target: &LoraTarget<'a>, segment: &RowSegment) -> Option<&'a LowRank> {
-    target.slots[segment.slot].as_ref().filter(|pair| pair.rank() > 0)
+    target.low_rank(segment.slot).filter(|pair| pair.rank() > 0)
 }
 
 /// How many of `segments`, which begin with one, are ascending and disjoint.

@@ -38,6 +38,20 @@ impl Packed for PackedWeight {
         self
     }
 
+    fn row(&self, row: usize, to: &mut [f32]) {
+        let (panel, column) = (row / self.width, row % self.width);
+        let start = panel * self.steps * self.width + column;
+        match &self.panels {
+            Panels::F32(values) => {
+                let steps = values[start..].iter().step_by(self.width);
+                to.iter_mut().zip(steps).for_each(|(to, value)| *to = *value);
+            }
+            Panels::Bf16(pairs) => widen(pairs[start..].iter().step_by(self.width), to),
+            #[cfg(target_arch = "x86_64")]
+            Panels::Tiles(_, pairs) => widen(pairs[start..].iter().step_by(self.width), to),
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         match &self.panels {
             Panels::F32(values) => values.bytes(),
@@ -58,21 +72,6 @@ impl PackedWeight {
         packed.ok_or_else(|| {
             KernelError::mismatch("weight", format!("{weight:?} was packed by another device"))
         })
-    }
-
-    /// Row `row` of the weight, `to.len()` values of it.
-    pub(super) fn row(&self, row: usize, to: &mut [f32]) {
-        let (panel, column) = (row / self.width, row % self.width);
-        let start = panel * self.steps * self.width + column;
-        match &self.panels {
-            Panels::F32(values) => {
-                let steps = values[start..].iter().step_by(self.width);
-                to.iter_mut().zip(steps).for_each(|(to, value)| *to = *value);
-            }
-            Panels::Bf16(pairs) => widen(pairs[start..].iter().step_by(self.width), to),
-            #[cfg(target_arch = "x86_64")]
-            Panels::Tiles(_, pairs) => widen(pairs[start..].iter().step_by(self.width), to),
-        }
     }
 }
 

@@ -45,7 +45,7 @@ fn a_row_in_several_segments_gets_every_delta_in_their_order() {
     const IN: usize = 40;
     const OUT: usize = 70;
     let pair = |rank: usize| LowRank::new(matrix(9, rank, IN), matrix(8, rank, OUT)).unwrap();
-    let slots = [Some(pair(1)), Some(pair(6))];
+    let slots = [Some(pair(1).into()), Some(pair(6).into())];
     let segment = |rows, slot, weight| RowSegment { rows, slot, weight };
     let all = [segment(0..6, 0, 0.5), segment(2..9, 1, 2.0), segment(9..10, 0, 1.0)];
     for kernels in machines() {

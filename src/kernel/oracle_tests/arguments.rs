@@ -4,7 +4,7 @@ use super::{
     inputs::Noise,
 };
 use crate::kernel::{
-    Activation, AttentionArgs, KernelError, KvPrecision, KvShape, LoraTarget, LowRank, Precision,
+    Activation, AttentionArgs, KernelError, KvPrecision, KvShape, LoraTarget, Precision,
     RopeKvArgs, RopeTable, RowSegment,
 };
 use candle_core::Tensor;
@@ -54,7 +54,7 @@ fn shapes_that_disagree_are_refused() {
 #[test]
 fn segments_and_slots_outside_the_batch_are_refused() {
     let mut noise = Noise(2);
-    let slots: [Option<LowRank>; 1] = [Some(noise.pair(2, 3, 4))];
+    let slots = [Some(noise.pair(2, 3, 4).into())];
     for candidate in candidates() {
         let kernels = &candidate.kernels;
         let act = |rows: usize, cols: usize| candidate.act(&vec![1.0; rows * cols], cols);

@@ -72,7 +72,7 @@ proptest! {
             // Every other adapter as it stands beside a base in f32.
             let load = |(i, pair): (usize, &Option<LowRank>)| {
                 let precision = [Precision::F32, Precision::Bf16][i % 2];
-                pair.as_ref().map(|pair| kernels.load_low_rank(pair, precision).unwrap())
+                pair.as_ref().map(|pair| kernels.load_low_rank(pair, precision).unwrap().into())
             };
             let slots: Vec<_> = slots.iter().enumerate().map(load).collect();
             let targets = [LoraTarget { columns: 0..n, slots: &slots }];

@@ -3,7 +3,7 @@ use super::{
     candidates::candidates,
     inputs::{Noise, both, segments},
 };
-use crate::kernel::{Kernels, LoraTarget, LowRank, Precision, Reference};
+use crate::kernel::{Kernels, LinearDelta, LoraTarget, LowRank, Precision, Reference};
 use proptest::{collection::vec, option, prelude::*};
 
 proptest! {
@@ -30,8 +30,8 @@ proptest! {
         let segments = segments(&raw, rows, ranks.len());
         for candidate in candidates() {
             let ((x, x_ref), (mut y, mut want)) = (both(candidate, &x, k), both(candidate, &y, n));
-            let load_slots = |kernels: &dyn Kernels| -> Vec<Vec<Option<LowRank>>> {
-                let load = |pair: &LowRank| kernels.load_low_rank(pair, precision).unwrap();
+            let load_slots = |kernels: &dyn Kernels| -> Vec<Vec<Option<LinearDelta>>> {
+                let load = |pair: &LowRank| kernels.load_low_rank(pair, precision).unwrap().into();
                 let load_all = |held: &Vec<Option<LowRank>>| {
                     held.iter().map(|slot| slot.as_ref().map(load)).collect()
                 };
@@ -46,9 +46,9 @@ proptest! {
 }
 
 /// Layers of `outs` columns side by side, a column of nobody's before each.
-fn targets<'a>(outs: &[usize], slots: &'a [Vec<Option<LowRank>>]) -> Vec<LoraTarget<'a>> {
+fn targets<'a>(outs: &[usize], slots: &'a [Vec<Option<LinearDelta>>]) -> Vec<LoraTarget<'a>> {
     let mut end = 0;
-    let target = |(out, slots): (&usize, &'a Vec<Option<LowRank>>)| {
+    let target = |(out, slots): (&usize, &'a Vec<Option<LinearDelta>>)| {
         let start = end + 1;
         end = start + out;
         LoraTarget { columns: start..end, slots }
@@ -63,7 +63,8 @@ fn rows_without_an_adapter_keep_their_bits() {
     let slots = [None, Some(noise.pair(5, 33, 17))];
     for candidate in candidates() {
         let (x, mut changed) = (candidate.act(&x, 33), candidate.act(&y, 17));
-        let load = |pair: &LowRank| candidate.kernels.load_low_rank(pair, Precision::F32).unwrap();
+        let load =
+            |pair: &LowRank| candidate.kernels.load_low_rank(pair, Precision::F32).unwrap().into();
         let loaded: Vec<_> = slots.iter().map(|slot| slot.as_ref().map(load)).collect();
         let batch = segments(&[(0.0, 0.3, 0, 1.0), (0.3, 0.6, 1, 1.0)], 6, 2);
         let target = LoraTarget { columns: 0..17, slots: &loaded };

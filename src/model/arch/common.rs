@@ -5,7 +5,8 @@ use crate::{
     model::{
         ModelError,
         spec::{
-            ArchSpec, AttentionBias, AttentionSpec, Dims, Head, HeadNorm, MlpBias, MlpSpec, Window,
+            ArchSpec, AttentionBias, AttentionSpec, Dims, Head, HeadNorm, MlpBias, MlpSpec,
+            Projections, Window,
         },
     },
 };
@@ -26,6 +27,7 @@ pub(super) fn plain(fields: &mut Fields) -> Result<ArchSpec, ModelError> {
         mlp: mlp(fields)?,
         rope,
         norm_eps: need_positive(fields, "rms_norm_eps")? as f32,
+        projections: Projections::Separate,
         head: if fields.flag("tie_word_embeddings")? { Head::Tied } else { Head::Own },
         dims,
     })

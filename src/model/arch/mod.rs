@@ -5,6 +5,7 @@ mod common;
 mod fields;
 mod llama;
 mod mistral;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod read;
@@ -22,6 +23,7 @@ type ReadFields = fn(&mut Fields) -> Result<ArchSpec, ModelError>;
 const ARCHITECTURES: &[(&str, ReadFields)] = &[
     ("LlamaForCausalLM", llama::spec),
     ("MistralForCausalLM", mistral::spec),
+    ("Phi3ForCausalLM", phi3::spec),
     ("Qwen2ForCausalLM", qwen2::spec),
     ("Qwen3ForCausalLM", qwen3::spec),
 ];

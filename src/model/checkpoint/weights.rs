@@ -70,20 +70,19 @@ impl<'a> Weights<'a> {
         Ok(packed)
     }
 
-    /// A norm's weight or a bias, `[1, len]`.
-    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Act, ModelError> {
-        self.joined(&[(name.to_owned(), len)])
-    }
-
-    /// Vectors of the named lengths, one after the other, `[1, sum of len]`.
-    pub(crate) fn joined(&mut self, parts: &[(String, usize)]) -> Result<Act, ModelError> {
+    /// Norms' weights or biases of the named lengths, one after the other: `[1, sum of len]`, on the device and as
+    /// read.
+    pub(crate) fn joined(
+        &mut self,
+        parts: &[(String, usize)],
+    ) -> Result<(Act, Vec<f32>), ModelError> {
         let mut joined = Vec::new();
         for (name, len) in parts {
             let tensor = self.take(name, &[*len])?;
             let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.to_vec1::<f32>());
             joined.extend(values.map_err(|error| self.wrong(name, error.to_string()))?);
         }
-        Ok(self.kernels.upload(&joined, 1, joined.len())?)
+        Ok((self.kernels.upload(&joined, 1, joined.len())?, joined))
     }
 
     /// Accepts that `copy` is stored beside the tensor it is tied to, as long as both are the same.

@@ -2,9 +2,10 @@
 use super::{RmsNorm, linear::LoraLinear};
 use crate::{
     kernel::{Act, AttentionArgs, Result, RopeKvArgs, RopeTable},
-    lora::{LoraLayout, Projection},
+    lora::{LoraLayout, Projection, Site},
     model::{
         ModelError, StepContext,
+        base_weights::BaseSite,
         checkpoint::Weights,
         spec::{ArchSpec, AttentionBias, HeadNorm},
     },
@@ -35,9 +36,8 @@ impl Attention {
     ) -> Result<Self, ModelError> {
         let attention = &spec.attention;
         let (qkv_biased, o_biased) = biased(attention.bias);
-        let qkv = [Projection::Q, Projection::K, Projection::V];
-        let qkv = LoraLinear::load(weights, layout, (layer, qkv), qkv_biased)?;
-        let o = LoraLinear::load(weights, layout, (layer, [Projection::O]), o_biased)?;
+        let qkv = LoraLinear::load(weights, layout, (layer, Projection::Qkv), qkv_biased)?;
+        let o = LoraLinear::load(weights, layout, (layer, Projection::O), o_biased)?;
         let mut norm = |name| {
             let name = format!("model.layers.{layer}.self_attn.{name}");
             RmsNorm::load(weights, &name, attention.head_dim, spec.norm_eps)
@@ -52,6 +52,11 @@ impl Attention {
         Ok(Self { layer, qkv, o, head_norms, heads, widths, scale, window })
     }
 
+    /// Its linear layers in the base.
+    pub(super) fn base_sites(&self) -> impl Iterator<Item = (Site, BaseSite)> {
+        self.qkv.base_sites().chain(self.o.base_sites())
+    }
+
     /// Adds the output for `x` to `y`, both `[T, hidden]`; writes this step's keys and values on the way.
     pub(super) fn add_to(
         &self,
@@ -61,7 +66,7 @@ impl Attention {
         step: &mut StepContext<'_>,
     ) -> Result<()> {
         let (kernels, batch) = (step.kernels, step.batch);
-        let mut qkv = self.qkv.forward(x, step)?;
+        let mut qkv = self.qkv.forward(x, batch.lora.segments(), step)?;
         if let Some((q_norm, k_norm)) = &self.head_norms {
             let (queries, keys) = self.widths;
             q_norm.apply(&mut qkv, 0..queries, kernels)?;

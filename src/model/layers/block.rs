@@ -2,8 +2,8 @@
 use super::{RmsNorm, attention::Attention, mlp::Mlp};
 use crate::{
     kernel::{Act, Result, RopeTable},
-    lora::LoraLayout,
-    model::{ModelError, StepContext, checkpoint::Weights, spec::ArchSpec},
+    lora::{LoraLayout, Site},
+    model::{ModelError, StepContext, base_weights::BaseSite, checkpoint::Weights, spec::ArchSpec},
 };
 
 /// norm → attention → add → norm → feed-forward → add
@@ -31,6 +31,11 @@ impl Block {
         let attention = Attention::load(weights, spec, layout, layer)?;
         let mlp = Mlp::load(weights, spec, layout, layer)?;
         Ok(Self { attention_norm, attention, mlp_norm, mlp })
+    }
+
+    /// Its linear layers in the base.
+    pub(in crate::model) fn base_sites(&self) -> impl Iterator<Item = (Site, BaseSite)> {
+        self.attention.base_sites().chain(self.mlp.base_sites())
     }
 
     /// Adds both halves to `x`, `[T, hidden]`.

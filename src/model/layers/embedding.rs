@@ -1,5 +1,4 @@
 //! Token embedding.
-use super::Linear;
 use crate::{
     kernel::{Act, BaseWeight, Kernels, Result},
     model::{ModelError, checkpoint::Weights, spec::Dims},
@@ -23,9 +22,9 @@ impl Embedding {
         Ok(Self { table: weights.table(Self::NAME, dims.vocab, dims.hidden)? })
     }
 
-    /// The same memory as a head: `[T, hidden]` → `[T, vocab]`.
-    pub(in crate::model) fn as_head(&self) -> Linear {
-        Linear::plain(Arc::clone(&self.table))
+    /// The table, for a head that is tied to it.
+    pub(in crate::model) fn table(&self) -> &Arc<BaseWeight> {
+        &self.table
     }
 
     /// `[T]` → `[T, hidden]`

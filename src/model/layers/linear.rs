@@ -1,23 +1,25 @@
 //! Linear layers. The only place where LoRA meets the model.
 use crate::{
-    kernel::{Act, BaseWeight, Kernels, LoraTarget, Precision, Result},
+    kernel::{Act, BaseWeight, LoraTarget, Precision, Result, RowSegment},
     lora::{LoraLayout, Projection, Site},
-    model::{ModelError, StepContext, checkpoint::Weights},
+    model::{ModelError, StepContext, base_weights::BaseSite, checkpoint::Weights},
 };
 use std::{ops::Range, sync::Arc};
 
 /// `y = x · Wᵀ + bias`
-pub(in crate::model) struct Linear {
+pub(super) struct Linear {
     weight: Arc<BaseWeight>,
-    bias: Option<Act>,
+    bias: Option<Bias>,
+}
+
+/// On the device for the product, and as it was read.
+struct Bias {
+    /// `[1, out]`
+    act: Act,
+    values: Arc<[f32]>,
 }
 
 impl Linear {
-    /// Shares a weight that is loaded already, or has one to itself, without a bias.
-    pub(in crate::model) fn plain(weight: Arc<BaseWeight>) -> Self {
-        Self { weight, bias: None }
-    }
-
     /// Layers that share their input as one, their outputs side by side; `parts` are names and widths.
     fn load_stack(
         weights: &mut Weights<'_>,
@@ -29,39 +31,40 @@ impl Linear {
             parts.iter().map(|(name, width)| (format!("{name}.{kind}"), *width)).collect()
         };
         let weight = weights.stack(&tensors("weight"), in_features)?;
-        let bias = if biased { Some(weights.joined(&tensors("bias"))?) } else { None };
+        let bias = if biased {
+            let (act, values) = weights.joined(&tensors("bias"))?;
+            Some(Bias { act, values: values.into() })
+        } else {
+            None
+        };
         Ok(Self { weight, bias })
     }
 
-    /// How the weight is stored.
-    pub(in crate::model) fn precision(&self) -> Precision {
-        self.weight.precision()
-    }
-
-    /// `[T, in]` → `[T, out]`
-    pub(in crate::model) fn forward(&self, x: &Act, kernels: &dyn Kernels) -> Result<Act> {
-        kernels.linear(x, &self.weight, self.bias.as_ref())
+    fn bias(&self) -> Option<&Act> {
+        self.bias.as_ref().map(|bias| &bias.act)
     }
 }
 
 /// `N` linear layers that share their input, computed as one, their outputs side by side; each adds its
-/// rows' adapter deltas: `y = x · Wᵀ + bias + x · aᵀ · b`.
-pub(super) struct LoraLinear<const N: usize> {
+/// rows' adapter deltas.
+pub(in crate::model) struct LoraLinear<const N: usize> {
     base: Linear,
     sites: [Site; N],
     /// The columns of each site's output.
     columns: [Range<usize>; N],
+    /// All of them as one, where the base has them as one.
+    fused: Option<Site>,
 }
 
 impl<const N: usize> LoraLinear<N> {
-    /// Takes the weights of these projections of `layer`.
+    /// Takes the weights of `fused` of `layer`, or of its parts where the base has those by themselves.
     pub(super) fn load(
         weights: &mut Weights<'_>,
         layout: &LoraLayout,
-        (layer, projections): (usize, [Projection; N]),
+        (layer, fused): (usize, Projection),
         biased: bool,
     ) -> Result<Self, ModelError> {
-        let sites = projections.map(|projection| Site { layer, projection });
+        let sites: [Site; N] = std::array::from_fn(|part| Site::block(layer, fused.parts()[part]));
         let shapes =
             sites.map(|site| layout.shape(site).expect("the layout has every site of every layer"));
         let mut end = 0;
@@ -69,29 +72,64 @@ impl<const N: usize> LoraLinear<N> {
             end += shape.out_features;
             end - shape.out_features..end
         });
-        let named = |site: &Site| format!("model.{site}");
-        let parts: Vec<_> =
-            sites.iter().map(named).zip(shapes.map(|shape| shape.out_features)).collect();
+        let fused =
+            Some(Site::block(layer, fused)).filter(|fused| N > 1 && layout.shape(*fused).is_some());
+        let parts: Vec<_> = match fused {
+            Some(fused) => vec![(fused.to_string(), end)],
+            None => sites.iter().zip(&columns).map(|(s, c)| (s.to_string(), c.len())).collect(),
+        };
         let in_features = shapes.first().map_or(0, |shape| shape.in_features);
         let base = Linear::load_stack(weights, &parts, in_features, biased)?;
-        Ok(Self { base, sites, columns })
+        Ok(Self { base, sites, columns, fused })
+    }
+
+    /// One layer whose weight is loaded already, without a bias.
+    pub(in crate::model) fn plain(weight: Arc<BaseWeight>, site: Site) -> Self {
+        let (sites, out) = ([site; N], weight.out_features());
+        let columns = std::array::from_fn(|_| 0..out);
+        Self { base: Linear { weight, bias: None }, sites, columns, fused: None }
+    }
+
+    /// Each site's place in the base.
+    pub(in crate::model) fn base_sites(&self) -> impl Iterator<Item = (Site, BaseSite)> {
+        let all = self.fused.map(|site| (site, 0..self.base.weight.out_features()));
+        let parts = self.sites.into_iter().zip(self.columns.clone());
+        all.into_iter().chain(parts).map(|(site, rows)| {
+            let bias = self.base.bias.as_ref().map(|bias| bias.values[rows.clone()].into());
+            (site, BaseSite { weight: Arc::clone(&self.base.weight), rows, bias })
+        })
+    }
+
+    /// How the weight is stored.
+    pub(in crate::model) fn precision(&self) -> Precision {
+        self.base.weight.precision()
     }
 
     /// `[T, in]` → `[T, out of all]`
-    pub(super) fn forward(&self, x: &Act, step: &StepContext<'_>) -> Result<Act> {
-        let mut y = self.base.forward(x, step.kernels)?;
-        self.add_deltas(&mut y, x, step)?;
+    pub(in crate::model) fn forward(
+        &self,
+        x: &Act,
+        segments: &[RowSegment],
+        step: &StepContext<'_>,
+    ) -> Result<Act> {
+        let mut y = step.kernels.linear(x, &self.base.weight, self.base.bias())?;
+        self.add_deltas(&mut y, x, segments, step)?;
         Ok(y)
     }
 
     /// Adds the output to `y`, `[T, out of all]`.
     pub(super) fn add_to(&self, y: &mut Act, x: &Act, step: &StepContext<'_>) -> Result<()> {
-        step.kernels.add_linear(y, x, &self.base.weight, self.base.bias.as_ref())?;
-        self.add_deltas(y, x, step)
+        step.kernels.add_linear(y, x, &self.base.weight, self.base.bias())?;
+        self.add_deltas(y, x, step.batch.lora.segments(), step)
     }
 
-    fn add_deltas(&self, y: &mut Act, x: &Act, step: &StepContext<'_>) -> Result<()> {
-        let segments = step.batch.lora.segments();
+    fn add_deltas(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        segments: &[RowSegment],
+        step: &StepContext<'_>,
+    ) -> Result<()> {
         if segments.is_empty() {
             return Ok(());
         }
@@ -99,6 +137,10 @@ impl<const N: usize> LoraLinear<N> {
             columns: self.columns[i].clone(),
             slots: step.lora.at(self.sites[i]),
         });
-        step.kernels.add_lora(y, x, &targets, segments)
+        step.kernels.add_lora(y, x, &targets, segments)?;
+        let Some(fused) = self.fused else { return Ok(()) };
+        // After the parts: a fused layer's delta only ever adds.
+        let target = LoraTarget { columns: 0..y.cols(), slots: step.lora.at(fused) };
+        step.kernels.add_lora(y, x, &[target], segments)
     }
 }

@@ -2,9 +2,10 @@
 use super::linear::LoraLinear;
 use crate::{
     kernel::{Act, Activation, Result},
-    lora::{LoraLayout, Projection},
+    lora::{LoraLayout, Projection, Site},
     model::{
         ModelError, StepContext,
+        base_weights::BaseSite,
         checkpoint::Weights,
         spec::{ArchSpec, MlpBias},
     },
@@ -27,17 +28,21 @@ impl Mlp {
         layer: usize,
     ) -> Result<Self, ModelError> {
         let biased = spec.mlp.bias == MlpBias::All;
-        let gate_up = [Projection::Gate, Projection::Up];
         Ok(Self {
-            gate_up: LoraLinear::load(weights, layout, (layer, gate_up), biased)?,
-            down: LoraLinear::load(weights, layout, (layer, [Projection::Down]), biased)?,
+            gate_up: LoraLinear::load(weights, layout, (layer, Projection::GateUp), biased)?,
+            down: LoraLinear::load(weights, layout, (layer, Projection::Down), biased)?,
             activation: spec.mlp.activation,
         })
     }
 
+    /// Its linear layers in the base.
+    pub(super) fn base_sites(&self) -> impl Iterator<Item = (Site, BaseSite)> {
+        self.gate_up.base_sites().chain(self.down.base_sites())
+    }
+
     /// Adds the output for `x` to `y`, both `[T, hidden]`.
     pub(super) fn add_to(&self, y: &mut Act, x: &Act, step: &StepContext<'_>) -> Result<()> {
-        let gate_up = self.gate_up.forward(x, step)?;
+        let gate_up = self.gate_up.forward(x, step.batch.lora.segments(), step)?;
         let inner = step.kernels.gated(&gate_up, self.activation)?;
         self.down.add_to(y, &inner, step)
     }

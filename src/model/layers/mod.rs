@@ -11,6 +11,6 @@ mod rope;
 
 pub(super) use block::Block;
 pub(super) use embedding::Embedding;
-pub(super) use linear::Linear;
+pub(super) use linear::LoraLinear;
 pub(super) use norm::RmsNorm;
 pub(super) use rope::rope_table;

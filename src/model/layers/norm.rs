@@ -19,7 +19,8 @@ impl RmsNorm {
         len: usize,
         eps: f32,
     ) -> Result<Self, ModelError> {
-        Ok(Self { weight: weights.vector(&format!("{name}.weight"), len)?, eps })
+        let (weight, _) = weights.joined(&[(format!("{name}.weight"), len)])?;
+        Ok(Self { weight, eps })
     }
 
     /// Same shape out as in.

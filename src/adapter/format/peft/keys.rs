@@ -36,7 +36,7 @@ const FEATURES: [(&str, &str); 7] = [
 
 /// Path of a site in the `transformers` model, which configs and tensor names are written in.
 pub(super) fn path(site: Site) -> String {
-    format!("model.{site}")
+    site.to_string()
 }
 
 /// # Errors
@@ -83,7 +83,7 @@ fn not_a_factor(name: &str) -> AdapterError {
 fn parse_module(module: &str) -> Option<Site> {
     let (layer, role) = module.strip_prefix("model.layers.")?.split_once('.')?;
     let projection = Projection::ALL.into_iter().find(|p| p.module_path() == role)?;
-    let site = Site { layer: layer.parse().ok()?, projection };
+    let site = Site::block(layer.parse().ok()?, projection);
     // Rules out spellings such as `+1` and `01`, which would name a layer twice.
     (path(site) == module).then_some(site)
 }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn both_spellings_of_a_factor_are_read() {
-        let site = Site { layer: 7, projection: Projection::Down };
+        let site = Site::block(7, Projection::Down);
         let name = |ending| format!("base_model.model.model.layers.7.mlp.down_proj.{ending}");
         assert_eq!(parse(&name("lora_A.weight")).expect("a factor"), (site, Factor::A));
         assert_eq!(parse(&name("lora_B.default.weight")).expect("a factor"), (site, Factor::B));

@@ -30,6 +30,13 @@ impl Packed for QuantWeight {
         self
     }
 
+    fn row(&self, row: usize, to: &mut [f32]) {
+        match self.kind {
+            Kind::Int8 => self.unpack::<Int8>(row, to),
+            Kind::Int4 => self.unpack::<Int4>(row, to),
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         self.words.bytes()
     }
@@ -41,14 +48,6 @@ impl QuantWeight {
         match &weight.data {
             WeightData::Packed(packed) => packed.as_any().downcast_ref(),
             WeightData::Device(_) => None,
-        }
-    }
-
-    /// Row `row` of the weight as it is multiplied; `to` is the whole row.
-    pub(in super::super) fn row(&self, row: usize, to: &mut [f32]) {
-        match self.kind {
-            Kind::Int8 => self.unpack::<Int8>(row, to),
-            Kind::Int4 => self.unpack::<Int4>(row, to),
         }
     }
 

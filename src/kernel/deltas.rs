@@ -1,0 +1,85 @@
+//! What an adapter changes at one layer, and where a batch meets it.
+use super::{BaseWeight, LowRank};
+use candle_core::Tensor;
+use std::{ops::Range, sync::Arc};
+
+/// At a linear layer: `y ← gain ∘ y + (x·aᵀ)·b + x·trainedᵀ + shift`, every part optional.
+///
+/// One form for the whole LoRA family: `gain` is `DoRA`'s `m / ‖W + s·B·A‖` (Liu et al. 2024), and 0 at the outputs
+/// whose weights are replaced; `shift` holds what the adapter does to the bias. `W` is how trained rows are held:
+/// a [`Tensor`] f32 `[n, in]` on the host, a packed weight on the device.
+#[derive(Clone, Debug)]
+pub struct LinearDelta<W = Arc<BaseWeight>> {
+    /// The pair, scaling and gain folded into `b`.
+    pub low_rank: Option<LowRank>,
+    /// `[out]` f32: factor on the base's output, its bias included.
+    pub gain: Option<Tensor>,
+    /// `[out]` f32: added to the output.
+    pub shift: Option<Tensor>,
+    /// Outputs with weights of their own.
+    pub trained: Option<TrainedRows<W>>,
+}
+
+/// Rows of a weight or a table that take the place of the base's.
+#[derive(Clone, Debug)]
+pub struct TrainedRows<W = Arc<BaseWeight>> {
+    /// `[n, in]`
+    pub weight: W,
+    /// `[n]`, ascending: which rows they replace; `None`: all.
+    pub ids: Option<Arc<[u32]>>,
+}
+
+/// At the embedding: `h ← gain ∘ h + a[:, id]ᵀ·b`, or `trained[id] + a[:, id]ᵀ·b` where the row is replaced.
+#[derive(Clone, Debug)]
+pub struct EmbeddingDelta<W = Arc<BaseWeight>> {
+    /// `a` `[rank, vocab]`, `b` `[rank, hidden]`, scaling and gain folded into `b`.
+    pub low_rank: Option<LowRank>,
+    /// `[hidden]` f32: factor on the base's row.
+    pub gain: Option<Tensor>,
+    /// Tokens with rows of their own, gain folded in.
+    pub trained: Option<TrainedRows<W>>,
+}
+
+impl<W> From<LowRank> for LinearDelta<W> {
+    fn from(pair: LowRank) -> Self {
+        Self { low_rank: Some(pair), gain: None, shift: None, trained: None }
+    }
+}
+
+impl LinearDelta<Tensor> {
+    /// Host bytes.
+    pub fn bytes(&self) -> usize {
+        let vectors = [&self.gain, &self.shift].into_iter().flatten().map(bytes);
+        let pair = self.low_rank.as_ref().map_or(0, LowRank::bytes);
+        pair + vectors.sum::<usize>() + self.trained.as_ref().map_or(0, |t| bytes(&t.weight))
+    }
+}
+
+impl EmbeddingDelta<Tensor> {
+    /// Host bytes.
+    pub fn bytes(&self) -> usize {
+        let pair = self.low_rank.as_ref().map_or(0, LowRank::bytes);
+        let trained = self.trained.as_ref().map_or(0, |t| bytes(&t.weight));
+        pair + self.gain.as_ref().map_or(0, bytes) + trained
+    }
+}
+
+fn bytes(tensor: &Tensor) -> usize {
+    tensor.elem_count() * tensor.dtype().size_in_bytes()
+}
+
+/// What adapters change at one linear layer, whose output is some columns of a joint one.
+#[derive(Clone, Debug)]
+pub struct LoraTarget<'a> {
+    /// Columns of `y`.
+    pub columns: Range<usize>,
+    /// What each adapter slot holds there.
+    pub slots: &'a [Option<LinearDelta>],
+}
+
+impl<'a> LoraTarget<'a> {
+    /// The pair that `slot` holds, if it holds one.
+    pub(super) fn low_rank(&self, slot: usize) -> Option<&'a LowRank> {
+        self.slots[slot].as_ref()?.low_rank.as_ref()
+    }
+}
