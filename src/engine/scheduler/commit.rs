@@ -1,0 +1,55 @@
+//! What a step has brought.
+use super::super::{EngineError, sampler::Choice};
+use super::Scheduler;
+
+impl Scheduler {
+    /// Books the step's choices, in the order of `work` as many as each wants, and tells the callers.
+    pub(in crate::engine) fn commit(
+        &mut self,
+        work: &[usize],
+        choices: impl IntoIterator<Item = Option<Choice>>,
+    ) {
+        let mut choices = choices.into_iter();
+        for &index in work {
+            let sequence = &mut self.running[index];
+            let (rows, pending) = (sequence.choices(), sequence.pending());
+            let granted = std::mem::take(&mut sequence.granted);
+            if rows == 0 {
+                self.book_computed(index, granted);
+                continue;
+            }
+            let mut wanted = choices.by_ref().take(rows);
+            // Behind a row without a choice nothing is chosen; if the answer really gets there, that row is
+            // computed again and fails then.
+            let chosen = wanted.by_ref().map_while(|choice| choice);
+            let taken = sequence.accept_all(chosen, self.limits.max_positions);
+            wanted.for_each(drop);
+            if taken == 0 {
+                sequence.fail(EngineError::Step);
+                continue;
+            }
+            self.totals.generated_tokens += taken as u64;
+            self.totals.accepted_draft_tokens += taken as u64 - 1;
+            // Behind a wrong guess nothing counts as computed: those positions are written again.
+            self.book_computed(index, pending + taken - 1);
+        }
+        self.totals.steps += 1;
+        self.drop_over();
+    }
+
+    fn book_computed(&mut self, index: usize, more: usize) {
+        let block_size = self.limits.block_size;
+        let sequence = &mut self.running[index];
+        let before = sequence.computed;
+        sequence.computed += more;
+        let (after, prompt) = (sequence.computed, sequence.prompt_len);
+        self.totals.prompt_tokens += (after.min(prompt) - before.min(prompt)) as u64;
+        if !self.limits.prefix_cache {
+            return;
+        }
+        sequence.prefix.extend(&sequence.tokens, block_size);
+        for full in before / block_size..after / block_size {
+            self.blocks.register(sequence.block_table[full], &sequence.prefix, full);
+        }
+    }
+}

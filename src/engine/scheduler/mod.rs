@@ -1,0 +1,12 @@
+//! Who runs next. Pure bookkeeping: no tensors, no clocks, no channels but the sequences' own.
+//!
+//! At each step tokens are granted to sequences so that what is computed catches up with what is known; there are no
+//! phases. `grant` plans for those that run, `start` brings waiting ones in, `commit` books what came of it.
+mod commit;
+mod grant;
+mod plan;
+mod start;
+#[cfg(test)]
+mod tests;
+
+pub(super) use plan::Scheduler;

@@ -1,0 +1,142 @@
+//! The scheduler's books, and the order in which a step is planned.
+use super::super::{
+    EngineError, EngineSnapshot,
+    kv::BlockAllocator,
+    names::rename,
+    residency::AdapterResidency,
+    schedule::{Limits, Schedule},
+    sequence::{Arrival, Sequence},
+    waiting::WaitingQueue,
+};
+use crate::{adapter::VersionId, lora::AdapterSlot};
+use std::{sync::Arc, time::Instant};
+
+/// Every sequence, and who of them holds which blocks and slots.
+#[derive(Debug)]
+pub(in crate::engine) struct Scheduler {
+    pub(super) limits: Limits,
+    eos: Arc<[u32]>,
+    arrivals: u64,
+    pub(super) waiting: WaitingQueue,
+    /// In the order in which they started.
+    pub(super) running: Vec<Sequence>,
+    pub(super) blocks: BlockAllocator,
+    pub(super) residency: AdapterResidency,
+    pub(super) totals: EngineSnapshot,
+}
+
+impl Scheduler {
+    /// Nothing runs; `eos` are the model's end-of-sequence tokens.
+    pub(in crate::engine) fn new(limits: Limits, eos: Vec<u32>) -> Self {
+        Self {
+            // Every running sequence gets at least one token a step, or decoding would keep prompts waiting.
+            limits: Limits {
+                max_sequences: limits.max_sequences.min(limits.max_batched_tokens),
+                ..limits
+            },
+            eos: eos.into(),
+            arrivals: 0,
+            waiting: WaitingQueue::default(),
+            running: Vec::new(),
+            blocks: BlockAllocator::new(limits.kv_blocks),
+            residency: AdapterResidency::new(limits.adapter_slots),
+            totals: EngineSnapshot::default(),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub(in crate::engine) fn is_idle(&self) -> bool {
+        self.waiting.len() == 0 && self.running.is_empty()
+    }
+
+    /// One more that waits.
+    pub(in crate::engine) fn add(&mut self, arrival: Arrival) {
+        let mut sequence = Sequence::new(self.arrivals, arrival, &self.eos);
+        self.arrivals += 1;
+        sequence.reserve(self.limits.max_positions, self.limits.block_size);
+        if self.limits.prefix_cache {
+            sequence.prefix.extend(&sequence.tokens, self.limits.block_size);
+        }
+        self.waiting.push(sequence);
+    }
+
+    /// Nobody can ask for `version` any more.
+    pub(in crate::engine) fn forget(&mut self, version: VersionId) {
+        self.residency.forget(version);
+        self.blocks.forget(version);
+    }
+
+    /// What the runner reads; [`Schedule::work`] points into it.
+    pub(in crate::engine) fn running(&self) -> &[Sequence] {
+        &self.running
+    }
+
+    /// Plans one step: running sequences first, then waiting ones while budget, blocks and slots allow.
+    pub(in crate::engine) fn schedule(&mut self, schedule: &mut Schedule, now: Instant) {
+        self.drop_over();
+        schedule.clears = self.residency.sweep();
+        schedule.loads.clear();
+        let mut budget = self.limits.max_batched_tokens;
+        if self.grant_running(&mut budget) {
+            self.start_waiting(&mut budget, schedule, now);
+        }
+        self.guess(budget);
+        schedule.work.clear();
+        schedule.work.extend((0..self.running.len()).filter(|&i| self.running[i].granted > 0));
+    }
+
+    /// The adapter could not be copied to `slot`: whoever needs it there fails, the others go on.
+    pub(in crate::engine) fn fail_slot(&mut self, slot: AdapterSlot, schedule: &mut Schedule) {
+        self.residency.discard(slot);
+        for sequence in self.running.iter_mut().filter(|s| s.slot == Some(slot)) {
+            sequence.fail(EngineError::Step);
+        }
+        schedule.work.retain(|&index| self.running[index].slot != Some(slot));
+    }
+
+    /// The step failed: so do the sequences that were in it.
+    pub(in crate::engine) fn fail_step(&mut self, work: &[usize]) {
+        self.totals.failed_steps += 1;
+        for &index in work {
+            self.running[index].fail(EngineError::Step);
+        }
+        self.drop_over();
+    }
+
+    /// Nothing will run any more.
+    pub(in crate::engine) fn fail_all(&mut self, error: &EngineError) {
+        for mut sequence in self.running.drain(..).chain(self.waiting.drain()) {
+            sequence.fail(error.clone());
+        }
+    }
+
+    /// Takes blocks and slots back from those who ended or whose callers have gone.
+    pub(super) fn drop_over(&mut self) {
+        self.waiting.drop_over();
+        for sequence in self.running.extract_if(.., |s| s.is_over()) {
+            self.blocks.release(&sequence.block_table);
+            if let Some(slot) = sequence.slot {
+                self.residency.release(slot);
+            }
+        }
+    }
+
+    /// Brings `snapshot` up to date; bytes and the like are the runner's to add.
+    pub(in crate::engine) fn report(&self, snapshot: &mut EngineSnapshot) {
+        let leases = self.waiting.iter().filter_map(|sequence| sequence.adapter.as_ref());
+        rename(&mut snapshot.resident_adapters, self.residency.names());
+        rename(&mut snapshot.waiting_adapters, leases.map(|lease| &lease.name));
+        *snapshot = EngineSnapshot {
+            running: self.running.len(),
+            waiting: self.waiting.len(),
+            kv_blocks_used: self.blocks.used(),
+            kv_blocks: self.limits.kv_blocks,
+            block_size: self.limits.block_size,
+            kv_bytes: snapshot.kv_bytes,
+            resident_adapters: std::mem::take(&mut snapshot.resident_adapters),
+            waiting_adapters: std::mem::take(&mut snapshot.waiting_adapters),
+            adapter_slots: self.residency.capacity(),
+            ..self.totals.clone()
+        };
+    }
+}

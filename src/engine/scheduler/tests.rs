@@ -1,0 +1,225 @@
+//! The scheduler's promises, over a model that looks at everything before.
+use super::Scheduler;
+use crate::engine::{
+    EngineError, EngineSnapshot, Event, EventStream, FinishReason,
+    sampler::Choice,
+    schedule::{Limits, Schedule},
+    testing::{arrival, lease, said},
+};
+use proptest::prelude::*;
+use std::time::Instant;
+
+const LIMITS: Limits = Limits {
+    max_sequences: 4,
+    max_batched_tokens: 8,
+    adapter_slots: 2,
+    block_size: 2,
+    kv_blocks: 16,
+    max_positions: 100,
+    draft_tokens: 0,
+    prefix_cache: true,
+};
+
+fn scheduler(limits: Limits) -> Scheduler {
+    Scheduler::new(limits, vec![0])
+}
+
+fn add(scheduler: &mut Scheduler, prompt: &[u32], adapter: Option<&str>, n: usize) -> EventStream {
+    let (arrival, stream) = arrival(prompt.to_vec(), adapter.map(lease), n);
+    scheduler.add(arrival);
+    stream
+}
+
+/// The next token of a model that looks at everything before.
+fn next_token(tokens: &[u32]) -> u32 {
+    tokens.iter().fold(7, |sum: u32, token| sum.wrapping_mul(31).wrapping_add(*token)) % 50 + 1
+}
+
+/// One step of that model: how many tokens each sequence computed, by arrival.
+fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize)> {
+    step_of(scheduler, next_token)
+}
+
+/// One step of any model.
+fn step_of(scheduler: &mut Scheduler, next_token: fn(&[u32]) -> u32) -> Vec<(u64, usize)> {
+    let mut schedule = Schedule::default();
+    scheduler.schedule(&mut schedule, Instant::now());
+    let worked = |&index: &usize| &scheduler.running()[index];
+    let granted = schedule.work.iter().map(worked).map(|s| (s.id, s.granted)).collect();
+    let choices = schedule.work.iter().map(worked).flat_map(|sequence| {
+        assert!(
+            sequence.block_table.len() * LIMITS.block_size >= sequence.computed + sequence.granted
+        );
+        let mut known = sequence.tokens.clone();
+        let choices = (0..sequence.choices()).map(|ahead| {
+            let id = next_token(&known);
+            known.extend(sequence.draft.tokens().get(ahead));
+            Some(Choice { id, logprobs: None })
+        });
+        choices.collect::<Vec<_>>()
+    });
+    let choices: Vec<_> = choices.collect();
+    scheduler.commit(&schedule.work, choices);
+    granted
+}
+
+fn snapshot(scheduler: &Scheduler) -> EngineSnapshot {
+    let mut snapshot = EngineSnapshot::default();
+    scheduler.report(&mut snapshot);
+    snapshot
+}
+
+fn tokens(events: &[Event]) -> Vec<u32> {
+    let token = |event: &Event| match event {
+        Event::Token { id, .. } => Some(*id),
+        _ => None,
+    };
+    events.iter().filter_map(token).collect()
+}
+
+fn expected(prompt: &[u32], n: usize) -> Vec<u32> {
+    let mut all = prompt.to_vec();
+    (0..n).for_each(|_| all.push(next_token(&all)));
+    all.split_off(prompt.len())
+}
+
+#[test]
+fn answers_go_on_while_a_long_prompt_comes_in_pieces() {
+    let mut scheduler = scheduler(LIMITS);
+    let _short = add(&mut scheduler, &[1], None, 9);
+    step(&mut scheduler);
+    let mut long = add(&mut scheduler, &[2; 17], None, 1);
+    assert_eq!(step(&mut scheduler), [(0, 1), (1, 7)]);
+    assert_eq!(step(&mut scheduler), [(0, 1), (1, 7)]);
+    assert!(tokens(&said(&mut long)).is_empty());
+    assert_eq!(step(&mut scheduler), [(0, 1), (1, 3)]);
+    assert_eq!(tokens(&said(&mut long)), expected(&[2; 17], 1));
+}
+
+#[test]
+fn a_known_beginning_is_not_computed_again() {
+    let mut scheduler = scheduler(LIMITS);
+    let prompt = [1, 2, 3, 4, 5];
+    for (adapter, computed) in [(None, 5), (None, 1), (Some("a"), 5), (Some("a"), 1)] {
+        let mut stream = add(&mut scheduler, &prompt, adapter, 1);
+        let granted = step(&mut scheduler);
+        assert_eq!(granted[0].1, computed);
+        let events = said(&mut stream);
+        assert_eq!(tokens(&events), expected(&prompt, 1));
+        let [Event::Started { cached_tokens, .. }, .., Event::Finished { reason }] = &events[..]
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!((*cached_tokens, *reason), (5 - computed, FinishReason::Length));
+    }
+    let snapshot = snapshot(&scheduler);
+    assert_eq!((snapshot.prefix_queries, snapshot.prefix_hits), (20, 8));
+    assert_eq!((snapshot.prompt_tokens, snapshot.generated_tokens), (12, 4));
+    assert_eq!(snapshot.kv_blocks_used, 0);
+}
+
+#[test]
+fn the_youngest_gives_way_and_says_the_same_afterwards() {
+    let mut scheduler = scheduler(Limits { kv_blocks: 6, prefix_cache: false, ..LIMITS });
+    let mut streams: Vec<_> = (1..4).map(|t| add(&mut scheduler, &[t; 3], None, 8)).collect();
+    while !scheduler.is_idle() {
+        step(&mut scheduler);
+    }
+    assert!(snapshot(&scheduler).preemptions > 0);
+    for (stream, t) in streams.iter_mut().zip(1..) {
+        let events = said(stream);
+        assert_eq!(tokens(&events), expected(&[t; 3], 8));
+        let starts = events.iter().filter(|event| matches!(event, Event::Started { .. }));
+        assert_eq!(starts.count(), 1, "however often it began again");
+    }
+}
+
+#[test]
+fn guesses_change_how_fast_an_answer_comes_and_nothing_else() {
+    // Counts to six over and over, and stumbles now and then.
+    let next: fn(&[u32]) -> u32 = |tokens| (tokens.len() as u32 + tokens.len() as u32 / 23) % 6 + 1;
+    let mut runs = Vec::new();
+    for draft_tokens in [0, 1, 4] {
+        let mut scheduler = scheduler(Limits { draft_tokens, kv_blocks: 99, ..LIMITS });
+        let mut stream = add(&mut scheduler, &[1, 2, 3], None, 80);
+        let mut steps = 0;
+        while !scheduler.is_idle() {
+            step_of(&mut scheduler, next);
+            steps += 1;
+        }
+        let totals = snapshot(&scheduler);
+        assert_eq!(totals.generated_tokens, 80);
+        assert_eq!(steps + totals.accepted_draft_tokens, 80, "one for each that was guessed");
+        assert!(totals.accepted_draft_tokens <= totals.draft_tokens);
+        runs.push((steps, tokens(&said(&mut stream))));
+    }
+    assert!(runs.iter().all(|run| run.1 == runs[0].1), "{runs:?}");
+    assert!(runs[0].0 > runs[1].0 + 20 && runs[1].0 > runs[2].0 + 10, "{runs:?}");
+}
+
+#[test]
+fn one_without_a_slot_lets_others_pass() {
+    let mut scheduler = scheduler(Limits { adapter_slots: 1, ..LIMITS });
+    let _first = add(&mut scheduler, &[1], Some("a"), 5);
+    let _second = add(&mut scheduler, &[1], Some("b"), 5);
+    let _third = add(&mut scheduler, &[1], None, 5);
+    assert_eq!(step(&mut scheduler), [(0, 1), (2, 1)]);
+}
+
+#[test]
+fn a_failed_load_fails_only_its_own() {
+    let mut scheduler = scheduler(LIMITS);
+    let mut failed = add(&mut scheduler, &[1], Some("a"), 5);
+    let mut fine = add(&mut scheduler, &[1], None, 5);
+    let mut schedule = Schedule::default();
+    scheduler.schedule(&mut schedule, Instant::now());
+    let (slot, _) = schedule.loads[0];
+    scheduler.fail_slot(slot, &mut schedule);
+    assert_eq!(schedule.work.len(), 1);
+    while !scheduler.is_idle() {
+        step(&mut scheduler);
+    }
+    assert!(matches!(
+        said(&mut failed)[..],
+        [Event::Started { .. }, Event::Failed(EngineError::Step)]
+    ));
+    assert_eq!(tokens(&said(&mut fine)).len(), 5);
+}
+
+proptest! {
+    #[test]
+    fn every_sequence_ends_right_and_all_blocks_return(
+        arrivals in prop::collection::vec(
+            (0_usize..4, prop::collection::vec(1_u32..3, 1..14), 0_usize..5, 1_usize..10),
+            1..30,
+        ),
+        (kv_blocks, max_batched_tokens, draft_tokens) in (12_usize..20, 1_usize..9, 0_usize..4),
+        cancel_every in 2_usize..6,
+    ) {
+        let mut scheduler = scheduler(Limits { max_batched_tokens, kv_blocks, draft_tokens, ..LIMITS });
+        let mut streams = Vec::new();
+        for (at, (steps, prompt, adapter, n)) in arrivals.into_iter().enumerate() {
+            let adapter = ["a", "b", "c", "d"].get(adapter).copied();
+            let stream = add(&mut scheduler, &prompt, adapter, n);
+            (0..steps).for_each(|_| drop(step(&mut scheduler)));
+            let stays = at % cancel_every != 0;
+            streams.extend(stays.then_some((stream, prompt, n)));
+        }
+        let mut steps = 0;
+        while !scheduler.is_idle() {
+            let granted: usize = step(&mut scheduler).iter().map(|(_, n)| n).sum();
+            prop_assert!(granted <= max_batched_tokens);
+            steps += 1;
+            prop_assert!(steps < 10_000, "nothing moves");
+        }
+        for (mut stream, prompt, n) in streams {
+            let events = said(&mut stream);
+            let finished = matches!(events.last(), Some(Event::Finished { .. }));
+            prop_assert!(finished, "{:?}", events);
+            prop_assert_eq!(tokens(&events), expected(&prompt, n));
+        }
+        prop_assert_eq!(scheduler.blocks.available(), kv_blocks);
+        let unused = |name| scheduler.residency.claim(&lease(name)).is_some();
+        prop_assert!(["x", "y"].into_iter().all(unused), "a slot is still in use");
+    }
+}
