@@ -147,6 +147,23 @@ fn the_number_of_adapters_is_limited_and_case_twins_are_refused() {
 }
 
 #[test]
+fn a_name_keeps_its_number_and_no_other_ever_gets_it() {
+    let registry = in_memory();
+    let number = |text: &str| registry.get(&name(text)).expect("published").number;
+    for (text, content) in [("b", 0), ("a", 1), ("c", 2)] {
+        publish(&registry, text, content, PublishRule::Create).expect("free");
+    }
+    assert_eq!(["b", "a", "c"].map(number), [0, 1, 2]);
+    publish(&registry, "a", 3, PublishRule::Replace).expect("always");
+    wait(registry.retire(name("c"), None)).expect("published");
+    assert_eq!(registry.numbered(2), None);
+    publish(&registry, "d", 2, PublishRule::Create).expect("free");
+    publish(&registry, "c", 2, PublishRule::Create).expect("free again");
+    assert_eq!(["b", "a", "d", "c"].map(number), [0, 1, 3, 4]);
+    assert_eq!(registry.numbered(1), Some(name("a")));
+}
+
+#[test]
 fn a_version_departs_when_no_name_means_it() {
     let registry = in_memory();
     let departed = Arc::new(Mutex::new(Vec::new()));

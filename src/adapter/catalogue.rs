@@ -18,39 +18,64 @@ pub(super) struct Published {
     pub(super) durable: bool,
 }
 
-impl Published {
-    pub(super) fn entry(&self) -> AdapterEntry {
+/// A name's place: it keeps its number while what it means is replaced.
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    published: Published,
+}
+
+impl Place {
+    fn entry(&self) -> AdapterEntry {
+        let Published { version, description, since, durable } = &self.published;
         AdapterEntry {
-            name: self.version.name.clone(),
-            version: self.version.id,
-            description: Arc::clone(&self.description),
-            published_at: self.since,
-            durable: self.durable,
+            name: version.name.clone(),
+            number: self.number,
+            version: version.id,
+            description: Arc::clone(description),
+            published_at: *since,
+            durable: *durable,
             // The catalogue's own is not a lease.
-            leases: Arc::strong_count(&self.version) - 1,
+            leases: Arc::strong_count(version) - 1,
         }
     }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
-    current: BTreeMap<AdapterName, Published>,
+    current: BTreeMap<AdapterName, Place>,
+    /// How many names have had a number, which is the next one's.
+    numbers: u64,
     /// Replaced versions of names that are still published, for `name@version` while someone leases them.
     former: Vec<Weak<AdapterVersion>>,
 }
 
 impl Catalogue {
     pub(super) fn current(&self, name: &AdapterName) -> Option<&Published> {
-        self.current.get(name)
+        self.current.get(name).map(|place| &place.published)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Published> {
-        self.current.values()
+    pub(super) fn published(&self) -> impl Iterator<Item = &Published> {
+        self.current.values().map(|place| &place.published)
+    }
+
+    pub(super) fn entry(&self, name: &AdapterName) -> Option<AdapterEntry> {
+        self.current.get(name).map(Place::entry)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = AdapterEntry> {
+        self.current.values().map(Place::entry)
+    }
+
+    /// The name that has this number.
+    pub(super) fn numbered(&self, number: u64) -> Option<&AdapterName> {
+        let mut places = self.current.iter();
+        places.find(|(_, place)| place.number == number).map(|(name, _)| name)
     }
 
     pub(super) fn find(&self, wanted: &AdapterRef) -> Result<Arc<AdapterVersion>, AdapterError> {
         let AdapterRef { name, version } = wanted;
-        let Some(current) = self.current.get(name) else {
+        let Some(current) = self.current(name) else {
             return Err(AdapterError::NotFound(name.clone()));
         };
         let Some(version) = version.filter(|version| *version != current.version.id) else {
@@ -79,7 +104,14 @@ impl Catalogue {
 
     /// Returns the version that `published` replaces.
     pub(super) fn insert(&mut self, published: Published) -> Option<VersionId> {
-        let previous = self.current.insert(published.version.name.clone(), published)?;
+        let name = published.version.name.clone();
+        let Some(place) = self.current.get_mut(&name) else {
+            let number = self.numbers;
+            self.numbers += 1;
+            self.current.insert(name, Place { number, published });
+            return None;
+        };
+        let previous = std::mem::replace(&mut place.published, published);
         self.former.retain(|former| former.strong_count() > 0);
         self.former.push(Arc::downgrade(&previous.version));
         Some(previous.version.id)

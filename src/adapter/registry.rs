@@ -52,6 +52,8 @@ pub struct Publication {
 pub struct AdapterEntry {
     /// Its name.
     pub name: AdapterName,
+    /// The name's number since it was first published: kept when it is replaced, never another name's.
+    pub number: u64,
     /// What the name means now.
     pub version: VersionId,
     /// What that is.
@@ -198,12 +200,17 @@ impl AdapterRegistry {
 
     /// Every published adapter, by name.
     pub fn list(&self) -> Vec<AdapterEntry> {
-        self.0.read(|catalogue| catalogue.entries().map(Published::entry).collect())
+        self.0.read(|catalogue| catalogue.entries().collect())
     }
 
     /// One published adapter.
     pub fn get(&self, name: &AdapterName) -> Option<AdapterEntry> {
-        self.0.read(|catalogue| catalogue.current(name).map(Published::entry))
+        self.0.read(|catalogue| catalogue.entry(name))
+    }
+
+    /// The published name with this number.
+    pub fn numbered(&self, number: u64) -> Option<AdapterName> {
+        self.0.read(|catalogue| catalogue.numbered(number).cloned())
     }
 
     /// What an adapter must fit.
@@ -355,7 +362,7 @@ impl Inner {
 
     /// The same content may be current under another name; then it has not departed.
     fn depart(&self, version: VersionId) {
-        if self.read(|catalogue| catalogue.entries().any(|found| found.version.id == version)) {
+        if self.read(|catalogue| catalogue.published().any(|found| found.version.id == version)) {
             return;
         }
         for departed in self.departures.read().unwrap_or_else(PoisonError::into_inner).iter() {
