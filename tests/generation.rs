@@ -9,7 +9,7 @@ use lorad::{
     error::{Classified, ErrorKind},
     generation::{
         Backend, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest, Generator,
-        ModelCard, Prompt, SamplingOptions, StopReason, TextSetup,
+        ModelCard, Prompt, SamplingOptions, StopReason, TextSetup, WeightedAdapter,
     },
     lora::LoraWeights,
     telemetry::{EngineFigures, Exposition, Metrics},
@@ -73,9 +73,10 @@ impl Backend for Stub {
         &'a self,
         wanted: &'a AdapterRef,
     ) -> BoxFuture<'a, Result<AdapterLease, AdapterError>> {
-        let result = if wanted.name.as_str() == "rate" {
+        let result = if ["rate", "sql"].contains(&wanted.name.as_str()) {
             *self.leases.lock().unwrap() += 1;
-            let (name, id) = (wanted.name.clone(), VersionId::of(&[]));
+            let (name, id) =
+                (wanted.name.clone(), VersionId::of(&[wanted.name.as_str().as_bytes()]));
             Ok(AdapterLease::new(Arc::new(AdapterVersion {
                 name,
                 id,
@@ -105,6 +106,16 @@ impl Backend for Stub {
     fn is_alive(&self) -> bool {
         true
     }
+}
+
+/// These adapters, each named by a field of its own.
+fn named(adapters: &[(&str, f32)]) -> Vec<WeightedAdapter> {
+    let one = |(at, (name, weight)): (usize, &(&str, f32))| WeightedAdapter {
+        adapter: name.parse().unwrap(),
+        weight: *weight,
+        field: format!("field {at}"),
+    };
+    adapters.iter().enumerate().map(one).collect()
 }
 
 fn tokenizer() -> tokenizers::Tokenizer {
@@ -141,7 +152,7 @@ fn start() -> (Arc<Stub>, Generator) {
 fn request(text: &str) -> GenerateRequest {
     GenerateRequest {
         prompt: Prompt::Text { text: text.into(), add_special_tokens: true },
-        adapter: None,
+        adapters: Vec::new(),
         sampling: SamplingOptions::default(),
         max_tokens: Some(16),
         default_max_tokens: None,
@@ -235,12 +246,12 @@ async fn stop_strings_wait_for_the_least_number_of_tokens() {
 async fn answers_share_one_lease_and_have_seeds_of_their_own() {
     let (stub, generator) = start();
     let sampling = SamplingOptions { seed: Some(u64::MAX), ..SamplingOptions::default() };
-    let adapter = Some("rate".parse().unwrap());
-    let request = GenerateRequest { n: 3, sampling, adapter, ..request("Go") };
+    let adapters = named(&[("rate", 1.0)]);
+    let request = GenerateRequest { n: 3, sampling, adapters, ..request("Go") };
     let generation = generator.generate(request).await.unwrap();
     let seeds: Vec<u64> = stub.submissions().iter().map(|s| s.sampling.seed()).collect();
     assert_eq!(seeds, [u64::MAX, 0, 1]);
-    assert!(stub.submissions().iter().all(|s| s.adapter.is_some()));
+    assert!(stub.submissions().iter().all(|s| s.adapters.parts().len() == 1));
     assert_eq!(*stub.leases.lock().unwrap(), 1);
     for index in [2, 0, 1] {
         stub.say(index, &format!(" {index}"));
@@ -249,6 +260,26 @@ async fn answers_share_one_lease_and_have_seeds_of_their_own() {
     let texts: Vec<_> =
         generation.collect().await.unwrap().into_iter().map(|answer| answer.text).collect();
     assert_eq!(texts, [" 0", " 1", " 2"]);
+}
+
+#[tokio::test]
+async fn a_mix_is_leased_whole_or_not_at_all() {
+    let (stub, generator) = start();
+    let adapters = named(&[("rate", 0.7), ("sql", 0.5), ("sql", -0.5), ("rate", 0.1)]);
+    let _running = generator.generate(GenerateRequest { adapters, ..request("Go") }).await.unwrap();
+    {
+        let submissions = stub.submissions();
+        let [part] = submissions[0].adapters.parts() else { panic!("one has weight") };
+        assert_eq!(part.lease.name.as_str(), "rate");
+        assert!((part.weight - 0.8).abs() < 1e-6);
+    }
+    let adapters = named(&[("rate", 1.0), ("nobody", 1.0)]);
+    let error = refused(&generator, GenerateRequest { adapters, ..request("Go") }).await;
+    assert_eq!((error.code(), error.param()), ("adapter_not_found", Some("field 1")));
+    let adapters = named(&[("rate", 1.0), ("sql", f32::NAN)]);
+    let error = refused(&generator, GenerateRequest { adapters, ..request("Go") }).await;
+    assert_eq!((error.code(), error.param()), ("invalid_value", Some("adapters")));
+    assert_eq!(stub.submissions().len(), 1);
 }
 
 #[tokio::test]
@@ -327,8 +358,8 @@ async fn a_full_queue_takes_all_answers_or_none() {
 #[tokio::test]
 async fn an_unknown_adapter_is_named_and_nothing_runs() {
     let (stub, generator) = start();
-    let adapter = Some("nobody".parse().unwrap());
-    let error = refused(&generator, GenerateRequest { adapter, ..request("Go") }).await;
+    let adapters = named(&[("nobody", 1.0)]);
+    let error = refused(&generator, GenerateRequest { adapters, ..request("Go") }).await;
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("`nobody`"), "{error}");
     assert!(stub.submissions().is_empty());
@@ -509,9 +540,9 @@ async fn what_happened_is_counted_once_an_answer() {
     let stub = Arc::new(Stub::default());
     let metrics = metrics();
     let generator = service(&stub, None, metrics.clone());
-    let adapter = Some("rate".parse().unwrap());
+    let adapters = named(&[("rate", 1.0)]);
     let generation =
-        generator.generate(GenerateRequest { n: 3, adapter, ..request("Go") }).await.unwrap();
+        generator.generate(GenerateRequest { n: 3, adapters, ..request("Go") }).await.unwrap();
     (0..2).for_each(|index| stub.begin(index));
     stub.say(0, " a");
     stub.finish(0, FinishReason::Length);

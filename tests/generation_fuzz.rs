@@ -192,7 +192,7 @@ proptest! {
         let generator = service(stub.clone(), None).unwrap();
         let request = GenerateRequest {
             prompt: Prompt::Tokens(vec![5]),
-            adapter: None,
+            adapters: Vec::new(),
             sampling: SamplingOptions::default(),
             max_tokens: Some(100),
             default_max_tokens: None,

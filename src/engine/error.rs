@@ -21,6 +21,22 @@ pub enum EngineError {
         /// Tokens the cache holds.
         available: usize,
     },
+    /// A mix has more adapters than can ever be in use together.
+    #[error(
+        "the request mixes {adapters} adapters, at most {most} can be in use together; name fewer"
+    )]
+    TooManyAdapters {
+        /// What the request has.
+        adapters: usize,
+        /// What there is room for.
+        most: usize,
+    },
+    /// An adapter's weight is no number, or out of range.
+    #[error("the weight of adapter `{name}` must be between -100 and 100")]
+    InvalidWeight {
+        /// The adapter's.
+        name: String,
+    },
     /// The thread has ended or is draining.
     #[error("the engine has stopped")]
     Stopped,
@@ -33,7 +49,10 @@ impl Classified for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Overloaded { .. } => ErrorKind::Overloaded,
-            Self::InvalidPrompt(_) | Self::TooLong { .. } => ErrorKind::InvalidRequest,
+            Self::InvalidPrompt(_)
+            | Self::TooLong { .. }
+            | Self::TooManyAdapters { .. }
+            | Self::InvalidWeight { .. } => ErrorKind::InvalidRequest,
             Self::Stopped => ErrorKind::Unavailable,
             Self::Step => ErrorKind::Internal,
         }
@@ -44,6 +63,8 @@ impl Classified for EngineError {
             Self::Overloaded { .. } => "queue_full",
             Self::InvalidPrompt(_) => "invalid_prompt",
             Self::TooLong { .. } => "kv_cache_exceeded",
+            Self::TooManyAdapters { .. } => "mix_too_large",
+            Self::InvalidWeight { .. } => "invalid_value",
             Self::Stopped => "engine_stopped",
             Self::Step => "step_failed",
         }
@@ -53,6 +74,7 @@ impl Classified for EngineError {
         match self {
             Self::InvalidPrompt(_) => Some("prompt"),
             Self::TooLong { .. } => Some("max_tokens"),
+            Self::TooManyAdapters { .. } | Self::InvalidWeight { .. } => Some("adapters"),
             Self::Overloaded { .. } | Self::Stopped | Self::Step => None,
         }
     }

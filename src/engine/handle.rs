@@ -32,6 +32,7 @@ pub struct EngineHandle {
     vocab_size: usize,
     max_positions: usize,
     kv_tokens: usize,
+    adapter_slots: usize,
 }
 
 impl EngineHandle {
@@ -50,6 +51,7 @@ impl EngineHandle {
             vocab_size: runner.vocab_size(),
             max_positions: limits.max_positions,
             kv_tokens: limits.kv_blocks * limits.block_size,
+            adapter_slots: limits.adapter_slots,
         };
         let scheduler = Scheduler::new(limits, eos);
         let board = handle.board.clone();
@@ -69,8 +71,8 @@ impl EngineHandle {
     /// Never waits: a full queue is an answer.
     ///
     /// # Errors
-    /// [`EngineError::InvalidPrompt`] and [`EngineError::TooLong`] for what can never run,
-    /// [`EngineError::Overloaded`] while the queue is full, [`EngineError::Stopped`] at the end.
+    /// [`EngineError::InvalidPrompt`], [`EngineError::TooLong`] and [`EngineError::TooManyAdapters`] for what can
+    /// never run, [`EngineError::Overloaded`] while the queue is full, [`EngineError::Stopped`] at the end.
     pub fn submit(&self, submission: Submission) -> Result<EventStream, EngineError> {
         if self.draining.load(Relaxed) || !self.is_alive() {
             return Err(EngineError::Stopped);
@@ -85,7 +87,7 @@ impl EngineHandle {
     }
 
     fn check(&self, submission: &Submission) -> Result<(), EngineError> {
-        let Submission { prompt, sampling, .. } = submission;
+        let Submission { prompt, adapters, sampling } = submission;
         let (length, context) = (prompt.len(), self.max_positions);
         if length == 0 {
             return Err(EngineError::InvalidPrompt("the prompt has no tokens".into()));
@@ -97,6 +99,10 @@ impl EngineHandle {
         if let Some(token) = prompt.iter().find(|token| **token as usize >= self.vocab_size) {
             let text = format!("token {token} is not below the vocabulary's {}", self.vocab_size);
             return Err(EngineError::InvalidPrompt(text));
+        }
+        let (adapters, most) = (adapters.parts().len(), self.adapter_slots);
+        if adapters > most {
+            return Err(EngineError::TooManyAdapters { adapters, most });
         }
         // The last token is sent, but never computed.
         let needed = length.saturating_add(sampling.options().max_tokens - 1).min(context);

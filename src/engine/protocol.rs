@@ -1,6 +1,6 @@
 //! What crosses the border between the async world and the engine thread.
-use super::{EngineError, SamplingParams, sequence::Arrival};
-use crate::adapter::{AdapterLease, VersionId};
+use super::{AdapterMix, EngineError, SamplingParams, sequence::Arrival};
+use crate::adapter::VersionId;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 pub struct Submission {
     /// Not empty, below the vocabulary's size, at most the model's context.
     pub prompt: Vec<u32>,
-    /// Which version to use; `None` is the base model.
-    pub adapter: Option<AdapterLease>,
+    /// Which versions to use, and how much of each; empty is the base model.
+    pub adapters: AdapterMix,
     /// How to choose tokens and when to stop.
     pub sampling: SamplingParams,
 }

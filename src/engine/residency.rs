@@ -35,17 +35,46 @@ impl AdapterResidency {
         Self { slots: vec![Slot::default(); slots], clock: 0 }
     }
 
-    /// `None`: every slot is in use by another version; try again next step.
-    pub(super) fn claim(&mut self, lease: &AdapterLease) -> Option<Claim> {
-        let resident = self.slots.iter().position(|slot| slot.holds(lease.id));
-        let at = resident.or_else(|| self.least_useful())?;
+    /// A slot for each of `leases`, which are different versions, in their order. `None`: too many slots are in use
+    /// by other versions, and nothing is claimed; try again next step.
+    pub(super) fn claim<'a>(
+        &mut self,
+        leases: impl Iterator<Item = &'a AdapterLease> + Clone,
+    ) -> Option<Vec<Claim>> {
+        // The slots that hold one of them already are not for the others to take.
+        let is_wanted = |slot: &Slot| leases.clone().any(|lease| slot.holds(lease.id));
+        let resident = self.slots.iter().filter(|slot| is_wanted(slot)).count();
+        let unused = self.slots.iter().filter(|slot| slot.users == 0 && !is_wanted(slot)).count();
+        if leases.clone().count() > resident + unused {
+            return None;
+        }
+        let mut claims: Vec<_> =
+            leases.clone().map(|lease| self.claim_resident(lease.id)).collect();
+        for (claim, lease) in claims.iter_mut().zip(leases) {
+            if claim.is_none() {
+                *claim = self.claim_other(lease);
+            }
+        }
+        claims.into_iter().collect()
+    }
+
+    /// The slot that holds `version` already.
+    fn claim_resident(&mut self, version: VersionId) -> Option<Claim> {
+        let at = self.slots.iter().position(|slot| slot.holds(version))?;
         let slot = &mut self.slots[at];
         slot.users += 1;
         slot.departed = false;
-        if resident.is_none() {
-            slot.resident = Some((lease.id, lease.name.clone()));
-        }
-        Some(Claim { slot: AdapterSlot(at), load: resident.is_none() })
+        Some(Claim { slot: AdapterSlot(at), load: false })
+    }
+
+    /// A slot that holds something else, or nothing, and that nobody uses.
+    fn claim_other(&mut self, lease: &AdapterLease) -> Option<Claim> {
+        let at = self.least_useful()?;
+        let slot = &mut self.slots[at];
+        slot.users += 1;
+        slot.departed = false;
+        slot.resident = Some((lease.id, lease.name.clone()));
+        Some(Claim { slot: AdapterSlot(at), load: true })
     }
 
     /// An empty slot, or else the one that was used longest ago.
@@ -108,10 +137,16 @@ mod tests {
     use super::*;
     use crate::engine::testing::lease;
     use proptest::prelude::*;
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
+
+    fn claim_all(residency: &mut AdapterResidency, names: &[&str]) -> Option<Vec<(usize, bool)>> {
+        let leases: Vec<_> = names.iter().map(|name| lease(name)).collect();
+        let claims = residency.claim(leases.iter())?;
+        Some(claims.into_iter().map(|claim| (claim.slot.0, claim.load)).collect())
+    }
 
     fn claim(residency: &mut AdapterResidency, name: &str) -> Option<(usize, bool)> {
-        residency.claim(&lease(name)).map(|claim| (claim.slot.0, claim.load))
+        Some(claim_all(residency, &[name])?[0])
     }
 
     #[test]
@@ -147,20 +182,43 @@ mod tests {
         assert_eq!(claim(&mut residency, "a"), Some((0, true)));
     }
 
+    #[test]
+    fn a_mix_gets_all_its_slots_or_none() {
+        let mut residency = AdapterResidency::new(2);
+        assert_eq!(claim(&mut residency, "a"), Some((0, true)));
+        assert_eq!(claim_all(&mut residency, &["b", "c"]), None, "one slot for two");
+        assert_eq!(residency.names().count(), 1, "nothing was evicted for it");
+        residency.release(AdapterSlot(0));
+        // `a` was used longest ago, and still is not evicted for the `b` before it.
+        let both = claim_all(&mut residency, &["b", "a"]);
+        assert_eq!(both, Some(vec![(1, true), (0, false)]));
+        assert_eq!(claim_all(&mut residency, &["a"]), Some(vec![(0, false)]));
+        assert_eq!(claim(&mut residency, "c"), None);
+        assert_eq!(claim_all(&mut residency, &[]), Some(vec![]), "the base needs none");
+    }
+
     proptest! {
         #[test]
         fn a_claimed_slot_is_never_evicted(
             slots in 1_usize..4,
-            steps in prop::collection::vec((0_u8..4, 0_usize..6), 1..80),
+            steps in prop::collection::vec(
+                (0_u8..4, prop::collection::btree_set(0_usize..6, 1..4)),
+                1..80,
+            ),
         ) {
             let mut residency = AdapterResidency::new(slots);
             let mut claims: Vec<(AdapterSlot, VersionId)> = Vec::new();
             let mut content: HashMap<AdapterSlot, VersionId> = HashMap::new();
             for (action, which) in steps {
-                let lease = lease(&format!("adapter{which}"));
+                let leases: Vec<_> = which.iter().map(|n| lease(&format!("adapter{n}"))).collect();
                 match action {
                     0 | 1 => {
-                        if let Some(claim) = residency.claim(&lease) {
+                        let used = |n: &AdapterLease| claims.iter().any(|(_, id)| *id == n.id);
+                        let others: HashSet<_> = claims.iter().map(|(slot, _)| slot).collect();
+                        let needed = leases.iter().filter(|lease| !used(lease)).count();
+                        let claimed = residency.claim(leases.iter());
+                        prop_assert_eq!(claimed.is_some(), needed <= slots - others.len());
+                        for (claim, lease) in claimed.iter().flatten().zip(&leases) {
                             if claim.load {
                                 content.insert(claim.slot, lease.id);
                             }
@@ -168,11 +226,13 @@ mod tests {
                         }
                     }
                     2 if !claims.is_empty() => {
-                        let (slot, _) = claims.swap_remove(which % claims.len());
+                        let (slot, _) = claims.swap_remove(which.len() % claims.len());
                         residency.release(slot);
                     }
                     _ => {
-                        residency.forget(lease.id);
+                        for lease in &leases {
+                            residency.forget(lease.id);
+                        }
                         for slot in residency.sweep() {
                             content.remove(&slot);
                         }
@@ -182,6 +242,11 @@ mod tests {
                     prop_assert_eq!(content.get(slot), Some(version));
                 }
             }
+            for (slot, _) in claims {
+                residency.release(slot);
+            }
+            let free: Vec<_> = (0..slots).map(|n| lease(&format!("other{n}"))).collect();
+            prop_assert!(residency.claim(free.iter()).is_some(), "a slot leaked");
         }
     }
 }

@@ -35,7 +35,9 @@ impl ModelRunner {
     ) -> Result<Self> {
         let kv = kernels.new_kv(kv_shape(model.as_ref(), kernels.as_ref(), config)?)?;
         let lora = LoraSlots::new(config.adapter_slots, model.precision());
-        let (batch, samplers, rows) = Default::default();
+        let (mut batch, samplers, rows): (ForwardBatch, _, _) = Default::default();
+        // It grows while answers do: only sequences that share many blocks need more.
+        batch.block_tables.reserve(kv.shape().blocks);
         Ok(Self { model, kernels, kv, lora, batch, samplers, rows })
     }
 
@@ -74,7 +76,7 @@ impl ModelRunner {
         self.lora.clear(slot);
     }
 
-    /// Computes the granted tokens of `sequences[i]` for each `i` in `work`, which it sorts by slot.
+    /// Computes the granted tokens of `sequences[i]` for each `i` in `work`, which it sorts by slots.
     /// `choices` become those of this step, in the order of `work` as many as each sequence wants.
     pub(super) fn run(
         &mut self,
@@ -83,7 +85,7 @@ impl ModelRunner {
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<()> {
         // Rows of one adapter side by side: one segment, one pass over its factors.
-        work.sort_unstable_by_key(|&index| (sequences[index].slot, index));
+        work.sort_unstable_by(|&a, &b| (&sequences[a].slots, a).cmp(&(&sequences[b].slots, b)));
         let scheduled = || work.iter().map(|&index| &sequences[index]);
         fill(&mut self.batch, scheduled(), self.kv.shape().block_size);
         let logits = self.model.forward(StepContext {
@@ -156,8 +158,13 @@ fn fill<'a>(
         let rows = batch.token_ids.len() as u32;
         batch.logit_rows.extend(rows - sequence.choices() as u32..rows);
     }
-    batch.lora.set(sequences.clone().map(|sequence| (sequence.granted, sequence.slot)));
-    batch.logit_lora.set(sequences.map(|sequence| (sequence.choices(), sequence.slot)));
+    let rows = |sequence: &'a Sequence| (sequence.granted, sequence.slot_uses(sequence.computed));
+    let logits = |sequence: &'a Sequence| {
+        let end = sequence.computed + sequence.granted;
+        (sequence.choices(), sequence.slot_uses(end - sequence.choices()))
+    };
+    batch.lora.set(sequences.clone().map(rows));
+    batch.logit_lora.set(sequences.map(logits));
 }
 
 fn clear(batch: &mut ForwardBatch) {
@@ -185,18 +192,18 @@ fn clear(batch: &mut ForwardBatch) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{kv::BlockId, testing};
+    use crate::engine::{AdapterMix, kv::BlockId, testing};
     use crate::kernel::RowSegment;
     use crate::lora::LoraRouting;
 
     #[test]
     fn sequences_are_laid_out_flat_with_their_blocks() {
-        let mut decoding = testing::sequence(0, None).0;
+        let mut decoding = testing::sequence(0, AdapterMix::default()).0;
         decoding.block_table = vec![BlockId(5), BlockId(1)];
         (decoding.computed, decoding.granted) = (2, 1);
-        let mut prompt = testing::sequence(1, Some(testing::lease("a"))).0;
+        let mut prompt = testing::sequence(1, testing::lease("a").into()).0;
         prompt.block_table = vec![BlockId(3)];
-        prompt.slot = Some(AdapterSlot(7));
+        prompt.slots = vec![AdapterSlot(7)];
         prompt.granted = 2;
 
         let mut batch = ForwardBatch { token_ids: vec![9; 9], ..ForwardBatch::default() };
@@ -211,9 +218,31 @@ mod tests {
             context_lens: vec![3, 2],
             logit_rows: vec![0],
             lora: LoraRouting::new([(1, None), (2, Some(AdapterSlot(7)))]),
-            logit_lora: LoraRouting::new([(1, None)]),
+            logit_lora: LoraRouting::default(),
         };
         assert_eq!(format!("{batch:?}"), format!("{expected:?}"));
         assert_eq!(batch.lora.segments(), [RowSegment { rows: 1..3, slot: 7, weight: 1.0 }]);
+    }
+
+    #[test]
+    fn an_adapter_begins_where_its_prompt_invokes_it() {
+        let parts = [(testing::invoked("late", &[3]), 0.5), (testing::lease("plain"), 2.0)];
+        let mix = AdapterMix::new(parts).expect("valid");
+        let mut prompt = testing::sequence(0, mix).0;
+        prompt.block_table = vec![BlockId(0), BlockId(1)];
+        prompt.slots = vec![AdapterSlot(4), AdapterSlot(4)];
+        let of = |prompt: &Sequence, weight: f32| {
+            let mut batch = ForwardBatch::default();
+            fill(&mut batch, [prompt].into_iter(), 2);
+            let of_it =
+                batch.lora.segments().iter().filter(|s| s.weight.to_bits() == weight.to_bits());
+            of_it.map(|s| (s.rows.start, s.rows.end)).collect::<Vec<_>>()
+        };
+        prompt.granted = 3;
+        assert_eq!((of(&prompt, 2.0), of(&prompt, 0.5)), (vec![(0, 3)], vec![(2, 3)]));
+        prompt.granted = 2;
+        assert_eq!((of(&prompt, 2.0), of(&prompt, 0.5)), (vec![(0, 2)], vec![]), "a first piece");
+        (prompt.computed, prompt.granted) = (2, 1);
+        assert_eq!((of(&prompt, 2.0), of(&prompt, 0.5)), (vec![(0, 1)], vec![(0, 1)]), "the rest");
     }
 }

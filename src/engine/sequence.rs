@@ -3,14 +3,12 @@ use super::{
     EngineError, Event, FinishReason, SamplingParams, Submission,
     counts::TokenCounts,
     draft::Draft,
-    kv::{BlockId, PrefixChain},
+    kv::{BlockId, PrefixChain, PrefixPart},
+    mix::{ActivePart, Versions, versions},
     sampler::{Choice, Draw},
     ticket::Ticket,
 };
-use crate::{
-    adapter::{AdapterLease, VersionId},
-    lora::AdapterSlot,
-};
+use crate::lora::{AdapterSlot, SlotUse};
 use std::{sync::Arc, time::Instant};
 use tokio::sync::mpsc;
 
@@ -31,9 +29,11 @@ pub(super) struct Sequence {
     /// Block `i` holds tokens `i * block_size ..`.
     pub(super) block_table: Vec<BlockId>,
     pub(super) prefix: PrefixChain,
-    pub(super) adapter: Option<AdapterLease>,
-    /// Where the adapter lies while the sequence runs.
-    pub(super) slot: Option<AdapterSlot>,
+    /// The adapters that change it; none is the base model.
+    pub(super) adapters: Box<[ActivePart]>,
+    /// Where each of them lies while the sequence runs; empty otherwise.
+    pub(super) slots: Vec<AdapterSlot>,
+    versions: Versions,
     sampling: SamplingParams,
     counts: TokenCounts,
     /// Tokens that end it and are not sent; empty where the request ignores them.
@@ -54,11 +54,16 @@ pub(super) struct Arrival {
     pub(super) at: Instant,
 }
 
+fn prefix_part(part: &ActivePart) -> PrefixPart {
+    PrefixPart { version: part.lease.id, weight: part.weight, from: part.from }
+}
+
 impl Sequence {
     /// Sequence number `id`, which nothing is computed of.
     pub(super) fn new(id: u64, arrival: Arrival, eos: &Arc<[u32]>) -> Self {
         let Arrival { submission, events, ticket, at } = arrival;
-        let Submission { prompt, adapter, sampling } = submission;
+        let Submission { prompt, adapters, sampling } = submission;
+        let adapters = adapters.active(&prompt);
         let options = sampling.options();
         Self {
             id,
@@ -67,12 +72,13 @@ impl Sequence {
             granted: 0,
             draft: Draft::default(),
             block_table: Vec::new(),
-            prefix: PrefixChain::new(adapter.as_ref().map(|lease| lease.id)),
+            prefix: PrefixChain::new(adapters.iter().map(prefix_part)),
             counts: TokenCounts::new(&prompt, options),
             eos: if options.ignore_eos { Arc::new([]) } else { eos.clone() },
             tokens: prompt,
-            adapter,
-            slot: None,
+            versions: versions(&adapters),
+            slots: Vec::with_capacity(adapters.len()),
+            adapters,
             sampling,
             submitted: at,
             started: false,
@@ -143,9 +149,19 @@ impl Sequence {
         taken
     }
 
-    /// The adapter version, `None` for the base model.
-    pub(super) fn version(&self) -> Option<VersionId> {
-        self.adapter.as_ref().map(|lease| lease.id)
+    /// The versions that change it; none is the base model.
+    pub(super) fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    /// Where its adapters lie, and which rows each of them changes, the first of which is at position `first`.
+    pub(super) fn slot_uses(&self, first: usize) -> impl Iterator<Item = SlotUse> {
+        let uses = self.slots.iter().zip(&self.adapters);
+        uses.map(move |(slot, part)| SlotUse {
+            slot: *slot,
+            weight: part.weight,
+            from: part.from.saturating_sub(first),
+        })
     }
 
     /// Whether it has been in a step already and was put back.

@@ -1,6 +1,6 @@
 //! What the room's unit tests share.
 use super::{
-    Event, EventStream, SamplingOptions, SamplingParams, Submission,
+    AdapterMix, Event, EventStream, SamplingOptions, SamplingParams, Submission,
     sequence::{Arrival, Sequence},
     ticket::TicketOffice,
 };
@@ -13,31 +13,38 @@ use tokio::sync::mpsc;
 
 /// A version whose content is its name.
 pub(super) fn lease(name: &str) -> AdapterLease {
-    let version = AdapterVersion {
-        name: name.parse().expect("a valid name"),
-        id: VersionId::of(&[name.as_bytes()]),
-        weights: LoraWeights::default(),
-    };
-    AdapterLease::new(Arc::new(version))
+    version(name, LoraWeights::default())
+}
+
+/// The same, begun by `invocation`.
+pub(super) fn invoked(name: &str, invocation: &[u32]) -> AdapterLease {
+    let mut weights = LoraWeights::default();
+    weights.set_invocation(invocation);
+    version(name, weights)
+}
+
+fn version(name: &str, weights: LoraWeights) -> AdapterLease {
+    let (name, id) = (name.parse().expect("a valid name"), VersionId::of(&[name.as_bytes()]));
+    AdapterLease::new(Arc::new(AdapterVersion { name, id, weights }))
 }
 
 /// A prompt as it comes in.
 pub(super) fn arrival(
     prompt: Vec<u32>,
-    adapter: Option<AdapterLease>,
+    adapters: AdapterMix,
     max_tokens: usize,
 ) -> (Arrival, EventStream) {
     let options = SamplingOptions { temperature: 0.0, max_tokens, ..Default::default() };
     let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
     let (events, stream) = mpsc::unbounded_channel();
-    let submission = Submission { prompt, adapter, sampling };
+    let submission = Submission { prompt, adapters, sampling };
     let ticket = TicketOffice::new(1).take().expect("a free place");
     (Arrival { submission, events, ticket, at: Instant::now() }, stream)
 }
 
 /// A short sequence that nothing is known of.
-pub(super) fn sequence(id: u64, adapter: Option<AdapterLease>) -> (Sequence, EventStream) {
-    let (arrival, stream) = arrival(vec![1, 2, 3], adapter, 4);
+pub(super) fn sequence(id: u64, adapters: AdapterMix) -> (Sequence, EventStream) {
+    let (arrival, stream) = arrival(vec![1, 2, 3], adapters, 4);
     let eos: Arc<[u32]> = Arc::new([]);
     (Sequence::new(id, arrival, &eos), stream)
 }

@@ -1,10 +1,9 @@
 //! Who is next: fair between adapters, first come first served within one, and nobody starves.
-use super::sequence::Sequence;
-use crate::adapter::VersionId;
+use super::{mix::Versions, sequence::Sequence};
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// Running sequences of each adapter version; `None` is the base model.
-pub(super) type RunningCounts = HashMap<Option<VersionId>, usize>;
+/// Running sequences of each mix of versions, whatever their weights; the empty one is the base model.
+pub(super) type RunningCounts = HashMap<Versions, usize>;
 
 /// Sequences that wait for a place in the batch, in order of arrival.
 #[derive(Debug, Default)]
@@ -30,23 +29,22 @@ impl WaitingQueue {
         }
     }
 
-    /// Index of the next one to start: of the adapter that has the fewest sequences running.
+    /// Index of the next one to start: of the mix that has the fewest sequences running.
     ///
-    /// Versions in `without_slot` cannot start now. `None` when nobody can, or when the first one
+    /// Mixes in `without_slot` cannot start now. `None` when nobody can, or when the first one
     /// cannot and has waited long enough.
     pub(super) fn next(
         &self,
-        without_slot: &HashSet<VersionId>,
+        without_slot: &HashSet<Versions>,
         running: &RunningCounts,
     ) -> Option<usize> {
-        let can_start =
-            |s: &Sequence| s.version().is_none_or(|version| !without_slot.contains(&version));
+        let can_start = |s: &Sequence| !without_slot.contains(s.versions());
         let first = self.sequences.front()?;
         if first.was_preempted() || self.overtakes >= Self::MAX_OVERTAKES {
             return can_start(first).then_some(0);
         }
         let candidates = self.sequences.iter().enumerate().filter(|(_, s)| can_start(s));
-        let fewest = candidates.min_by_key(|(_, s)| running.get(&s.version()).copied());
+        let fewest = candidates.min_by_key(|(_, s)| running.get(s.versions()).copied());
         fewest.map(|(index, _)| index)
     }
 
@@ -85,35 +83,64 @@ impl WaitingQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::testing::{lease, sequence};
+    use crate::engine::{
+        AdapterMix,
+        testing::{lease, sequence},
+    };
 
     fn queue(adapters: &[&str]) -> WaitingQueue {
         let mut queue = WaitingQueue::default();
         for (id, name) in (0..).zip(adapters) {
-            queue.push(sequence(id, Some(lease(name))).0);
+            queue.push(sequence(id, of(name)).0);
         }
         queue
+    }
+
+    /// All of one adapter; nothing is the base.
+    fn of(name: &str) -> AdapterMix {
+        if name.is_empty() { AdapterMix::default() } else { lease(name).into() }
+    }
+
+    fn key(name: &str) -> Versions {
+        sequence(0, of(name)).0.versions().clone()
     }
 
     #[test]
     fn the_adapter_with_the_fewest_running_is_next() {
         let queue = queue(&["a", "a", "b", "c"]);
-        let (a, b) = (Some(lease("a").id), Some(lease("b").id));
+        let counts = || RunningCounts::from([(key("a"), 2), (key("b"), 1)]);
         let none = HashSet::new();
         assert_eq!(queue.next(&none, &RunningCounts::new()), Some(0), "nobody runs: arrival");
-        assert_eq!(queue.next(&none, &RunningCounts::from([(a, 2), (b, 1)])), Some(3));
-        let without = HashSet::from([lease("c").id]);
-        assert_eq!(queue.next(&without, &RunningCounts::from([(a, 2), (b, 1)])), Some(2));
+        assert_eq!(queue.next(&none, &counts()), Some(3));
+        let without = HashSet::from([key("c")]);
+        assert_eq!(queue.next(&without, &counts()), Some(2));
+    }
+
+    #[test]
+    fn a_mix_has_a_turn_of_its_own_whatever_its_weights() {
+        let mixed = |weight| {
+            let parts = [(lease("a"), weight), (lease("b"), 1.0)];
+            AdapterMix::new(parts).expect("valid")
+        };
+        let mut queue = WaitingQueue::default();
+        for (id, adapters) in (0..).zip([mixed(0.5), of("a"), mixed(0.2)]) {
+            queue.push(sequence(id, adapters).0);
+        }
+        let mix = sequence(9, mixed(0.7)).0.versions().clone();
+        let next = |counts: &RunningCounts| queue.next(&HashSet::new(), counts);
+        assert_eq!(next(&RunningCounts::from([(mix.clone(), 1)])), Some(1));
+        assert_eq!(next(&RunningCounts::from([(key("a"), 1)])), Some(0));
+        assert_eq!(queue.next(&HashSet::from([mix]), &RunningCounts::new()), Some(1));
     }
 
     #[test]
     fn the_first_one_is_overtaken_only_so_often() {
         let mut queue = queue(&["a"]);
-        let stuck = HashSet::from([lease("a").id]);
+        let stuck = HashSet::from([key("a")]);
         let running = RunningCounts::new();
         let mut overtakes = 0;
         for id in 1.. {
-            queue.push(sequence(id, None).0);
+            queue.push(sequence(id, of("")).0);
             let Some(index) = queue.next(&stuck, &running) else { break };
             assert_eq!(queue.take(index).id, id);
             overtakes += 1;

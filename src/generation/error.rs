@@ -9,8 +9,14 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
     /// The adapter's fault.
-    #[error(transparent)]
-    Adapter(#[from] AdapterError),
+    #[error("{error}")]
+    Adapter {
+        /// What is wrong.
+        #[source]
+        error: AdapterError,
+        /// The request's field that names the adapter.
+        field: String,
+    },
     /// The engine's fault.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -61,7 +67,7 @@ pub enum GenerateError {
 impl Classified for GenerateError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Adapter(error) => error.kind(),
+            Self::Adapter { error, .. } => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Sampling(error) => error.kind(),
             Self::ContextLength { .. }
@@ -74,7 +80,7 @@ impl Classified for GenerateError {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Adapter(error) => error.code(),
+            Self::Adapter { error, .. } => error.code(),
             Self::Engine(error) => error.code(),
             Self::Sampling(error) => error.code(),
             Self::ContextLength { .. } | Self::TextTooLong { .. } => "context_length_exceeded",
@@ -86,7 +92,7 @@ impl Classified for GenerateError {
 
     fn param(&self) -> Option<&str> {
         match self {
-            Self::Adapter(_) => Some("model"),
+            Self::Adapter { field, .. } => Some(field),
             Self::Engine(error) => error.param(),
             Self::Sampling(error) => error.param(),
             Self::ContextLength { .. } | Self::TextTooLong { .. } => Some("input_tokens"),

@@ -1,7 +1,7 @@
 //! From a request to running sequences: render, tokenise, check, lease, submit.
 use super::{
     Backend, EngineSnapshot, GenerateError, GenerateRequest, Generation, Prompt, SamplingOptions,
-    SamplingParams, Token, Usage,
+    SamplingParams, Token, Usage, WeightedAdapter,
     answer::Answer,
     chat_template::{Chat, ChatTemplate},
     meter::Meter,
@@ -9,8 +9,7 @@ use super::{
     tokenizer::Tokenizer,
 };
 use crate::{
-    adapter::AdapterLease,
-    engine::{EventStream, Submission},
+    engine::{AdapterMix, EventStream, Submission},
     telemetry::Metrics,
 };
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
@@ -160,7 +159,7 @@ impl Generator {
     /// full or gone.
     pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
         check(&request)?;
-        let GenerateRequest { prompt, adapter, mut sampling, n, .. } = request;
+        let GenerateRequest { prompt, adapters, mut sampling, n, .. } = request;
         let is_short = size(&prompt) <= INLINE_BYTES;
         // What is cut afterwards may be of any length.
         let fits = request.truncate_prompt_tokens.is_none();
@@ -180,29 +179,39 @@ impl Generator {
             min_tokens: sampling.min_tokens,
         };
         let sampling = self.sampling(&sampling, n)?;
-        let adapter = match &adapter {
-            Some(wanted) => Some(self.0.backend.lease(wanted).await?),
-            None => None,
-        };
-        let streams = self.submit(&prompt, adapter.as_ref(), sampling)?;
+        let adapters = self.lease(adapters).await?;
+        let streams = self.submit(&prompt, &adapters, sampling)?;
         let answer = |(index, events)| self.answer(index, events, &prompt, &options);
         let answers = streams.into_iter().enumerate().map(answer).collect();
         Ok(Generation::new(prompt, answers))
+    }
+
+    /// Pins every version of a mix, or none.
+    async fn lease(&self, wanted: Vec<WeightedAdapter>) -> Result<AdapterMix, GenerateError> {
+        let mut parts = Vec::with_capacity(wanted.len());
+        for WeightedAdapter { adapter, weight, field } in wanted {
+            match self.0.backend.lease(&adapter).await {
+                Ok(lease) => parts.push((lease, weight)),
+                Err(error) => return Err(GenerateError::Adapter { error, field }),
+            }
+        }
+        Ok(AdapterMix::new(parts)?)
     }
 
     /// All answers or none: what is queued when one is refused is dropped, and so cancelled.
     fn submit(
         &self,
         prompt: &[u32],
-        adapter: Option<&AdapterLease>,
+        adapters: &AdapterMix,
         sampling: Vec<SamplingParams>,
     ) -> Result<Vec<EventStream>, GenerateError> {
         let submit = |sampling| {
-            let (prompt, adapter) = (prompt.to_vec(), adapter.cloned());
-            self.0.backend.submit(Submission { prompt, adapter, sampling })
+            let (prompt, adapters) = (prompt.to_vec(), adapters.clone());
+            self.0.backend.submit(Submission { prompt, adapters, sampling })
         };
         let streams = sampling.into_iter().map(submit).collect::<Result<_, _>>()?;
-        self.0.metrics.request_started(adapter.map(|adapter| adapter.name.as_str()));
+        let parts = adapters.parts().iter();
+        self.0.metrics.request_started(parts.map(|part| part.lease.name.as_str()));
         Ok(streams)
     }
 

@@ -17,11 +17,14 @@ mod testing;
 mod text_stream;
 mod tokenizer;
 
-pub use crate::engine::{EngineSnapshot, InvalidSampling, SamplingOptions, SamplingParams};
+pub use crate::engine::{
+    AdapterMix, EngineSnapshot, InvalidSampling, SamplingOptions, SamplingParams,
+};
 pub use backend::Backend;
 pub use error::GenerateError;
 pub use generator::{Generator, ModelCard, TextSetup};
 pub use request::{
     Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, StopReason, Token, Usage,
+    WeightedAdapter,
 };
 pub use stream::Generation;

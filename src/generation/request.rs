@@ -30,13 +30,24 @@ pub enum Prompt {
     },
 }
 
+/// An adapter that a request names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedAdapter {
+    /// Which.
+    pub adapter: AdapterRef,
+    /// How much of it: 1 is all.
+    pub weight: f32,
+    /// The request's field that names it, for errors.
+    pub field: String,
+}
+
 /// One prompt and how to continue it.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
     /// What to continue.
     pub prompt: Prompt,
-    /// `None` is the base model.
-    pub adapter: Option<AdapterRef>,
+    /// What changes the base model, mixed; none is the base itself.
+    pub adapters: Vec<WeightedAdapter>,
     /// Checked against the vocabulary by the generator; `max_tokens` comes from [`GenerateRequest::max_tokens`].
     pub sampling: SamplingOptions,
     /// At most this many new tokens; refused where the context leaves fewer.

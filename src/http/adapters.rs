@@ -64,6 +64,14 @@ pub(super) async fn list(State(app): State<AppState>) -> Json<Value> {
     Json(json!({"adapters": adapters}))
 }
 
+/// `GET /lora-adapters`: the form of llama.cpp, whose paths are names here. Unnamed adapters are not applied.
+pub(super) async fn numbered(State(app): State<AppState>) -> Json<Value> {
+    let mut entries = app.registry.list();
+    entries.sort_by_key(|entry| entry.number);
+    let described = |entry: &AdapterEntry| json!({"id": entry.number, "path": entry.name.as_str(), "scale": 0.0});
+    Json(entries.iter().map(described).collect())
+}
+
 /// `GET /admin/adapters/{name}`
 pub(super) async fn get(
     State(app): State<AppState>,

@@ -84,6 +84,20 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "model_not_found", message).with_param("model")
     }
 
+    /// 404: no adapter has this number.
+    pub fn no_adapter(number: u64) -> Self {
+        let message = format!("no adapter has the id {number}; GET /lora-adapters lists them");
+        Self::new(StatusCode::NOT_FOUND, "adapter_not_found", message)
+    }
+
+    /// 400: `field` says again what another field says already.
+    pub fn exclusive(field: &str, other: &str) -> Self {
+        let message = format!(
+            "`{field}` and `{other}` both name adapters; name them in one place and leave the other out"
+        );
+        Self::new(StatusCode::BAD_REQUEST, "exclusive_fields", message).with_param(field)
+    }
+
     /// 404: no such path.
     pub fn no_route() -> Self {
         let message = "There is nothing at this path; README lists the routes.";
@@ -271,7 +285,8 @@ mod tests {
     #[test]
     fn every_kind_has_its_status() {
         let missing = AdapterError::NotFound("rate".parse().expect("a name"));
-        let missing = ApiError::from(GenerateError::from(missing));
+        let missing = GenerateError::Adapter { error: missing, field: "model".into() };
+        let missing = ApiError::from(missing);
         assert_eq!(missing.status(), StatusCode::NOT_FOUND);
         assert!(missing.message().contains("`rate`"), "{}", missing.message());
         assert_eq!(missing.openai()["error"]["param"], "model");

@@ -14,6 +14,7 @@ mod json;
 mod layers;
 mod lorax;
 mod metrics;
+mod mix;
 mod openai;
 mod router;
 mod serve;

@@ -99,6 +99,13 @@ pub const ROUTES: &[Route] = &[
         .lorax(),
     route("POST", "/tokenize", "text or a conversation to tokens", || post(tokens::tokenize)),
     route("POST", "/detokenize", "tokens to text", || post(tokens::detokenize)),
+    route(
+        "GET",
+        "/lora-adapters",
+        "llama.cpp: every adapter and the id that `lora` names it by",
+        || get(adapters::numbered),
+    )
+    .free(),
     route("GET", "/admin/adapters", "every adapter, its version, rank and size", || {
         get(adapters::list)
     })

@@ -1,8 +1,11 @@
 //! What handlers may use.
-use super::{ApiError, HttpConfig};
+use super::{
+    ApiError, HttpConfig,
+    mix::{NamedAdapter, NamedAdapters, Who},
+};
 use crate::{
-    adapter::{AdapterRef, AdapterRegistry},
-    generation::Generator,
+    adapter::{AdapterError, AdapterRef, AdapterRegistry},
+    generation::{Generator, WeightedAdapter},
     telemetry::Metrics,
 };
 use std::{
@@ -13,6 +16,26 @@ use std::{
     time::SystemTime,
 };
 use tracing::Span;
+
+/// Which adapters answer a request, and in whose name.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    /// What the response calls its model: the adapter that the request's model names, else the base.
+    pub(super) model: String,
+    /// In the request's order.
+    pub(super) adapters: Vec<WeightedAdapter>,
+}
+
+impl Chosen {
+    /// Names and weights, as the log shows them: `pirate` or `pirate*0.7+sql*0.3`.
+    fn log_entry(&self) -> String {
+        let shown = |one: &WeightedAdapter| match one.weight {
+            1.0 => one.adapter.name.to_string(),
+            weight => format!("{}*{weight}", one.adapter.name),
+        };
+        self.adapters.iter().map(shown).collect::<Vec<_>>().join("+")
+    }
+}
 
 /// Everything behind the door. Clones are handles to the same things.
 #[derive(Clone)]
@@ -51,30 +74,61 @@ impl AppState {
         !self.draining.load(Ordering::Relaxed) && self.generator.is_alive()
     }
 
-    /// What the request's `model` means: nothing and the base's name are the base, all else is an adapter.
+    /// What a request's model and its list of adapters mean together; `field` is what its dialect calls the model.
     ///
     /// # Errors
-    /// 404 for what can be neither.
-    pub(super) fn resolve(&self, model: Option<&str>) -> Result<Option<AdapterRef>, ApiError> {
+    /// 404 for what nobody has published, 400 where both name adapters.
+    pub(super) fn choose(
+        &self,
+        (field, model): (&str, Option<&str>),
+        named: NamedAdapters,
+    ) -> Result<Chosen, ApiError> {
+        let chosen = match self.resolve(model)? {
+            Some(_) if !named.entries.is_empty() => {
+                return Err(ApiError::exclusive(named.field, field));
+            }
+            Some(adapter) => {
+                let model = adapter.to_string();
+                let one = WeightedAdapter { adapter, weight: 1.0, field: field.to_owned() };
+                Chosen { model, adapters: vec![one] }
+            }
+            None => {
+                let adapters = named.entries.into_iter().map(|entry| self.look_up(entry));
+                let model = self.generator.model().name.clone();
+                Chosen { model, adapters: adapters.collect::<Result<_, _>>()? }
+            }
+        };
+        if !chosen.adapters.is_empty() {
+            Span::current().record("adapter", chosen.log_entry());
+        }
+        Ok(chosen)
+    }
+
+    /// Nothing and the base's name are the base, all else is an adapter.
+    fn resolve(&self, model: Option<&str>) -> Result<Option<AdapterRef>, ApiError> {
         let base = &self.generator.model().name;
         match model {
             None | Some("") => Ok(None),
             Some(name) if name == base => Ok(None),
             Some(name) => match name.parse::<AdapterRef>() {
-                Ok(wanted) if self.registry.get(&wanted.name).is_some() => {
-                    Span::current().record("adapter", wanted.name.as_str());
-                    Ok(Some(wanted))
-                }
+                Ok(wanted) if self.registry.get(&wanted.name).is_some() => Ok(Some(wanted)),
                 _ => Err(ApiError::no_model(name)),
             },
         }
     }
 
-    /// What a response calls the model of a request.
-    pub(super) fn model_name(&self, adapter: Option<&AdapterRef>) -> String {
-        match adapter {
-            Some(adapter) => adapter.to_string(),
-            None => self.generator.model().name.clone(),
-        }
+    fn look_up(&self, entry: NamedAdapter) -> Result<WeightedAdapter, ApiError> {
+        let NamedAdapter { who, weight, path: field } = entry;
+        let adapter = match who {
+            Who::Name(wanted) if self.registry.get(&wanted.name).is_some() => wanted,
+            Who::Name(wanted) => {
+                return Err(ApiError::from(AdapterError::NotFound(wanted.name)).with_param(&field));
+            }
+            Who::Number(number) => match self.registry.numbered(number) {
+                Some(name) => AdapterRef { name, version: None },
+                None => return Err(ApiError::no_adapter(number).with_param(&field)),
+            },
+        };
+        Ok(WeightedAdapter { adapter, weight, field })
     }
 }

@@ -10,6 +10,6 @@ mod weights;
 pub use crate::kernel::{EmbeddingDelta, LinearDelta, LowRank, TrainedRows};
 pub use base::FrozenBase;
 pub use layout::{EmbeddingShape, HeadCounts, LoraLayout, NormSite, Projection, Site, SiteShape};
-pub use routing::LoraRouting;
+pub use routing::{LoraRouting, SlotUse};
 pub use slots::{AdapterSlot, LoraSlots};
 pub use weights::LoraWeights;

@@ -65,7 +65,11 @@ pub const METRICS: &[MetricInfo] = &[
     histogram("vllm:request_queue_time_seconds", "seconds", "From submission to the first step"),
     histogram("vllm:request_prompt_tokens", "tokens", "Prompt tokens of a request"),
     histogram("vllm:request_generation_tokens", "tokens", "Tokens generated for an answer"),
-    counter("lorad_requests", "requests", "Requests accepted, by adapter; empty is the base model"),
+    counter(
+        "lorad_requests",
+        "requests",
+        "Requests accepted, by adapter; a mix counts under each of its adapters, empty is the base model",
+    ),
     gauge("lorad_adapters", "adapters", "Adapters that requests can name"),
     gauge("lorad_adapters_resident", "adapters", "Adapters in device memory"),
     gauge("lorad_kv_cache_bytes", "bytes", "Size of the KV cache"),

@@ -49,10 +49,17 @@ impl Metrics {
         Self(Arc::new(Inner { registry, engine, requests, http, adapter_changes }))
     }
 
-    /// A request was accepted; `None` is the base model.
-    pub fn request_started(&self, adapter: Option<&str>) {
+    /// A request was accepted. It counts under each of its adapters, so that mixes make no series of their own; with
+    /// none it counts under the base model's empty name.
+    pub fn request_started<'a>(&self, adapters: impl IntoIterator<Item = &'a str>) {
+        let mut adapters = adapters.into_iter();
+        self.count_request(adapters.next().unwrap_or_default());
+        adapters.for_each(|adapter| self.count_request(adapter));
+    }
+
+    fn count_request(&self, adapter: &str) {
         let accepted = &self.0.requests.accepted;
-        let labels = vec![("adapter", adapter.unwrap_or_default().to_owned())];
+        let labels = vec![("adapter", adapter.to_owned())];
         if let Some(known) = accepted.get(&labels) {
             known.inc();
             return;
@@ -133,7 +140,7 @@ mod tests {
 
     fn recorded() -> (Metrics, EngineFigures) {
         let metrics = Metrics::new("base\"1\"");
-        metrics.request_started(Some("rate"));
+        metrics.request_started(["rate"]);
         metrics.queued(Duration::from_millis(1));
         metrics.first_token(Duration::from_millis(2));
         metrics.inter_token(Duration::from_millis(3));
@@ -189,10 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn a_mix_counts_under_each_of_its_adapters() {
+        let metrics = Metrics::new("base");
+        for adapters in [&["a", "b"][..], &["b"], &[]] {
+            metrics.request_started(adapters.iter().copied());
+        }
+        let text = metrics.expose(&EngineFigures::default(), Exposition::Prometheus);
+        for (adapter, count) in [("a", 1), ("b", 2), ("", 1)] {
+            assert!(text.contains(&format!("adapter=\"{adapter}\"}} {count}\n")), "{text}");
+        }
+    }
+
+    #[test]
     fn thousands_of_adapters_do_not_make_thousands_of_series() {
         let metrics = Metrics::new("base");
         for index in 0..2 * MAX_ADAPTER_SERIES {
-            metrics.request_started(Some(&format!("adapter-{index}")));
+            metrics.request_started([format!("adapter-{index}").as_str()]);
         }
         let text = metrics.expose(&EngineFigures::default(), Exposition::Prometheus);
         let series = text.lines().filter(|line| line.starts_with("lorad_requests_total")).count();

@@ -1,8 +1,8 @@
 //! A steady step asks the system for no memory.
 //!
 //! Counted is every allocation of every thread but the listener's: the kernels', the model's and the engine's, the
-//! events it sends and the snapshot it puts up. The batch holds several adapters and the base, greedy and drawn
-//! answers; the contexts grow over borders of KV blocks meanwhile. One thread computes: with more, the
+//! events it sends and the snapshot it puts up. The batch holds several adapters, a mix of them and the base, greedy
+//! and drawn answers; the contexts grow over borders of KV blocks meanwhile. One thread computes: with more, the
 //! first time that all of them hold a buffer at once is the system's choice, and may be a late one.
 mod counting;
 
@@ -10,7 +10,7 @@ use counting::Counting;
 use lorad::{
     adapter::{AdapterFiles, AdapterLease, AdapterLimits, AdapterVersion, format},
     engine::{
-        EngineConfig, EngineHandle, Event, EventStream, ModelRunner, SamplingOptions,
+        AdapterMix, EngineConfig, EngineHandle, Event, EventStream, ModelRunner, SamplingOptions,
         SamplingParams, Submission,
     },
     kernel::{Act, CpuKernels, KvChoice, Precision, Result},
@@ -102,8 +102,10 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
     };
     let model = load(&ModelSource::Directory(base()), kernels.as_ref(), &options).expect("a model");
     let layout = model.lm.lora_layout();
-    let adapters = [None, Some(adapter("all-linear", layout)), Some(adapter("layers", layout))];
-    let submission = |(adapter, temperature): (Option<AdapterLease>, f32)| {
+    let [all, some] = ["all-linear", "layers"].map(|name| adapter(name, layout));
+    let mixed = AdapterMix::new([(all.clone(), 0.7), (some.clone(), 0.3)]).expect("a mix");
+    let mixes = [AdapterMix::default(), all.into(), some.into(), mixed];
+    let submission = |(adapters, temperature): (AdapterMix, f32)| {
         let max_tokens = WARM_UP + COUNTED + 10;
         let options = SamplingOptions {
             temperature,
@@ -113,9 +115,9 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
             ..Default::default()
         };
         let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
-        Submission { prompt: vec![5, 6, 7], adapter, sampling }
+        Submission { prompt: vec![5, 6, 7], adapters, sampling }
     };
-    let kinds = adapters.into_iter().flat_map(|a| [(a.clone(), 0.0), (a, 0.8)]);
+    let kinds = mixes.into_iter().flat_map(|mix| [(mix.clone(), 0.0), (mix, 0.8)]);
     let submissions = kinds.map(submission).collect();
     let config = EngineConfig::default();
     let model = Box::new(Paced { model: model.lm, pace: Arc::clone(pace) });

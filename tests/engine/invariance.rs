@@ -1,17 +1,24 @@
 //! The same answer, to the bit, however the engine arranged the work.
-use super::stub::{Answer, TOKEN_BYTES, answer, config, engine_with, greedy, submission};
+use super::stub::{
+    Answer, TOKEN_BYTES, answer, config, engine_with, greedy, mixed_submission, submission,
+};
 use lorad::engine::{ByteSize, EngineConfig, SamplingOptions};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 struct Request {
     prompt: Vec<u32>,
-    adapter: Option<&'static str>,
+    parts: Vec<(&'static str, f32)>,
     options: SamplingOptions,
 }
 
 fn requests() -> impl Strategy<Value = Vec<Request>> {
-    let adapter = prop::option::of(prop::sample::select(vec!["a", "b", "c", "d"]));
+    // Prompts are of 1 and 2, so that `x12` begins somewhere in most of them, and `y2` nearly at the end.
+    let part = prop_oneof![
+        prop::sample::select(vec!["a", "b", "c", "x12", "y2"]).prop_map(|name| (name, 1.0)),
+        (prop::sample::select(vec!["a", "b", "c", "x12"]), -1.0_f32..1.0),
+    ];
+    let parts = prop::collection::vec(part, 0..4);
     let options = (any::<bool>(), any::<u64>(), 1_usize..12, any::<bool>()).prop_map(
         |(warm, seed, max_tokens, penalised)| SamplingOptions {
             temperature: if warm { 0.9 } else { 0.0 },
@@ -21,16 +28,16 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
             ..greedy(max_tokens)
         },
     );
-    let request = (prop::collection::vec(1_u32..3, 1..24), adapter, options)
-        .prop_map(|(prompt, adapter, options)| Request { prompt, adapter, options });
+    let request = (prop::collection::vec(1_u32..3, 1..24), parts, options)
+        .prop_map(|(prompt, parts, options)| Request { prompt, parts, options });
     prop::collection::vec(request, 1..24)
 }
 
 fn run(config: &EngineConfig, requests: &[Request], together: bool) -> Vec<Answer> {
     let (engine, _) = engine_with(config, Vec::new());
     let submit = |request: &Request| {
-        let Request { prompt, adapter, options } = request.clone();
-        engine.submit(submission(&prompt, adapter, options)).expect("room")
+        let Request { prompt, parts, options } = request.clone();
+        engine.submit(mixed_submission(&prompt, &parts, options)).expect("room")
     };
     let mut answers: Vec<Answer> = if together {
         let streams: Vec<_> = requests.iter().map(submit).collect();
@@ -50,7 +57,7 @@ proptest! {
     fn company_chunks_preemption_caching_and_guesses_change_no_bit(
         requests in requests(),
         (max_sequences, max_batched_tokens) in (1_usize..10, 1_usize..20),
-        (blocks, adapter_slots, no_prefix_cache) in (9_usize..24, 1_usize..4, any::<bool>()),
+        (blocks, adapter_slots, no_prefix_cache) in (9_usize..24, 3_usize..6, any::<bool>()),
         draft_tokens in 0_usize..5,
     ) {
         let plain = EngineConfig { max_batched_tokens: 64, no_prefix_cache: true, ..config() };
@@ -70,14 +77,10 @@ proptest! {
 
 #[test]
 fn the_prefix_cache_answers_with_the_same_bits() {
-    let request = |adapter| Request {
-        prompt: (1..20).collect(),
-        adapter,
-        options: SamplingOptions { logprobs: Some(3), ..greedy(8) },
-    };
+    let prompt: Vec<u32> = (1..20).collect();
     let (engine, _) = engine_with(&config(), Vec::new());
     let ask = |adapter| {
-        let Request { prompt, adapter, options } = request(adapter);
+        let options = SamplingOptions { logprobs: Some(3), ..greedy(8) };
         answer(engine.submit(submission(&prompt, adapter, options)).expect("room"))
     };
     for adapter in [None, Some("a"), Some("b")] {

@@ -1,5 +1,6 @@
 //! The border between the async world and the engine thread, over a model small enough to see through.
 mod invariance;
+mod mixes;
 mod stub;
 
 use lorad::engine::{
@@ -173,7 +174,7 @@ fn a_retired_version_leaves_its_slot_and_its_memory() {
     let (engine, _) = engine();
     let version = version("a");
     let submission = lorad::engine::Submission {
-        adapter: Some(lorad::adapter::AdapterLease::new(version.clone())),
+        adapters: lorad::adapter::AdapterLease::new(version.clone()).into(),
         ..submission(&[1, 2], None, greedy(3))
     };
     assert_eq!(answer(engine.submit(submission).expect("room")).tokens.len(), 3);

@@ -2,8 +2,8 @@
 use lorad::{
     adapter::{AdapterLease, AdapterVersion, VersionId},
     engine::{
-        ByteSize, EngineConfig, EngineHandle, Event, EventStream, FinishReason, ModelRunner,
-        SamplingOptions, SamplingParams, Submission, TokenLogprobs,
+        AdapterMix, ByteSize, EngineConfig, EngineHandle, Event, EventStream, FinishReason,
+        ModelRunner, SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
     kernel::{
         Act, AttentionArgs, KernelError, KvPrecision, LoraTarget, Precision, Reference, Result,
@@ -142,7 +142,7 @@ fn noise(numbers: &[u32]) -> f32 {
     ((hash >> 40) as f32) / ((1 << 23) as f32) - 1.0
 }
 
-/// A version that changes the model in its own way.
+/// A version that changes the model in its own way; with digits behind its letter, from those tokens on.
 pub(crate) fn version(name: &str) -> Arc<AdapterVersion> {
     let number = u32::from(name.as_bytes()[0]);
     let factor = |salt| {
@@ -151,11 +151,14 @@ pub(crate) fn version(name: &str) -> Arc<AdapterVersion> {
     };
     let pair = LowRank::new(factor(1), factor(2)).expect("rank one");
     assert_eq!((pair.in_features(), pair.out_features()), (SHAPE.in_features, SHAPE.out_features));
-    Arc::new(AdapterVersion {
-        name: name.parse().expect("a valid name"),
-        id: VersionId::of(&[name.as_bytes()]),
-        weights: LoraWeights::from_iter([(SITE, pair)]),
-    })
+    let mut weights = LoraWeights::from_iter([(SITE, pair)]);
+    let digits = name[1..].chars().map(|digit| digit.to_digit(10).expect("a digit"));
+    let invocation: Vec<u32> = digits.collect();
+    if !invocation.is_empty() {
+        weights.set_invocation(invocation);
+    }
+    let id = VersionId::of(&[name.as_bytes()]);
+    Arc::new(AdapterVersion { name: name.parse().expect("a valid name"), id, weights })
 }
 
 pub(crate) fn lease(name: &str) -> AdapterLease {
@@ -197,8 +200,19 @@ pub(crate) fn submission(
     adapter: Option<&str>,
     options: SamplingOptions,
 ) -> Submission {
+    let whole: Vec<_> = adapter.iter().map(|name| (*name, 1.0)).collect();
+    mixed_submission(prompt, &whole, options)
+}
+
+pub(crate) fn mixed_submission(
+    prompt: &[u32],
+    parts: &[(&str, f32)],
+    options: SamplingOptions,
+) -> Submission {
     let sampling = SamplingParams::new(options, VOCAB, 0).expect("in range");
-    Submission { prompt: prompt.to_vec(), adapter: adapter.map(lease), sampling }
+    let parts = parts.iter().map(|(name, weight)| (lease(name), *weight));
+    let adapters = AdapterMix::new(parts).expect("a mix");
+    Submission { prompt: prompt.to_vec(), adapters, sampling }
 }
 
 /// A whole event stream.

@@ -2,8 +2,8 @@
 use lorad::{
     adapter::{AdapterFiles, AdapterLease, AdapterLimits, AdapterVersion, format},
     engine::{
-        ByteSize, EngineConfig, EngineHandle, Event, EventStream, ModelRunner, SamplingOptions,
-        SamplingParams, Submission, TokenLogprobs,
+        AdapterMix, ByteSize, EngineConfig, EngineHandle, Event, EventStream, ModelRunner,
+        SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
     kernel::{Kernels, KvChoice, KvShape, Precision},
     model::{LoadOptions, LoadedModel, ModelSource, Progress, load},
@@ -24,6 +24,7 @@ const PROMPTS_EACH: usize = 3;
 
 /// One prompt and its right answer.
 pub(crate) struct Case {
+    /// As the mix is called: `pirate`, or `mix-0.7pirate-0.3sql`.
     pub(crate) adapter: Option<String>,
     pub(crate) prompt: Vec<u32>,
     /// Greedy, past any end of sequence.
@@ -97,7 +98,8 @@ impl Bench {
         let (precision, leases) = (Precision::F32, HashMap::new());
         let mut bench = Self { directory, kernels, precision, leases, cases };
         let model = bench.model();
-        for name in bench.cases.iter().filter_map(|case| case.adapter.as_ref()) {
+        let mixes = bench.cases.iter().filter_map(|case| case.adapter.as_deref());
+        for (name, _) in mixes.flat_map(parts) {
             let limits = AdapterLimits::default();
             let files = AdapterFiles::read(&adapters.join(name), &limits).expect("files");
             let parsed = format::parse(&files, Some(model.lm.lora_layout()), &limits);
@@ -106,7 +108,7 @@ impl Bench {
                 id: files.version(),
                 weights: parsed.expect("an adapter").weights,
             };
-            bench.leases.insert(name.clone(), AdapterLease::new(Arc::new(version)));
+            bench.leases.insert(name.into(), AdapterLease::new(Arc::new(version)));
         }
         bench
     }
@@ -159,13 +161,25 @@ impl Bench {
             logprobs: Some(2),
             ..Default::default()
         };
+        let parts = adapter.iter().flat_map(|name| parts(name));
+        let leased = parts.map(|(name, weight)| (self.leases[name].clone(), weight));
         let submission = Submission {
             prompt: prompt.clone(),
-            adapter: adapter.as_ref().map(|name| self.leases[name].clone()),
+            adapters: AdapterMix::new(leased).expect("a mix"),
             sampling: SamplingParams::new(options, usize::MAX, 0).expect("in range"),
         };
         engine.submit(submission).expect("room")
     }
+}
+
+/// The adapters of a mix with their weights; any other name is all of one adapter.
+fn parts(name: &str) -> Vec<(&str, f32)> {
+    let Some(mix) = name.strip_prefix("mix-") else { return vec![(name, 1.0)] };
+    let part = |part| {
+        let (weight, name) = str::split_at(part, part.find(char::is_alphabetic)?);
+        Some((name, weight.parse().ok()?))
+    };
+    mix.split('-').map(|text| part(text).expect("a weight and a name")).collect()
 }
 
 /// Waits for `tokens` more of the answer, or its end.

@@ -172,6 +172,7 @@ fn smollm2_answers_the_same_in_every_arrangement() {
         "patterns",
         "layers-subset",
         "target-regex",
+        "mix-0.7pirate-0.3sql",
     ];
     let guessed = check(&Bench::smollm2(model, &fixtures, &names, cpu()), 14, "SmolLM2");
     assert!(guessed > 0, "nothing was guessed");

@@ -4,6 +4,7 @@ mod client;
 
 mod admin;
 mod lorax;
+mod mixes;
 mod openai;
 mod operations;
 mod robustness;

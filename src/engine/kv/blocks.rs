@@ -1,5 +1,5 @@
 //! A free list with reference counts and an index of what free and used blocks still hold.
-use super::prefix::{BlockHash, PrefixChain};
+use super::prefix::{BlockHash, BlockVersions, PrefixChain};
 use crate::adapter::VersionId;
 use std::collections::{BTreeMap, HashMap};
 
@@ -29,10 +29,10 @@ struct Block {
     freed_at: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Content {
     hash: BlockHash,
-    adapter: Option<VersionId>,
+    versions: BlockVersions,
 }
 
 impl BlockAllocator {
@@ -101,12 +101,12 @@ impl BlockAllocator {
 
     /// Block `at` of `chain` lies complete in `id`. The first block with a content is the one to share.
     pub(in crate::engine) fn register(&mut self, id: BlockId, chain: &PrefixChain, at: usize) {
-        let Some(&hash) = chain.hashes().get(at) else { return };
+        let Some((hash, versions)) = chain.block(at) else { return };
         if self.index.contains_key(&hash) {
             return;
         }
         self.unindex(id);
-        self.block(id).content = Some(Content { hash, adapter: chain.adapter() });
+        self.block(id).content = Some(Content { hash, versions });
         self.index.insert(hash, id);
     }
 
@@ -130,11 +130,12 @@ impl BlockAllocator {
         }
     }
 
-    /// Forgets the content of every block computed under `adapter`.
-    pub(in crate::engine) fn forget(&mut self, adapter: VersionId) {
+    /// Forgets the content of every block computed under `version`, alone or in a mix.
+    pub(in crate::engine) fn forget(&mut self, version: VersionId) {
         for id in (0..self.blocks.len() as u32).map(BlockId) {
             let block = &self.blocks[id.0 as usize];
-            if block.content.is_none_or(|content| content.adapter != Some(adapter)) {
+            let under = |content: &Content| content.versions.contains(version);
+            if !block.content.as_ref().is_some_and(under) {
                 continue;
             }
             if block.users == 0 {
@@ -158,13 +159,18 @@ impl BlockAllocator {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::PrefixPart, *};
     use proptest::prelude::*;
 
     const BLOCK_SIZE: usize = 2;
 
-    fn chain(adapter: Option<VersionId>, tokens: &[u32]) -> PrefixChain {
-        let mut chain = PrefixChain::new(adapter);
+    /// All of the version from the first position on.
+    fn whole(version: VersionId) -> PrefixPart {
+        PrefixPart { version, weight: 1.0, from: 0 }
+    }
+
+    fn chain(parts: impl IntoIterator<Item = PrefixPart>, tokens: &[u32]) -> PrefixChain {
+        let mut chain = PrefixChain::new(parts);
         chain.extend(tokens, BLOCK_SIZE);
         chain
     }
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn a_released_beginning_is_found_again_and_the_end_goes_first() {
         let mut blocks = BlockAllocator::new(3);
-        let known = chain(None, &[1, 2, 3, 4, 5, 6]);
+        let known = chain([], &[1, 2, 3, 4, 5, 6]);
         let table = hold(&mut blocks, &known).expect("room");
         blocks.release(&table);
         assert_eq!((blocks.available(), blocks.used()), (3, 0));
@@ -203,7 +209,7 @@ mod tests {
     fn a_forgotten_version_leaves_free_blocks_without_content() {
         let mut blocks = BlockAllocator::new(4);
         let version = VersionId::of(&[b"a"]);
-        let (old, base) = (chain(Some(version), &[1, 2]), chain(None, &[1, 2]));
+        let (old, base) = (chain([whole(version)], &[1, 2]), chain([], &[1, 2]));
         let held = hold(&mut blocks, &old).expect("room");
         let kept = hold(&mut blocks, &base).expect("room");
         assert_ne!(held, kept);
@@ -213,6 +219,21 @@ mod tests {
         assert_eq!(blocks.lookup(&base, usize::MAX), kept);
         blocks.release(&held);
         assert_eq!(blocks.available(), 4);
+    }
+
+    #[test]
+    fn a_forgotten_version_takes_the_mixes_it_is_in_with_it_and_not_what_came_before() {
+        let mut blocks = BlockAllocator::new(8);
+        let (a, b) = (VersionId::of(&[b"a"]), VersionId::of(&[b"b"]));
+        let late = PrefixPart { version: a, weight: 0.5, from: 3 };
+        let mixed = chain([whole(b), late], &[1, 2, 3, 4, 5, 6]);
+        let table = hold(&mut blocks, &mixed).expect("room");
+        blocks.release(&table);
+        blocks.forget(a);
+        assert_eq!(blocks.lookup(&mixed, usize::MAX), table[..1], "only `b` had begun there");
+        blocks.forget(b);
+        assert!(blocks.lookup(&mixed, usize::MAX).is_empty());
+        assert_eq!(blocks.available(), 8);
     }
 
     proptest! {
@@ -225,7 +246,7 @@ mod tests {
             let mut blocks = BlockAllocator::new(BLOCKS);
             let mut held: Vec<(Vec<BlockId>, PrefixChain)> = Vec::new();
             for (action, tokens) in steps {
-                let adapter = (tokens.len() % 2 == 0).then_some(version);
+                let adapter = (tokens.len() % 2 == 0).then_some(whole(version));
                 match action {
                     0 | 1 => {
                         let chain = chain(adapter, &tokens);

@@ -5,4 +5,4 @@ mod blocks;
 mod prefix;
 
 pub(super) use blocks::{BlockAllocator, BlockId};
-pub(super) use prefix::PrefixChain;
+pub(super) use prefix::{PrefixChain, PrefixPart};

@@ -76,9 +76,7 @@ impl Scheduler {
 
     fn put_back(&mut self, mut preempted: Vec<Sequence>) {
         for sequence in &mut preempted {
-            if let Some(slot) = sequence.slot.take() {
-                self.residency.release(slot);
-            }
+            sequence.slots.drain(..).for_each(|slot| self.residency.release(slot));
         }
         preempted.sort_by_key(|sequence| sequence.id);
         self.waiting.put_back(preempted);

@@ -88,10 +88,10 @@ impl Scheduler {
     /// The adapter could not be copied to `slot`: whoever needs it there fails, the others go on.
     pub(in crate::engine) fn fail_slot(&mut self, slot: AdapterSlot, schedule: &mut Schedule) {
         self.residency.discard(slot);
-        for sequence in self.running.iter_mut().filter(|s| s.slot == Some(slot)) {
+        for sequence in self.running.iter_mut().filter(|s| s.slots.contains(&slot)) {
             sequence.fail(EngineError::Step);
         }
-        schedule.work.retain(|&index| self.running[index].slot != Some(slot));
+        schedule.work.retain(|&index| !self.running[index].slots.contains(&slot));
     }
 
     /// The step failed: so do the sequences that were in it.
@@ -115,17 +115,15 @@ impl Scheduler {
         self.waiting.drop_over();
         for sequence in self.running.extract_if(.., |s| s.is_over()) {
             self.blocks.release(&sequence.block_table);
-            if let Some(slot) = sequence.slot {
-                self.residency.release(slot);
-            }
+            sequence.slots.iter().for_each(|slot| self.residency.release(*slot));
         }
     }
 
     /// Brings `snapshot` up to date; bytes and the like are the runner's to add.
     pub(in crate::engine) fn report(&self, snapshot: &mut EngineSnapshot) {
-        let leases = self.waiting.iter().filter_map(|sequence| sequence.adapter.as_ref());
+        let waiting = self.waiting.iter().flat_map(|sequence| &sequence.adapters);
         rename(&mut snapshot.resident_adapters, self.residency.names());
-        rename(&mut snapshot.waiting_adapters, leases.map(|lease| &lease.name));
+        rename(&mut snapshot.waiting_adapters, waiting.map(|part| &part.lease.name));
         *snapshot = EngineSnapshot {
             running: self.running.len(),
             waiting: self.waiting.len(),

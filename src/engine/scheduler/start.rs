@@ -1,16 +1,13 @@
 //! From the queue into the batch.
-use super::super::{residency::Claim, schedule::Schedule, waiting::RunningCounts};
+use super::super::{mix::Versions, schedule::Schedule, waiting::RunningCounts};
 use super::Scheduler;
-use crate::{
-    adapter::{AdapterLease, VersionId},
-    lora::AdapterSlot,
-};
+use crate::{adapter::AdapterLease, lora::AdapterSlot};
 use std::{collections::HashSet, time::Instant};
 
 /// Why a waiting sequence did not start.
 enum Held {
-    /// Every slot is in use; others may go on.
-    NoSlot(VersionId),
+    /// Too many slots are in use; others may go on.
+    NoSlot(Versions),
     /// Too few blocks; whoever comes next would take them away from it.
     NoBlocks,
 }
@@ -29,26 +26,26 @@ impl Scheduler {
         let mut without_slot = HashSet::new();
         let mut counts = RunningCounts::new();
         for sequence in &self.running {
-            *counts.entry(sequence.version()).or_default() += 1;
+            *counts.entry(sequence.versions().clone()).or_default() += 1;
         }
         while *budget > 0 && self.running.len() < self.limits.max_sequences {
             let Some(index) = self.waiting.next(&without_slot, &counts) else { break };
             match self.start(index, *budget, now) {
-                Ok(load) => schedule.loads.extend(load),
-                Err(Held::NoSlot(version)) => {
-                    without_slot.insert(version);
+                Ok(loads) => schedule.loads.extend(loads),
+                Err(Held::NoSlot(versions)) => {
+                    without_slot.insert(versions);
                     continue;
                 }
                 Err(Held::NoBlocks) => break,
             }
             if let Some(sequence) = self.running.last() {
                 *budget -= sequence.granted;
-                *counts.entry(sequence.version()).or_default() += 1;
+                *counts.entry(sequence.versions().clone()).or_default() += 1;
             }
         }
     }
 
-    /// Moves the waiting sequence at `index` into the batch; the adapter to load for it, if any.
+    /// Moves the waiting sequence at `index` into the batch; the adapters to load for it.
     ///
     /// It starts only when all its tokens find blocks, or long prompts would throw each other out.
     fn start(
@@ -56,7 +53,7 @@ impl Scheduler {
         index: usize,
         budget: usize,
         now: Instant,
-    ) -> Result<Option<(AdapterSlot, AdapterLease)>, Held> {
+    ) -> Result<Vec<(AdapterSlot, AdapterLease)>, Held> {
         let block_size = self.limits.block_size;
         let sequence = self.waiting.get(index);
         let length = sequence.tokens.len();
@@ -66,8 +63,8 @@ impl Scheduler {
         if self.blocks.available() - self.blocks.free_among(&table) < missing {
             return Err(Held::NoBlocks);
         }
-        let lease = sequence.adapter.clone();
-        let claim = self.claim(lease.as_ref())?;
+        let claims = self.residency.claim(sequence.adapters.iter().map(|part| &part.lease));
+        let claims = claims.ok_or_else(|| Held::NoSlot(sequence.versions().clone()))?;
 
         let cached = table.len() * block_size;
         let granted = (length - cached).min(budget);
@@ -82,14 +79,10 @@ impl Scheduler {
             self.totals.prefix_hits += cached as u64;
         }
         sequence.granted = granted;
-        sequence.slot = claim.map(|claim| claim.slot);
+        sequence.slots.extend(claims.iter().map(|claim| claim.slot));
+        let claimed = claims.iter().zip(&sequence.adapters).filter(|(claim, _)| claim.load);
+        let loads = claimed.map(|(claim, part)| (claim.slot, part.lease.clone())).collect();
         self.running.push(sequence);
-        let load = claim.filter(|claim| claim.load).map(|claim| claim.slot);
-        Ok(load.zip(lease))
-    }
-
-    fn claim(&mut self, lease: Option<&AdapterLease>) -> Result<Option<Claim>, Held> {
-        let Some(lease) = lease else { return Ok(None) };
-        self.residency.claim(lease).map(Some).ok_or(Held::NoSlot(lease.id))
+        Ok(loads)
     }
 }

@@ -1,10 +1,10 @@
 //! The scheduler's promises, over a model that looks at everything before.
 use super::Scheduler;
 use crate::engine::{
-    EngineError, EngineSnapshot, Event, EventStream, FinishReason,
+    AdapterMix, EngineError, EngineSnapshot, Event, EventStream, FinishReason,
     sampler::Choice,
     schedule::{Limits, Schedule},
-    testing::{arrival, lease, said},
+    testing::{arrival, invoked, lease, said},
 };
 use proptest::prelude::*;
 use std::time::Instant;
@@ -25,7 +25,11 @@ fn scheduler(limits: Limits) -> Scheduler {
 }
 
 fn add(scheduler: &mut Scheduler, prompt: &[u32], adapter: Option<&str>, n: usize) -> EventStream {
-    let (arrival, stream) = arrival(prompt.to_vec(), adapter.map(lease), n);
+    add_mix(scheduler, prompt, adapter.map(lease).map(AdapterMix::from).unwrap_or_default(), n)
+}
+
+fn add_mix(scheduler: &mut Scheduler, prompt: &[u32], mix: AdapterMix, n: usize) -> EventStream {
+    let (arrival, stream) = arrival(prompt.to_vec(), mix, n);
     scheduler.add(arrival);
     stream
 }
@@ -166,6 +170,76 @@ fn one_without_a_slot_lets_others_pass() {
     assert_eq!(step(&mut scheduler), [(0, 1), (2, 1)]);
 }
 
+fn mixed(names: &[&str]) -> AdapterMix {
+    AdapterMix::new(names.iter().map(|name| (lease(name), 0.5))).expect("valid")
+}
+
+#[test]
+fn a_mix_waits_for_all_its_slots_and_holds_none_meanwhile() {
+    let mut scheduler = scheduler(LIMITS);
+    let _first = add(&mut scheduler, &[1], Some("a"), 3);
+    step(&mut scheduler);
+    let _mix = add_mix(&mut scheduler, &[1], mixed(&["b", "c"]), 2);
+    let _other = add(&mut scheduler, &[1], Some("d"), 1);
+    assert_eq!(step(&mut scheduler), [(0, 1), (2, 1)], "`d` takes the slot that is free");
+    assert_eq!(step(&mut scheduler), [(0, 1)], "one slot is not enough");
+    assert_eq!(step(&mut scheduler), [(1, 1)], "both are free");
+    assert_eq!(snapshot(&scheduler).resident_adapters, ["b", "c"]);
+    while !scheduler.is_idle() {
+        step(&mut scheduler);
+    }
+    assert!(scheduler.residency.claim([lease("x"), lease("y")].iter()).is_some());
+}
+
+#[test]
+fn what_lies_before_an_adapter_begins_is_shared_with_the_base_and_with_others() {
+    let mut scheduler = scheduler(Limits { max_batched_tokens: 32, ..LIMITS });
+    let prompt = [1, 2, 3, 4, 5, 9, 7, 8];
+    let late = |name| AdapterMix::from(invoked(name, &[9]));
+    let plain = || AdapterMix::from(lease("p"));
+    // Two blocks lie before the invocation, a third holds it.
+    for (mix, computed) in [
+        (AdapterMix::default(), 8),
+        (late("x"), 4),
+        (late("x"), 2),
+        (late("y"), 4),
+        (plain(), 8),
+        (AdapterMix::new([(invoked("x", &[9]), 0.5)]).expect("valid"), 4),
+    ] {
+        let _stream = add_mix(&mut scheduler, &prompt, mix, 1);
+        assert_eq!(step(&mut scheduler)[0].1, computed);
+    }
+}
+
+#[test]
+fn an_adapter_that_is_not_invoked_needs_no_slot_and_is_the_base() {
+    let mut scheduler = scheduler(Limits { adapter_slots: 1, ..LIMITS });
+    let _holder = add(&mut scheduler, &[1, 2, 3], Some("a"), 9);
+    let _base = add(&mut scheduler, &[1, 2, 3], None, 9);
+    step(&mut scheduler);
+    let _late = add_mix(&mut scheduler, &[1, 2, 3], invoked("x", &[9]).into(), 9);
+    assert_eq!(step(&mut scheduler).last(), Some(&(2, 1)), "it has found the base's block");
+    assert_eq!(snapshot(&scheduler).resident_adapters, ["a"]);
+}
+
+#[test]
+fn a_failed_load_fails_every_mix_it_is_in_and_frees_its_other_slots() {
+    let mut scheduler = scheduler(LIMITS);
+    let mut failed = add_mix(&mut scheduler, &[1], mixed(&["a", "b"]), 5);
+    let mut fine = add(&mut scheduler, &[1], Some("b"), 5);
+    let mut schedule = Schedule::default();
+    scheduler.schedule(&mut schedule, Instant::now());
+    let (slot, _) = schedule.loads.iter().find(|load| load.1.id == lease("a").id).expect("loads");
+    scheduler.fail_slot(*slot, &mut schedule);
+    assert_eq!(schedule.work.len(), 1);
+    while !scheduler.is_idle() {
+        step(&mut scheduler);
+    }
+    assert!(matches!(said(&mut failed).last(), Some(Event::Failed(EngineError::Step))));
+    assert_eq!(tokens(&said(&mut fine)).len(), 5);
+    assert!(scheduler.residency.claim([lease("x"), lease("y")].iter()).is_some());
+}
+
 #[test]
 fn a_failed_load_fails_only_its_own() {
     let mut scheduler = scheduler(LIMITS);
@@ -190,7 +264,7 @@ proptest! {
     #[test]
     fn every_sequence_ends_right_and_all_blocks_return(
         arrivals in prop::collection::vec(
-            (0_usize..4, prop::collection::vec(1_u32..3, 1..14), 0_usize..5, 1_usize..10),
+            (0_usize..4, prop::collection::vec(1_u32..3, 1..14), 0_usize..8, 1_usize..10),
             1..30,
         ),
         (kv_blocks, max_batched_tokens, draft_tokens) in (12_usize..20, 1_usize..9, 0_usize..4),
@@ -199,8 +273,14 @@ proptest! {
         let mut scheduler = scheduler(Limits { max_batched_tokens, kv_blocks, draft_tokens, ..LIMITS });
         let mut streams = Vec::new();
         for (at, (steps, prompt, adapter, n)) in arrivals.into_iter().enumerate() {
-            let adapter = ["a", "b", "c", "d"].get(adapter).copied();
-            let stream = add(&mut scheduler, &prompt, adapter, n);
+            let mix = match adapter {
+                0..4 => mixed(&["a", "b", "c", "d"][adapter..=adapter]),
+                4 => mixed(&["a", "b"]),
+                5 => mixed(&["c", "b"]),
+                6 => AdapterMix::new([(invoked("x", &[1, 2]), 1.0), (lease("a"), 1.0)]).expect("valid"),
+                _ => AdapterMix::default(),
+            };
+            let stream = add_mix(&mut scheduler, &prompt, mix, n);
             (0..steps).for_each(|_| drop(step(&mut scheduler)));
             let stays = at % cancel_every != 0;
             streams.extend(stays.then_some((stream, prompt, n)));
@@ -219,7 +299,7 @@ proptest! {
             prop_assert_eq!(tokens(&events), expected(&prompt, n));
         }
         prop_assert_eq!(scheduler.blocks.available(), kv_blocks);
-        let unused = |name| scheduler.residency.claim(&lease(name)).is_some();
-        prop_assert!(["x", "y"].into_iter().all(unused), "a slot is still in use");
+        let all = [lease("y"), lease("z")];
+        prop_assert!(scheduler.residency.claim(all.iter()).is_some(), "a slot is still in use");
     }
 }

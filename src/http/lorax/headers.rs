@@ -1,11 +1,12 @@
 //! What an answer took, in response headers.
-use crate::{adapter::AdapterRef, generation::Usage};
+use crate::generation::{Usage, WeightedAdapter};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
-/// `x-adapter-id`; nothing for the base.
-pub(super) fn adapter(adapter: Option<&AdapterRef>) -> HeaderMap {
-    let id = adapter.and_then(|adapter| HeaderValue::try_from(adapter.to_string()).ok());
+/// `x-adapter-id`, with commas between the adapters of a mix; nothing for the base.
+pub(super) fn adapters(adapters: &[WeightedAdapter]) -> HeaderMap {
+    let ids: Vec<_> = adapters.iter().map(|one| one.adapter.to_string()).collect();
+    let id = HeaderValue::try_from(ids.join(",")).ok().filter(|id| !id.is_empty());
     id.map(|id| (HeaderName::from_static("x-adapter-id"), id)).into_iter().collect()
 }
 
@@ -40,9 +41,15 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_is_named_and_the_base_is_not() {
-        let wanted: AdapterRef = "rate".parse().expect("a name");
-        assert_eq!(adapter(Some(&wanted))["x-adapter-id"], "rate");
-        assert!(adapter(None).is_empty());
+    fn adapters_are_named_and_the_base_is_not() {
+        let [rate, sql] = ["rate", "sql"].map(|name| WeightedAdapter {
+            adapter: name.parse().expect("a name"),
+            weight: 0.5,
+            field: String::new(),
+        });
+        let both = [rate, sql];
+        assert_eq!(adapters(&both[..1])["x-adapter-id"], "rate");
+        assert_eq!(adapters(&both)["x-adapter-id"], "rate,sql");
+        assert!(adapters(&[]).is_empty());
     }
 }

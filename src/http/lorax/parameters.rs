@@ -1,7 +1,11 @@
 //! `inputs` and `parameters`.
 use crate::{
     generation::{GenerateRequest, Prompt, SamplingOptions},
-    http::{ApiError, json::JsonBody},
+    http::{
+        ApiError,
+        json::JsonBody,
+        mix::{NamedAdapters, Spelling},
+    },
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -47,10 +51,12 @@ struct Parameters {
 /// A request and what its answer shows.
 #[derive(Debug)]
 pub(super) struct LoraxRequest {
-    /// Without its adapter.
+    /// Without its adapters.
     pub(super) request: GenerateRequest,
-    /// `None` is the base.
+    /// `adapter_id`; `None` is the base.
     pub(super) adapter: Option<String>,
+    /// What names adapters in other fields.
+    pub(super) named: NamedAdapters,
     /// Whether the body asks for a stream.
     pub(super) stream: bool,
     /// What the answer shows.
@@ -90,6 +96,7 @@ impl LoraxRequest {
         let read: Body = body.read()?;
         let given = body.get("parameters").and_then(Value::as_object);
         given.map_or(Ok(()), check_supported)?;
+        let named = named_adapters(body, given)?;
         let parameters = read.parameters.unwrap_or_default();
         let stream = match streams {
             Streams::Never => false,
@@ -105,8 +112,23 @@ impl LoraxRequest {
         request.sampling.logprobs = (details || stream).then_some(alternatives.unwrap_or(0));
         let (seed, alternatives) = (request.sampling.seed, alternatives.is_some());
         let shown = Shown { details, prompt, seed, alternatives };
-        Ok(Self { request, adapter, stream, shown })
+        Ok(Self { request, adapter, named, stream, shown })
     }
+}
+
+/// The adapters that a body names beside its `adapter_id`.
+fn named_adapters(
+    body: &JsonBody,
+    parameters: Option<&Map<String, Value>>,
+) -> Result<NamedAdapters, ApiError> {
+    let given = |field: &str| parameters?.get(field).filter(|value| !value.is_null());
+    NamedAdapters::read(&[
+        ("parameters.merged_adapters", Spelling::Merged, given("merged_adapters")),
+        ("parameters.adapters", Spelling::Adapters, given("adapters")),
+        ("parameters.lora", Spelling::Lora, given("lora")),
+        ("adapters", Spelling::Adapters, body.get("adapters")),
+        ("lora", Spelling::Lora, body.get("lora")),
+    ])
 }
 
 impl Parameters {
@@ -130,7 +152,7 @@ impl Parameters {
         };
         Ok(GenerateRequest {
             prompt,
-            adapter: None,
+            adapters: Vec::new(),
             sampling,
             max_tokens: self.max_new_tokens,
             default_max_tokens: Some(DEFAULT_NEW_TOKENS),
@@ -185,7 +207,6 @@ const REFUSED: &[(&str, Neutral)] = &[
     ("best_of", |value| value == 1),
     ("decoder_input_details", |value| value == false),
     ("grammar", |_| false),
-    ("merged_adapters", |_| false),
     ("response_format", |_| false),
     ("typical_p", |value| value.as_f64() == Some(1.0)),
     ("watermark", |value| value == false),
@@ -269,7 +290,6 @@ mod tests {
             ("adapter_source", json!("hub")),
             ("best_of", json!(2)),
             ("grammar", json!({"type": "regex"})),
-            ("merged_adapters", json!({"ids": ["a"]})),
             ("watermark", json!(true)),
         ] {
             let refused = read(&json!({"inputs": "x", "parameters": {field: value}}));

@@ -66,8 +66,9 @@ async fn streamed(app: &AppState, request: LoraxRequest) -> Result<Response, Api
 /// The running answer, and the headers that are known by now.
 async fn started(app: &AppState, asked: LoraxRequest) -> Result<(HeaderMap, Answers), ApiError> {
     let mut request = asked.request;
-    request.adapter = app.resolve(asked.adapter.as_deref())?;
-    let adapter = headers::adapter(request.adapter.as_ref());
+    let adapter_id = ("parameters.adapter_id", asked.adapter.as_deref());
+    request.adapters = app.choose(adapter_id, asked.named)?.adapters;
+    let adapter = headers::adapters(&request.adapters);
     Ok((adapter, Answers::start(&app.generator, vec![request]).await?))
 }
 

@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`
 use super::{
     chat_answer::{ChatStream, whole},
-    fields::SharedFields,
+    fields::{SharedFields, named_adapters},
     messages::chat_prompt,
     refused,
     usage::Head,
@@ -46,11 +46,11 @@ pub(in crate::http) async fn chat_completions(
     let fields: ChatFields = body.read()?;
     let prompt = chat_prompt(&body)?;
 
-    let adapter = app.resolve(shared.model.as_deref())?;
-    let head = Head::new("chatcmpl", app.model_name(adapter.as_ref()));
+    let chosen = app.choose(("model", shared.model.as_deref()), named_adapters(&body)?)?;
+    let head = Head::new("chatcmpl", chosen.model);
     let context = app.generator.model().max_context;
     let defaults = app.generator.default_sampling();
-    let mut request = shared.request(prompt, adapter, context, defaults)?;
+    let mut request = shared.request(prompt, chosen.adapters, context, defaults)?;
     request.max_tokens = fields.max_completion_tokens.or(request.max_tokens);
     request.sampling.logprobs = fields.alternatives()?;
     let with_logprobs = request.sampling.logprobs.is_some();

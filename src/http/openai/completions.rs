@@ -1,7 +1,7 @@
 //! `POST /v1/completions`
 use super::{
     completion_answer::{CompletionStream, whole},
-    fields::SharedFields,
+    fields::{SharedFields, named_adapters},
     refused,
     usage::Head,
 };
@@ -37,13 +37,13 @@ pub(in crate::http) async fn completions(
     let prompts = prompts(prompt, shared.add_special_tokens.unwrap_or(true))?;
     check_count(prompts.len(), shared.answers(), app.config.max_prompts)?;
 
-    let adapter = app.resolve(shared.model.as_deref())?;
-    let head = Head::new("cmpl", app.model_name(adapter.as_ref()));
+    let chosen = app.choose(("model", shared.model.as_deref()), named_adapters(&body)?)?;
+    let head = Head::new("cmpl", chosen.model);
     let context = app.generator.model().max_context;
     let defaults = app.generator.default_sampling();
     let mut requests = Vec::with_capacity(prompts.len());
     for prompt in prompts {
-        let mut request = shared.request(prompt, adapter.clone(), context, defaults)?;
+        let mut request = shared.request(prompt, chosen.adapters.clone(), context, defaults)?;
         request.default_max_tokens = Some(DEFAULT_MAX_TOKENS);
         request.sampling.logprobs = logprobs;
         requests.push(request);

@@ -1,8 +1,11 @@
 //! The fields that completions and chat completions share.
 use crate::{
-    adapter::AdapterRef,
-    generation::{GenerateRequest, Prompt, SamplingOptions},
-    http::{ApiError, json::JsonBody},
+    generation::{GenerateRequest, Prompt, SamplingOptions, WeightedAdapter},
+    http::{
+        ApiError,
+        json::JsonBody,
+        mix::{NamedAdapters, Spelling},
+    },
 };
 use serde::{
     Deserialize, Deserializer,
@@ -99,13 +102,13 @@ impl SharedFields {
     pub(super) fn request(
         &self,
         prompt: Prompt,
-        adapter: Option<AdapterRef>,
+        adapters: Vec<WeightedAdapter>,
         context: usize,
         defaults: &SamplingOptions,
     ) -> Result<GenerateRequest, ApiError> {
         Ok(GenerateRequest {
             prompt,
-            adapter,
+            adapters,
             sampling: self.sampling(defaults)?,
             max_tokens: self.max_tokens,
             default_max_tokens: None,
@@ -193,6 +196,17 @@ impl SharedFields {
     }
 }
 
+/// The adapters that a body names beside its `model`.
+///
+/// # Errors
+/// The path of what is wrong.
+pub(super) fn named_adapters(body: &JsonBody) -> Result<NamedAdapters, ApiError> {
+    NamedAdapters::read(&[
+        ("adapters", Spelling::Adapters, body.get("adapters")),
+        ("lora", Spelling::Lora, body.get("lora")),
+    ])
+}
+
 /// A string, or a list of them.
 #[derive(Debug, Eq, PartialEq)]
 struct StringOrList(Vec<String>);
@@ -235,7 +249,7 @@ mod tests {
     }
 
     fn request(body: &Value) -> Result<GenerateRequest, ApiError> {
-        read(body)?.request(Prompt::Tokens(vec![1]), None, 64, &SamplingOptions::default())
+        read(body)?.request(Prompt::Tokens(vec![1]), Vec::new(), 64, &SamplingOptions::default())
     }
 
     #[test]
@@ -286,7 +300,7 @@ mod tests {
         let neutral = SamplingOptions::default();
         let makers = SamplingOptions { temperature: 0.6, top_k: 20, top_p: 0.9, ..neutral.clone() };
         let asked = |body: Value| {
-            let request = read(&body)?.request(Prompt::Tokens(vec![1]), None, 64, &makers);
+            let request = read(&body)?.request(Prompt::Tokens(vec![1]), Vec::new(), 64, &makers);
             Ok::<_, ApiError>(request?.sampling)
         };
         assert_eq!(asked(json!({})).expect("valid"), makers);

@@ -23,7 +23,6 @@ const TEXT_ONLY: Neutral = |value| value == &serde_json::json!(["text"]);
 
 /// Refused in completions and chat completions.
 const EVERYWHERE: &[(&str, Neutral)] = &[
-    ("adapters", EMPTY),
     ("allowed_token_ids", NEVER),
     ("bad_words", EMPTY),
     ("best_of", ONE),
@@ -36,7 +35,6 @@ const EVERYWHERE: &[(&str, Neutral)] = &[
     ("guided_regex", NEVER),
     ("length_penalty", ONE),
     ("logits_processors", EMPTY),
-    ("lora", EMPTY),
     ("priority", ZERO),
     ("prompt_embeds", NEVER),
     ("prompt_logprobs", NEVER),
@@ -103,7 +101,7 @@ mod tests {
         let neutral = json!({
             "best_of": 1, "echo": false, "suffix": "", "response_format": {"type": "text"},
             "prompt_logprobs": null, "guided_json": null, "priority": 0, "use_beam_search": false,
-            "modalities": ["text"], "functions": [], "adapters": [], "length_penalty": 1.0,
+            "modalities": ["text"], "functions": [], "length_penalty": 1.0,
         });
         check_completions(&body(&neutral)).expect("neutral");
         check_chat(&body(&neutral)).expect("neutral");
@@ -119,7 +117,6 @@ mod tests {
             ("response_format", json!("text")),
             ("structured_outputs", json!({})),
             ("guided_regex", json!("a*")),
-            ("adapters", json!(["a", "b"])),
             ("cache_salt", json!("s")),
         ] {
             let error = check_completions(&body(&json!({field: value}))).expect_err(field).openai();
