@@ -32,8 +32,8 @@
 //! # The path of a request
 //!
 //! 1. [`http`] parses a dialect's JSON into a [`generation::GenerateRequest`].
-//! 2. [`generation::Generator`] renders the chat template, tokenises, checks the length, leases the adapter's
-//!    current version from [`adapter::AdapterRegistry`] and submits to [`engine::EngineHandle`].
+//! 2. [`generation::Generator`] renders the chat template, tokenises, checks the length, leases the adapters'
+//!    current versions from [`adapter::AdapterRegistry`] and submits to [`engine::EngineHandle`].
 //! 3. The engine thread schedules: tokens to sequences while budget, KV blocks and adapter slots last.
 //! 4. The runner builds one flat [`model::ForwardBatch`] of all of them; every linear layer adds each segment's
 //!    low-rank delta; the sampler draws each sequence's token from its own seed.
@@ -49,7 +49,7 @@
 //!
 //! *sequence*: a prompt and its continuation in the engine; *request*: the same in HTTP and generation. *step*: one
 //! forward pass. *block*: a fixed number of tokens' keys and values; *block table*: a sequence's blocks. *site*: one
-//! linear layer that an adapter may change. *adapter slot*: a resident adapter's place on the device. *version*: an
+//! linear layer that an adapter may change. *adapter slot*: a resident adapter's place on the device. *mix*: a request's adapters with their weights. *version*: an
 //! adapter's immutable content; *current*: what a name points at. *lease*: the right to use a version.
 pub mod adapter;
 pub mod app;
