@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! http ── generation ── engine ─┬─ model ──┬─ lora ── kernel     (error, telemetry: below all; config: above all)
-//!                               └─ adapter ┘
+//!                               └─ adapter ┴─ gguf
 //! bench ── model, lora, kernel
 //! ```
 //!
@@ -17,6 +17,7 @@
 //! |---|---|---|
 //! | [`kernel`] | a step's operations, once per device | names, requests, models |
 //! | [`lora`] | low-rank deltas: shape, memory, routing of rows | adapter names, files |
+//! | [`gguf`] | llama.cpp's files: values, tensors, its names | configurations, forward passes, adapters |
 //! | [`model`] | checkpoint in, logits out | adapter names, sequences, scheduling |
 //! | [`adapter`] | files → checked weights; names, versions, leases | device memory, slots, sequences |
 //! | [`engine`] | one thread: schedule → run → sample | HTTP, text, files |
@@ -60,6 +61,7 @@ pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod generation;
+pub mod gguf;
 pub mod http;
 pub mod kernel;
 pub mod lora;

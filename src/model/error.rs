@@ -1,5 +1,5 @@
 //! Why a base model cannot be served. Shown to whoever starts the server, so each says what to do.
-use crate::kernel::KernelError;
+use crate::{gguf::GgufError, kernel::KernelError};
 use std::{io, path::PathBuf};
 
 /// See each variant.
@@ -66,6 +66,12 @@ pub enum ModelError {
     /// The device.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+}
+
+impl From<GgufError> for ModelError {
+    fn from(error: GgufError) -> Self {
+        Self::file(error.place, error.detail)
+    }
 }
 
 impl ModelError {

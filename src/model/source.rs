@@ -1,5 +1,6 @@
 //! What `--model` can name.
-use super::{ModelError, checkpoint::GGUF_MAGIC, hub::HubId};
+use super::{ModelError, hub::HubId};
+use crate::gguf;
 use std::{
     fs::File,
     io::Read,
@@ -65,9 +66,9 @@ impl ModelSource {
 fn is_gguf(path: &Path) -> bool {
     let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     let begins = || {
-        let mut start = [0; GGUF_MAGIC.len()];
+        let mut start = [0; gguf::MAGIC.len()];
         File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
-            && start == *GGUF_MAGIC
+            && start == *gguf::MAGIC
     };
     path.is_file() && (named || begins())
 }

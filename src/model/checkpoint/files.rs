@@ -1,6 +1,7 @@
 //! A model's files by name: a directory's, or those built into the program.
-use super::bytes::Bytes;
+use super::bytes::map;
 use crate::model::ModelError;
+use bytes::Bytes;
 use serde_json::Value;
 use std::{borrow::Cow, fs, io, path::PathBuf};
 
@@ -65,10 +66,10 @@ impl Files {
     /// A large file, mapped.
     pub(super) fn map(&self, name: &str) -> Result<Option<Bytes>, ModelError> {
         match self {
-            Self::Embedded(files) => Ok(embedded(files, name).map(Bytes::Static)),
+            Self::Embedded(files) => Ok(embedded(files, name).map(Bytes::from_static)),
             Self::Directory(directory) => {
                 let path = directory.join(name);
-                found(Bytes::map(&path), path)
+                found(map(&path), path)
             }
         }
     }

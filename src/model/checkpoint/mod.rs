@@ -8,7 +8,7 @@ mod safetensors;
 mod weights;
 
 pub(crate) use files::Files;
-pub(crate) use gguf::{GgufCheckpoint, MAGIC as GGUF_MAGIC};
+pub(crate) use gguf::GgufCheckpoint;
 pub(crate) use safetensors::SafetensorsCheckpoint;
 pub(crate) use weights::Weights;
 

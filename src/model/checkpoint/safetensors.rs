@@ -1,6 +1,7 @@
 //! A checkpoint as the hub keeps it: `config.json` and one or several safetensors files.
-use super::{Checkpoint, Files, bytes::Bytes};
+use super::{Checkpoint, Files};
 use crate::model::{ModelError, TextAssets};
+use bytes::Bytes;
 use candle_core::{DType, Device, Tensor};
 use safetensors::{
     SafeTensors,

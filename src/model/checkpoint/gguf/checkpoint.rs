@@ -1,12 +1,15 @@
 //! The file behind [`Checkpoint`]: `transformers`' names outside, llama.cpp's inside.
 use super::{
-    blocks::pairs_to_halves,
     config::{Described, ROPE_DIVISORS, describe},
-    file::{GgufFile, TensorEntry},
-    names::to_transformers,
     text,
 };
-use crate::model::{ModelError, TextAssets, checkpoint::Checkpoint};
+use crate::{
+    gguf::{GgufError, GgufFile, TensorEntry, pairs_to_halves, to_transformers},
+    model::{
+        ModelError, TextAssets,
+        checkpoint::{Checkpoint, bytes::map},
+    },
+};
 use candle_core::Tensor;
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
@@ -25,10 +28,11 @@ impl GgufCheckpoint {
     /// # Errors
     /// When the file is damaged, or describes a model that is not served.
     pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
-        Self::new(GgufFile::open(path)?)
+        let bytes = map(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        Ok(Self::new(GgufFile::parse(path.display().to_string(), bytes)?)?)
     }
 
-    pub(super) fn new(file: GgufFile) -> Result<Self, ModelError> {
+    pub(super) fn new(file: GgufFile) -> Result<Self, GgufError> {
         let described = describe(&file)?;
         // A tensor without a counterpart keeps its name, is never asked for, and is refused as left over.
         let name =
@@ -81,6 +85,6 @@ impl Checkpoint for GgufCheckpoint {
     }
 
     fn text(&self) -> Result<TextAssets, ModelError> {
-        text::read(&self.file)
+        Ok(text::read(&self.file)?)
     }
 }

@@ -1,6 +1,5 @@
 //! The header as `config.json` would say it.
-use super::{file::GgufFile, value::Value as Entry};
-use crate::model::ModelError;
+use crate::gguf::{GgufError, GgufFile, Value as Entry};
 use serde_json::{Map, Value, json};
 
 /// `general.architecture` → `architectures`, and the model's rows of queries and keys are in rotary pairs.
@@ -49,7 +48,7 @@ pub(super) struct Described {
 }
 
 /// Reads the header.
-pub(super) fn describe(file: &GgufFile) -> Result<Described, ModelError> {
+pub(super) fn describe(file: &GgufFile) -> Result<Described, GgufError> {
     refuse_parts(file)?;
     let keys = Keys {
         file,
@@ -91,11 +90,7 @@ pub(super) fn describe(file: &GgufFile) -> Result<Described, ModelError> {
 }
 
 /// What only the tensors say.
-fn tensors(
-    file: &GgufFile,
-    class: &str,
-    config: &mut Map<String, Value>,
-) -> Result<(), ModelError> {
+fn tensors(file: &GgufFile, class: &str, config: &mut Map<String, Value>) -> Result<(), GgufError> {
     let has = |name: &str| file.tensors().contains_key(name);
     let embedding = file.tensors().get("token_embd.weight").ok_or_else(|| {
         file.wrong("has no tensor `token_embd.weight`: it is a vocabulary without a model")
@@ -112,7 +107,7 @@ fn tensors(
 }
 
 /// Elements of a head, which keys and values must share, and which must be rotated as a whole.
-fn head_dim(keys: &Keys<'_>, heads: u64) -> Result<u64, ModelError> {
+fn head_dim(keys: &Keys<'_>, heads: u64) -> Result<u64, GgufError> {
     let even = keys.size("embedding_length")? / heads;
     let head_dim = keys.optional_size("attention.key_length")?.unwrap_or(even);
     for key in ["attention.value_length", "rope.dimension_count"] {
@@ -130,7 +125,7 @@ fn head_dim(keys: &Keys<'_>, heads: u64) -> Result<u64, ModelError> {
 }
 
 /// `rope_parameters`. Divisors of the frequencies are a tensor: what a scaling of Llama 3.1's kind comes to.
-fn rope(keys: &Keys<'_>) -> Result<Value, ModelError> {
+fn rope(keys: &Keys<'_>) -> Result<Value, GgufError> {
     let mut rope = Map::new();
     if let Some(theta) = keys.float("rope.freq_base")? {
         rope.insert("rope_theta".into(), theta.into());
@@ -171,7 +166,7 @@ fn rope(keys: &Keys<'_>) -> Result<Value, ModelError> {
 }
 
 /// `rope_freqs.weight`, `[head_dim / 2]`.
-fn divisors(file: &GgufFile) -> Result<Option<Vec<f64>>, ModelError> {
+fn divisors(file: &GgufFile) -> Result<Option<Vec<f64>>, GgufError> {
     let Some(entry) = file.tensors().get(ROPE_DIVISORS) else { return Ok(None) };
     let wrong = |error: candle_core::Error| {
         file.wrong(format!("has tensor `{ROPE_DIVISORS}` that cannot be read: {error}"))
@@ -189,7 +184,7 @@ fn divisors(file: &GgufFile) -> Result<Option<Vec<f64>>, ModelError> {
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// Files that are no whole model.
-fn refuse_parts(file: &GgufFile) -> Result<(), ModelError> {
+fn refuse_parts(file: &GgufFile) -> Result<(), GgufError> {
     if file.unsigned("split.count")?.is_some_and(|parts| parts > 1) {
         let detail = "is one part of several; put them together with `llama-gguf-split --merge`";
         return Err(file.wrong(detail));
@@ -200,7 +195,7 @@ fn refuse_parts(file: &GgufFile) -> Result<(), ModelError> {
     }
 }
 
-fn need<T>(file: &GgufFile, key: &str, value: Option<T>) -> Result<T, ModelError> {
+fn need<T>(file: &GgufFile, key: &str, value: Option<T>) -> Result<T, GgufError> {
     value.ok_or_else(|| file.wrong(format!("has no `{key}`; convert the model again")))
 }
 
@@ -215,32 +210,32 @@ impl Keys<'_> {
         format!("{}.{key}", self.architecture)
     }
 
-    fn wrong(&self, key: &str, detail: &str) -> ModelError {
+    fn wrong(&self, key: &str, detail: &str) -> GgufError {
         self.file.wrong(format!("has `{}`, which {detail}", self.name(key)))
     }
 
-    fn need<T>(&self, key: &str, value: Option<T>) -> Result<T, ModelError> {
+    fn need<T>(&self, key: &str, value: Option<T>) -> Result<T, GgufError> {
         need(self.file, &self.name(key), value)
     }
 
-    fn float(&self, key: &str) -> Result<Option<f64>, ModelError> {
+    fn float(&self, key: &str) -> Result<Option<f64>, GgufError> {
         self.file.float(&self.name(key))
     }
 
-    fn optional_size(&self, key: &str) -> Result<Option<u64>, ModelError> {
+    fn optional_size(&self, key: &str) -> Result<Option<u64>, GgufError> {
         match self.file.unsigned(&self.name(key))? {
             Some(0) => Err(self.wrong(key, "is 0")),
             size => Ok(size),
         }
     }
 
-    fn size(&self, key: &str) -> Result<u64, ModelError> {
+    fn size(&self, key: &str) -> Result<u64, GgufError> {
         let size = self.optional_size(key)?;
         self.need(key, size)
     }
 
     /// A key that nobody reads could change a number: it is refused unless it says nothing.
-    fn refuse_unknown(&self, class: &str) -> Result<(), ModelError> {
+    fn refuse_unknown(&self, class: &str) -> Result<(), GgufError> {
         let prefix = self.name("");
         let unread_window = class != WITH_WINDOW;
         let unknown = self.file.values().iter().find(|(key, value)| {

@@ -1,9 +1,10 @@
 //! Tokenizers against the Hugging Face ones they were written from, and damaged files of every kind.
-use super::{checkpoint::GgufCheckpoint, file::GgufFile, testing, text};
-use crate::model::{
-    ModelError, TextAssets,
-    checkpoint::{Checkpoint, bytes::Bytes},
+use super::{checkpoint::GgufCheckpoint, testing, text};
+use crate::{
+    gguf::GgufFile,
+    model::{ModelError, TextAssets, checkpoint::Checkpoint},
 };
+use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::{fs, path::PathBuf};
@@ -13,13 +14,14 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn assets(name: &str) -> TextAssets {
-    text::read(&GgufFile::open(&golden(name)).unwrap()).unwrap()
+    let bytes = fs::read(golden(name)).unwrap().into();
+    text::read(&GgufFile::parse(name.to_owned(), bytes).unwrap()).unwrap()
 }
 
 /// Whatever can be read of a file's bytes, all of it.
 fn read_all(bytes: Vec<u8>) -> Result<(), ModelError> {
-    let bytes = Bytes::Static(bytes.leak());
-    let checkpoint = GgufCheckpoint::new(GgufFile::parse("test.gguf".into(), bytes)?)?;
+    let file = GgufFile::parse("test.gguf".into(), Bytes::from(bytes))?;
+    let checkpoint = GgufCheckpoint::new(file)?;
     checkpoint.text()?;
     for name in checkpoint.names() {
         checkpoint.tensor(&name)?;

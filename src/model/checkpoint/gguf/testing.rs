@@ -1,6 +1,6 @@
 //! Small files for tests, written value by value.
-use super::{file::GgufFile, value::Value};
-use crate::model::checkpoint::bytes::Bytes;
+use crate::gguf::{GgufFile, Value};
+use bytes::Bytes;
 
 /// Text with its length before it.
 pub(super) fn text(text: &str) -> Vec<u8> {
@@ -29,7 +29,7 @@ pub(super) fn file(values: &[(&str, Value)], tensors: &[(&str, &[usize])]) -> Gg
     }
     bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
     bytes.extend(data);
-    GgufFile::parse("test.gguf".into(), Bytes::Static(bytes.leak())).expect("a sound file")
+    GgufFile::parse("test.gguf".into(), Bytes::from(bytes)).expect("a sound file")
 }
 
 fn encoded(value: &Value) -> Vec<u8> {

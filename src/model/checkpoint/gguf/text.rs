@@ -1,9 +1,9 @@
 //! The text side of a file: tokenizer, chat template, special tokens.
-use super::{
-    file::GgufFile,
-    tokenizer::{Role, Vocabulary, token_id},
+use super::tokenizer::{Role, Vocabulary, token_id};
+use crate::{
+    gguf::{GgufError, GgufFile},
+    model::{SamplingDefaults, TextAssets},
 };
-use crate::model::{ModelError, SamplingDefaults, TextAssets};
 use std::collections::BTreeMap;
 
 /// The header's ids → the names that templates use.
@@ -30,7 +30,7 @@ const END_NAMES: &[&str] = &[
 ];
 
 /// Reads all of it.
-pub(super) fn read(file: &GgufFile) -> Result<TextAssets, ModelError> {
+pub(super) fn read(file: &GgufFile) -> Result<TextAssets, GgufError> {
     let (vocabulary, tokenizer) = Vocabulary::read(file)?;
     Ok(TextAssets {
         tokenizer,
@@ -45,7 +45,7 @@ pub(super) fn read(file: &GgufFile) -> Result<TextAssets, ModelError> {
 fn special_tokens(
     file: &GgufFile,
     vocabulary: &Vocabulary<'_>,
-) -> Result<BTreeMap<String, String>, ModelError> {
+) -> Result<BTreeMap<String, String>, GgufError> {
     let mut tokens = BTreeMap::new();
     for (key, name) in SPECIAL {
         if let Some(id) = token_id(file, key, vocabulary.tokens.len())? {
@@ -55,7 +55,7 @@ fn special_tokens(
     Ok(tokens)
 }
 
-fn eos_ids(file: &GgufFile, vocabulary: &Vocabulary<'_>) -> Result<Vec<u32>, ModelError> {
+fn eos_ids(file: &GgufFile, vocabulary: &Vocabulary<'_>) -> Result<Vec<u32>, GgufError> {
     let listed = ENDS.iter().map(|key| token_id(file, key, vocabulary.tokens.len()));
     let mut ids: Vec<u32> = listed.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
     let named = vocabulary.tokens.iter().zip(&vocabulary.roles).enumerate();

@@ -1,6 +1,6 @@
 //! The header's vocabulary as `tokenizer.json` would say it.
-use super::{file::GgufFile, pre::PreTokenizer, spm};
-use crate::model::ModelError;
+use super::{pre::PreTokenizer, spm};
+use crate::gguf::{GgufError, GgufFile};
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
@@ -36,7 +36,7 @@ enum Model {
 
 impl<'a> Vocabulary<'a> {
     /// Reads the vocabulary and makes a tokenizer of it.
-    pub(super) fn read(file: &'a GgufFile) -> Result<(Self, Tokenizer), ModelError> {
+    pub(super) fn read(file: &'a GgufFile) -> Result<(Self, Tokenizer), GgufError> {
         let model = Model::read(file)?;
         let tokens = need(file, "tokens", file.texts("tokenizer.ggml.tokens")?)?;
         let roles = roles(file, tokens.len())?;
@@ -51,7 +51,7 @@ impl<'a> Vocabulary<'a> {
         Ok((vocabulary, tokenizer))
     }
 
-    fn json(&self, file: &GgufFile, model: &Model) -> Result<Value, ModelError> {
+    fn json(&self, file: &GgufFile, model: &Model) -> Result<Value, GgufError> {
         let strip = flag(file, "add_space_prefix")?.unwrap_or(true);
         let (normalizer, pre_tokenizer, decoder) = match model {
             Model::ByteLevel(pre) => {
@@ -69,7 +69,7 @@ impl<'a> Vocabulary<'a> {
         }))
     }
 
-    fn model(&self, file: &GgufFile, model: &Model) -> Result<Value, ModelError> {
+    fn model(&self, file: &GgufFile, model: &Model) -> Result<Value, GgufError> {
         let (merges, unknown, ignore_merges) = match model {
             Model::ByteLevel(pre) => (written_merges(file)?, None, pre.ignore_merges),
             Model::SentencePiece => {
@@ -88,7 +88,7 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// Token → id, without the places that only fill up the table.
-    fn ids(&self, file: &GgufFile) -> Result<Map<String, Value>, ModelError> {
+    fn ids(&self, file: &GgufFile) -> Result<Map<String, Value>, GgufError> {
         let mut ids = Map::new();
         for (id, (token, role)) in self.tokens.iter().zip(&self.roles).enumerate() {
             if *role != Role::Unused && ids.insert((*token).to_owned(), id.into()).is_some() {
@@ -98,7 +98,7 @@ impl<'a> Vocabulary<'a> {
         Ok(ids)
     }
 
-    fn scored_merges(&self, file: &GgufFile) -> Result<Vec<Value>, ModelError> {
+    fn scored_merges(&self, file: &GgufFile) -> Result<Vec<Value>, GgufError> {
         let scores = need(file, "scores", file.numbers("tokenizer.ggml.scores")?)?;
         same_length(file, "scores", scores.len(), self.tokens.len())?;
         let joinable = |role: Role| matches!(role, Role::Normal | Role::UserDefined);
@@ -139,7 +139,7 @@ impl<'a> Vocabulary<'a> {
 }
 
 impl Model {
-    fn read(file: &GgufFile) -> Result<Self, ModelError> {
+    fn read(file: &GgufFile) -> Result<Self, GgufError> {
         if flag(file, "add_eos_token")? == Some(true) {
             let detail =
                 "ends every prompt with EOS (`tokenizer.ggml.add_eos_token`), which is not served";
@@ -163,7 +163,7 @@ impl Model {
         }
     }
 
-    fn adds_bos(&self, file: &GgufFile) -> Result<bool, ModelError> {
+    fn adds_bos(&self, file: &GgufFile) -> Result<bool, GgufError> {
         let default = match self {
             Self::ByteLevel(pre) => pre.add_bos,
             Self::SentencePiece => true,
@@ -177,7 +177,7 @@ pub(super) fn token_id(
     file: &GgufFile,
     key: &str,
     tokens: usize,
-) -> Result<Option<u32>, ModelError> {
+) -> Result<Option<u32>, GgufError> {
     let key = format!("tokenizer.ggml.{key}");
     let Some(id) = file.unsigned(&key)? else { return Ok(None) };
     match u32::try_from(id) {
@@ -186,7 +186,7 @@ pub(super) fn token_id(
     }
 }
 
-fn roles(file: &GgufFile, tokens: usize) -> Result<Vec<Role>, ModelError> {
+fn roles(file: &GgufFile, tokens: usize) -> Result<Vec<Role>, GgufError> {
     let numbers = need(file, "token_type", file.numbers("tokenizer.ggml.token_type")?)?;
     same_length(file, "token_type", numbers.len(), tokens)?;
     let role = |number: f64| match number as i64 {
@@ -201,25 +201,25 @@ fn roles(file: &GgufFile, tokens: usize) -> Result<Vec<Role>, ModelError> {
     numbers.into_iter().map(role).collect()
 }
 
-fn same_length(file: &GgufFile, key: &str, got: usize, tokens: usize) -> Result<(), ModelError> {
+fn same_length(file: &GgufFile, key: &str, got: usize, tokens: usize) -> Result<(), GgufError> {
     if got == tokens {
         return Ok(());
     }
     Err(file.wrong(format!("has {tokens} tokens but {got} entries in `tokenizer.ggml.{key}`")))
 }
 
-fn flag(file: &GgufFile, key: &str) -> Result<Option<bool>, ModelError> {
+fn flag(file: &GgufFile, key: &str) -> Result<Option<bool>, GgufError> {
     file.flag(&format!("tokenizer.ggml.{key}"))
 }
 
-fn need<T>(file: &GgufFile, key: &str, value: Option<T>) -> Result<T, ModelError> {
+fn need<T>(file: &GgufFile, key: &str, value: Option<T>) -> Result<T, GgufError> {
     value.ok_or_else(|| {
         file.wrong(format!("has no `tokenizer.ggml.{key}`; convert the model again"))
     })
 }
 
 /// `[left, right]`, in order.
-fn written_merges(file: &GgufFile) -> Result<Vec<Value>, ModelError> {
+fn written_merges(file: &GgufFile) -> Result<Vec<Value>, GgufError> {
     let merges = need(file, "merges", file.texts("tokenizer.ggml.merges")?)?;
     merges
         .iter()

@@ -6,7 +6,7 @@ use candle_core::{
 
 /// How a tensor's elements are stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Storage {
+pub enum Storage {
     /// One by one.
     Plain(DType),
     /// In blocks that share a scale; dequantised to f32.
@@ -62,7 +62,10 @@ impl Storage {
 /// Rows of each head from rotary pairs side by side, as llama.cpp keeps them, to rotary halves: `[heads * head_dim, …]`.
 ///
 /// The inverse of `LlamaModel.permute` in llama.cpp's converter.
-pub(super) fn pairs_to_halves(tensor: &Tensor, heads: usize) -> Result<Tensor> {
+///
+/// # Errors
+/// When `heads` does not divide the rows into even numbers.
+pub fn pairs_to_halves(tensor: &Tensor, heads: usize) -> Result<Tensor> {
     let rows = tensor.dim(0)?;
     let rest = tensor.elem_count() / rows.max(1);
     let pairs = tensor.reshape((heads, rows / heads / 2, 2, rest))?;

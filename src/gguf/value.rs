@@ -6,19 +6,32 @@ const MAX_DEPTH: usize = 2;
 
 /// A value's type, with the format's number for it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// An octet.
     U8,
+    /// A signed octet.
     I8,
+    /// 16 bits.
     U16,
+    /// 16 bits, signed.
     I16,
+    /// 32 bits.
     U32,
+    /// 32 bits, signed.
     I32,
+    /// A 32-bit float.
     F32,
+    /// True or false.
     Bool,
+    /// UTF-8.
     Text,
+    /// Values of one type.
     Array,
+    /// 64 bits.
     U64,
+    /// 64 bits, signed.
     I64,
+    /// A 64-bit float.
     F64,
 }
 
@@ -41,11 +54,16 @@ const KINDS: [Kind; 13] = [
 
 /// One value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub enum Value {
+    /// Any of the unsigned types.
     Unsigned(u64),
+    /// Any of the signed types.
     Signed(i64),
+    /// Either float.
     Float(f64),
+    /// True or false.
     Bool(bool),
+    /// UTF-8.
     Text(String),
     /// Checked, and read when asked for: a vocabulary need not be in memory twice.
     Array(Array),
@@ -53,7 +71,7 @@ pub(super) enum Value {
 
 /// Elements of one kind that begin at a byte of the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Array {
+pub struct Array {
     pub(super) kind: Kind,
     pub(super) len: usize,
     pub(super) at: usize,
@@ -103,7 +121,7 @@ impl Value {
     }
 
     /// As a whole number that is not negative.
-    pub(super) fn unsigned(&self) -> Option<u64> {
+    pub fn unsigned(&self) -> Option<u64> {
         match self {
             Self::Unsigned(number) => Some(*number),
             Self::Signed(number) => u64::try_from(*number).ok(),

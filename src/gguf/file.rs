@@ -1,12 +1,12 @@
 //! The container: a header of named values, a list of tensors, and their data.
 use super::{
-    MAGIC,
+    GgufError, MAGIC,
     blocks::Storage,
     cursor::Cursor,
     value::{Array, Kind, Value},
 };
-use crate::model::{ModelError, checkpoint::bytes::Bytes};
-use std::{collections::BTreeMap, ops::Range, path::Path};
+use bytes::Bytes;
+use std::{collections::BTreeMap, ops::Range};
 
 const ALIGNMENT: &str = "general.alignment";
 const DEFAULT_ALIGNMENT: usize = 32;
@@ -17,7 +17,7 @@ const LEAST_ENTRY_BYTES: usize = 13;
 const LEAST_TENSOR_BYTES: usize = 24;
 
 /// An open file. Every tensor's data is known to lie within it.
-pub(super) struct GgufFile {
+pub struct GgufFile {
     place: String,
     bytes: Bytes,
     values: BTreeMap<String, Value>,
@@ -26,61 +26,64 @@ pub(super) struct GgufFile {
 
 /// One tensor in the file.
 #[derive(Clone, Debug)]
-pub(super) struct TensorEntry {
+pub struct TensorEntry {
     /// Outermost dimension first.
-    pub(super) shape: Vec<usize>,
-    pub(super) storage: Storage,
+    pub shape: Vec<usize>,
+    /// How its numbers are stored.
+    pub storage: Storage,
     data: Range<usize>,
 }
 
 impl GgufFile {
-    /// Maps a file and checks its header.
-    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
-        let bytes =
-            Bytes::map(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-        Self::parse(path.display().to_string(), bytes)
-    }
-
-    /// Checks the header of a file's bytes.
-    pub(super) fn parse(place: String, bytes: Bytes) -> Result<Self, ModelError> {
+    /// Checks the header of a file's bytes. `place` names the file in messages.
+    ///
+    /// # Errors
+    /// When it is no GGUF file, is damaged, or holds types that are not read.
+    pub fn parse(place: String, bytes: Bytes) -> Result<Self, GgufError> {
         match parse(&bytes) {
             Ok((values, tensors)) => Ok(Self { place, bytes, values, tensors }),
-            Err(detail) => Err(ModelError::file(place, detail)),
+            Err(detail) => Err(GgufError { place, detail }),
         }
     }
 
     /// The file, for messages.
-    pub(super) fn place(&self) -> &str {
+    pub fn place(&self) -> &str {
         &self.place
     }
 
     /// An error about this file.
-    pub(super) fn wrong(&self, detail: impl Into<String>) -> ModelError {
-        ModelError::file(&self.place, detail)
+    pub fn wrong(&self, detail: impl Into<String>) -> GgufError {
+        GgufError { place: self.place.clone(), detail: detail.into() }
     }
 
     /// Every tensor by its name in the file.
-    pub(super) fn tensors(&self) -> &BTreeMap<String, TensorEntry> {
+    pub fn tensors(&self) -> &BTreeMap<String, TensorEntry> {
         &self.tensors
     }
 
     /// A tensor's data.
-    pub(super) fn data(&self, entry: &TensorEntry) -> &[u8] {
+    pub fn data(&self, entry: &TensorEntry) -> &[u8] {
         &self.bytes[entry.data.clone()]
     }
 
     /// Every value of the header.
-    pub(super) fn values(&self) -> &BTreeMap<String, Value> {
+    pub fn values(&self) -> &BTreeMap<String, Value> {
         &self.values
     }
 
     /// A whole number that is not negative.
-    pub(super) fn unsigned(&self, key: &str) -> Result<Option<u64>, ModelError> {
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn unsigned(&self, key: &str) -> Result<Option<u64>, GgufError> {
         self.typed(key, "a whole number", Value::unsigned)
     }
 
     /// A number.
-    pub(super) fn float(&self, key: &str) -> Result<Option<f64>, ModelError> {
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn float(&self, key: &str) -> Result<Option<f64>, GgufError> {
         self.typed(key, "a number", |value| match value {
             Value::Float(number) => Some(*number),
             whole => whole.unsigned().map(|number| number as f64),
@@ -88,7 +91,10 @@ impl GgufFile {
     }
 
     /// A truth value.
-    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, GgufError> {
         self.typed(key, "true or false", |value| match value {
             Value::Bool(flag) => Some(*flag),
             _ => None,
@@ -96,7 +102,10 @@ impl GgufFile {
     }
 
     /// A text.
-    pub(super) fn text(&self, key: &str) -> Result<Option<&str>, ModelError> {
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn text(&self, key: &str) -> Result<Option<&str>, GgufError> {
         self.typed(key, "a text", |value| match value {
             Value::Text(text) => Some(text.as_str()),
             _ => None,
@@ -104,7 +113,10 @@ impl GgufFile {
     }
 
     /// A list of texts, which lie in the file.
-    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, ModelError> {
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, GgufError> {
         let Some(array) = self.array(key, "a list of texts", &[Kind::Text])? else {
             return Ok(None);
         };
@@ -114,7 +126,10 @@ impl GgufFile {
     }
 
     /// A list of numbers.
-    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, ModelError> {
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, GgufError> {
         const NUMBERS: [Kind; 3] = [Kind::F32, Kind::I32, Kind::U32];
         let Some(array) = self.array(key, "a list of numbers", &NUMBERS)? else { return Ok(None) };
         let mut cursor = Cursor::new(&self.bytes, array.at);
@@ -128,7 +143,7 @@ impl GgufFile {
         numbers.map(Some).map_err(|detail| self.wrong(detail))
     }
 
-    fn array(&self, key: &str, wanted: &str, kinds: &[Kind]) -> Result<Option<Array>, ModelError> {
+    fn array(&self, key: &str, wanted: &str, kinds: &[Kind]) -> Result<Option<Array>, GgufError> {
         self.typed(key, wanted, |value| match value {
             Value::Array(array) if kinds.contains(&array.kind) => Some(*array),
             _ => None,
@@ -140,7 +155,7 @@ impl GgufFile {
         key: &str,
         wanted: &str,
         read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>, ModelError> {
+    ) -> Result<Option<T>, GgufError> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
         match read(value) {
             None => Err(self.wrong(format!("has `{key}`, which is not {wanted}"))),
@@ -151,7 +166,10 @@ impl GgufFile {
 
 impl TensorEntry {
     /// The numbers it stands for: f32, or the f16 or bf16 it is stored as.
-    pub(super) fn read(&self, file: &GgufFile) -> candle_core::Result<candle_core::Tensor> {
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn read(&self, file: &GgufFile) -> candle_core::Result<candle_core::Tensor> {
         self.storage.tensor(file.data(self), &self.shape)
     }
 }

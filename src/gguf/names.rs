@@ -23,7 +23,7 @@ const LAYER: &[(&str, &str)] = &[
 ];
 
 /// `transformers`' name; `None` for a tensor of no model served here.
-pub(super) fn to_transformers(name: &str) -> Option<String> {
+pub fn to_transformers(name: &str) -> Option<String> {
     if let Some((_, top)) = TOP.iter().find(|(gguf, _)| *gguf == name) {
         return Some((*top).to_owned());
     }
