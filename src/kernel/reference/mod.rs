@@ -1,0 +1,6 @@
+//! Every operation as plain loops with f64 sums: never fast, the oracle of every other implementation.
+mod operations;
+#[cfg(test)]
+mod tests;
+
+pub use operations::Reference;
