@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lorad::kernel::{
     Act, Activation, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvPrecision, KvShape,
-    LoraTarget, LowRank, Precision, RopeKvArgs, RopeTable, RowSegment,
+    LoraTarget, LowRank, NormWeights, Precision, RopeKvArgs, RopeTable, RowSegment,
 };
 use std::hint::black_box;
 use std::thread::available_parallelism;
@@ -157,7 +157,11 @@ fn rows(criterion: &mut Criterion) {
         let (x, weight) = (act(&kernels, rows, 576), act(&kernels, 1, 576));
         group.throughput(Throughput::Bytes((rows * 576 * 8) as u64));
         group.bench_function(BenchmarkId::new("norm", rows), |bencher| {
-            bencher.iter(|| black_box(kernels.rms_norm(&x, &weight, 1e-5).expect("shapes agree")));
+            bencher.iter(|| {
+                black_box(
+                    kernels.rms_norm(&x, NormWeights::base(&weight), 1e-5).expect("shapes agree"),
+                )
+            });
         });
         let gate_up = act(&kernels, rows, 2 * 1536);
         group.throughput(Throughput::Bytes((rows * 3 * 1536 * 4) as u64));

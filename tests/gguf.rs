@@ -80,7 +80,10 @@ impl<'a> Run<'a> {
             lora: LoraRouting::default(),
             logit_lora: LoraRouting::default(),
         };
-        let (kernels, lora) = (self.kernels, &LoraSlots::new(1, self.model.lm.precision()));
+        let (kernels, lora) = (
+            self.kernels,
+            &LoraSlots::new(1, self.model.lm.precision(), self.model.lm.lora_layout()),
+        );
         let context = StepContext { batch: &batch, kv: &mut self.kv, lora, kernels };
         let logits = self.model.lm.forward(context).expect("the batch is sound");
         self.kernels.read(&logits).expect("host memory").into_owned()

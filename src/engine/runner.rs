@@ -34,7 +34,7 @@ impl ModelRunner {
         config: &EngineConfig,
     ) -> Result<Self> {
         let kv = kernels.new_kv(kv_shape(model.as_ref(), kernels.as_ref(), config)?)?;
-        let lora = LoraSlots::new(config.adapter_slots, model.precision());
+        let lora = LoraSlots::new(config.adapter_slots, model.precision(), model.lora_layout());
         let (mut batch, samplers, rows): (ForwardBatch, _, _) = Default::default();
         // It grows while answers do: only sequences that share many blocks need more.
         batch.block_tables.reserve(kv.shape().blocks);

@@ -1,5 +1,8 @@
 //! What an adapter changes at one layer, and where a batch meets it.
-use super::{BaseWeight, LowRank};
+use super::{
+    Act, BaseWeight, Kernels, LowRank, Precision, Result, RowSegment,
+    segments::{held, runs},
+};
 use candle_core::Tensor;
 use std::{ops::Range, sync::Arc};
 
@@ -46,12 +49,44 @@ impl<W> From<LowRank> for LinearDelta<W> {
     }
 }
 
+impl<W> TrainedRows<W> {
+    /// Which of them takes the place of the base's row `id`.
+    pub(super) fn place(&self, id: u32) -> Option<usize> {
+        match &self.ids {
+            Some(ids) => ids.binary_search(&id).ok(),
+            None => Some(id as usize),
+        }
+    }
+}
+
+impl TrainedRows<Tensor> {
+    fn load(&self, kernels: &dyn Kernels, precision: Precision) -> Result<TrainedRows> {
+        let weight = Arc::new(kernels.load_rows(&self.weight, precision)?);
+        Ok(TrainedRows { weight, ids: self.ids.clone() })
+    }
+}
+
 impl LinearDelta<Tensor> {
     /// Host bytes.
     pub fn bytes(&self) -> usize {
         let vectors = [&self.gain, &self.shift].into_iter().flatten().map(bytes);
         let pair = self.low_rank.as_ref().map_or(0, LowRank::bytes);
         pair + vectors.sum::<usize>() + self.trained.as_ref().map_or(0, |t| bytes(&t.weight))
+    }
+
+    /// Brought to the device of `kernels`, beside a base that is stored in `precision`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn load(&self, kernels: &dyn Kernels, precision: Precision) -> Result<LinearDelta> {
+        let pair = |pair| kernels.load_low_rank(pair, precision);
+        let vector = |vector| kernels.load_vector(vector);
+        Ok(LinearDelta {
+            low_rank: self.low_rank.as_ref().map(pair).transpose()?,
+            gain: self.gain.as_ref().map(vector).transpose()?,
+            shift: self.shift.as_ref().map(vector).transpose()?,
+            trained: self.trained.as_ref().map(|t| t.load(kernels, precision)).transpose()?,
+        })
     }
 }
 
@@ -61,6 +96,26 @@ impl EmbeddingDelta<Tensor> {
         let pair = self.low_rank.as_ref().map_or(0, LowRank::bytes);
         let trained = self.trained.as_ref().map_or(0, |t| bytes(&t.weight));
         pair + self.gain.as_ref().map_or(0, bytes) + trained
+    }
+
+    /// Brought to the device of `kernels`, beside a table that is stored in `precision`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn load(&self, kernels: &dyn Kernels, precision: Precision) -> Result<EmbeddingDelta> {
+        let pair = |pair| kernels.load_low_rank(pair, precision);
+        Ok(EmbeddingDelta {
+            low_rank: self.low_rank.as_ref().map(pair).transpose()?,
+            gain: self.gain.as_ref().map(|gain| kernels.load_vector(gain)).transpose()?,
+            trained: self.trained.as_ref().map(|t| t.load(kernels, precision)).transpose()?,
+        })
+    }
+}
+
+impl<W> EmbeddingDelta<W> {
+    /// Whether the base's row of this token is replaced.
+    pub(super) fn replaces(&self, id: u32) -> bool {
+        self.trained.as_ref().is_some_and(|trained| trained.place(id).is_some())
     }
 }
 
@@ -81,5 +136,33 @@ impl<'a> LoraTarget<'a> {
     /// The pair that `slot` holds, if it holds one.
     pub(super) fn low_rank(&self, slot: usize) -> Option<&'a LowRank> {
         self.slots[slot].as_ref()?.low_rank.as_ref()
+    }
+}
+
+/// A norm's weight, for rows whose adapters replace it too: `base + Σ weight · (slot − base)`.
+#[derive(Clone, Copy, Debug)]
+pub struct NormWeights<'a> {
+    /// `[1, len]`
+    pub base: &'a Act,
+    /// `[len]` f32: the weight of each adapter slot that has one; empty where none has.
+    pub slots: &'a [Option<Tensor>],
+    /// The rows that use them.
+    pub segments: &'a [RowSegment],
+}
+
+impl<'a> NormWeights<'a> {
+    /// The base's for every row.
+    pub fn base(base: &'a Act) -> Self {
+        Self { base, slots: &[], segments: &[] }
+    }
+
+    /// Rows that share one weight, side by side.
+    pub(super) fn runs(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        runs(if self.slots.is_empty() { &[] } else { self.segments }, rows)
+    }
+
+    /// The weights that change a row's, each with how much.
+    pub(super) fn held(&self, row: usize) -> impl Iterator<Item = (&'a Tensor, f32)> + Clone {
+        held(self.slots, self.segments, row)
     }
 }

@@ -14,21 +14,22 @@ mod kv;
 mod oracle_tests;
 mod reference;
 mod rounding;
+mod segments;
 mod weight;
 
 pub use act::Act;
 pub use args::{Activation, AttentionArgs, LowRank, RopeKvArgs, RopeTable, RowSegment};
 pub use candle_ops::CandleOps;
 pub use cpu::{CpuKernels, Isa, Operands, Peaks, ProductPeak};
-pub use deltas::{EmbeddingDelta, LinearDelta, LoraTarget, TrainedRows};
+pub use deltas::{EmbeddingDelta, LinearDelta, LoraTarget, NormWeights, TrainedRows};
 pub use device::{DeviceChoice, KernelConfig, open};
 pub use error::{KernelError, Result};
 pub use kv::{KvCache, KvChoice, KvPrecision, KvShape};
 pub use reference::Reference;
 pub use weight::{BaseWeight, Precision};
 
-use candle_core::Tensor;
-use std::{borrow::Cow, ops::Range};
+use candle_core::{DType, Tensor};
+use std::{borrow::Cow, ops::Range, slice::from_ref};
 
 /// One device's implementation of everything a forward pass needs.
 ///
@@ -71,6 +72,23 @@ pub trait Kernels: Send + Sync {
     /// When the device fails.
     fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank>;
 
+    /// Brings rows that take the place of a base's `[n, in]` to the device, in memory of their own that goes with
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Kernels::pack`].
+    fn load_rows(&self, rows: &Tensor, precision: Precision) -> Result<BaseWeight> {
+        self.pack(from_ref(rows), precision)
+    }
+
+    /// Brings a vector `[n]` to the device, as f32: a gain, a shift, a norm's weight.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn load_vector(&self, vector: &Tensor) -> Result<Tensor> {
+        Ok(vector.to_dtype(DType::F32)?.contiguous()?)
+    }
+
     /// Brings a rope table to the device, so that [`Kernels::rope_write_kv`] need not do it at every step.
     ///
     /// # Errors
@@ -96,6 +114,22 @@ pub trait Kernels: Send + Sync {
     /// When an id is outside the table, or the device fails.
     fn embed(&self, table: &BaseWeight, ids: &[u32]) -> Result<Act>;
 
+    /// What adapters change at the embedding: `x` `[T, hidden]` holds the rows of `ids`.
+    ///
+    /// `x[t] ← (1 + Σ weight · (k − 1)) ∘ x[t]` over the segments that hold row `t`, with `k` 0 where the slot
+    /// replaces the token's row, else its gain; then one segment after the other
+    /// `+ weight · a[:, id]ᵀ · b + weight · trained[id]`.
+    ///
+    /// # Errors
+    /// When a shape, an id or a slot index disagrees, or the device fails.
+    fn adapt_embedding(
+        &self,
+        x: &mut Act,
+        ids: &[u32],
+        slots: &[Option<EmbeddingDelta>],
+        segments: &[RowSegment],
+    ) -> Result<()>;
+
     /// `x · Wᵀ + bias`: `[T, in]` → `[T, out]`; `bias` is `[1, out]`.
     ///
     /// # Errors
@@ -114,12 +148,13 @@ pub trait Kernels: Send + Sync {
         bias: Option<&Act>,
     ) -> Result<()>;
 
-    /// Adds every row's low-rank deltas to `y`, for all the layers that share the input `x`.
+    /// What adapters change at all the layers that share the input `x` `[T, in]` and have made `y` `[T, out]`.
     ///
-    /// `y[t, columns] += weight · (x[t] · aᵀ) · b` for each target, with the factors in its slot `s`, for
-    /// each row `t` in a segment of slot `s`, one segment after the other where they overlap. Rows in no
-    /// segment, and rows whose slot is `None` at a target, stay as they are there.
-    /// `y`: `[T, out]`, `x`: `[T, in]`. Hu et al. 2021, section 4.1.
+    /// With what slot `s` holds at a target, for each row `t` in a segment of slot `s`:
+    /// `y[t, columns] ← (1 + Σ weight · (gain − 1)) ∘ y[t, columns]` over all segments that hold the row, then
+    /// `+ weight · (x[t] · aᵀ) · b`, `+ weight · shift` and `+ weight · x[t] · trainedᵀ` at the columns it replaces,
+    /// of every segment that holds the row. The order of the sum depends on the row's own segments alone. Rows in no
+    /// segment, and rows whose slot is `None` at a target, stay as they are there. Hu et al. 2021, section 4.1.
     ///
     /// # Errors
     /// When a shape or a slot index disagrees, targets share columns, or the device fails.
@@ -131,17 +166,23 @@ pub trait Kernels: Send + Sync {
         segments: &[RowSegment],
     ) -> Result<()>;
 
-    /// `x / sqrt(mean(x²) + eps) · weight` of each row; `weight` is `[1, cols]`.
+    /// `x / sqrt(mean(x²) + eps) · weight` of each row; a weight is as long as a row.
     ///
     /// # Errors
-    /// When a shape disagrees, or the device fails.
-    fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act>;
+    /// When a shape or a slot index disagrees, or the device fails.
+    fn rms_norm(&self, x: &Act, weights: NormWeights<'_>, eps: f32) -> Result<Act>;
 
-    /// [`Kernels::rms_norm`] of each head in some columns of `x`, in place; a head is as long as `weight`.
+    /// [`Kernels::rms_norm`] of each head in some columns of `x`, in place; a head is as long as a weight.
     ///
     /// # Errors
-    /// When the columns are no heads of `x`, or the device fails.
-    fn head_norm(&self, x: &mut Act, columns: Range<usize>, weight: &Act, eps: f32) -> Result<()>;
+    /// When the columns are no heads of `x`, a shape or a slot index disagrees, or the device fails.
+    fn head_norm(
+        &self,
+        x: &mut Act,
+        columns: Range<usize>,
+        weights: NormWeights<'_>,
+        eps: f32,
+    ) -> Result<()>;
 
     /// Rotates the query and key heads of `qkv` in place and writes keys and values to `layer`.
     ///

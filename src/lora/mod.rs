@@ -2,6 +2,7 @@
 //!
 //! Knows layers and adapter slots. Knows no adapter names and no files.
 mod base;
+mod fused;
 mod layout;
 mod routing;
 mod slots;

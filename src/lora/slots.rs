@@ -1,29 +1,50 @@
-//! The adapters on the device: for each site, what every adapter slot holds there, at its exact rank.
-use super::{LinearDelta, LoraWeights, Site};
-use crate::kernel::{Kernels, Precision, Result};
-use std::collections::HashMap;
+//! The adapters on the device: for each place, what every adapter slot holds there, at its exact rank.
+use super::{
+    EmbeddingDelta, LinearDelta, LoraLayout, LoraWeights, NormSite, Site, fused::by_parts,
+};
+use crate::kernel::{KernelError, Kernels, Precision, Result};
+use candle_core::Tensor;
+use std::collections::{HashMap, HashSet};
 
 /// Index of one resident adapter. "Slot" alone means a KV row; this one is always "adapter slot".
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AdapterSlot(pub usize);
 
-/// For every site, what each slot holds.
+/// For every place of the model that an adapter can change, what each slot holds.
 ///
-/// Beside a base in f32 on the CPU a slot shares the adapter's own memory; otherwise it is a copy of its own, which
-/// lives until the slot is cleared, while the adapter's f32 factors stay with whoever leases them.
+/// Beside a base in f32 on the CPU a slot shares the adapter's own pairs and vectors; everything else is a copy of
+/// its own, which lives until the slot is cleared, while the adapter's f32 tensors stay with whoever leases them.
 #[derive(Debug)]
 pub struct LoraSlots {
     sites: HashMap<Site, Vec<Option<LinearDelta>>>,
+    norms: HashMap<NormSite, Vec<Option<Tensor>>>,
+    /// Empty where no resident adapter changes the embedding.
+    embedding: Vec<Option<EmbeddingDelta>>,
     /// What the slots hold where no resident adapter changes anything.
     nothing: Vec<Option<LinearDelta>>,
     /// How the base is stored.
     precision: Precision,
+    layout: LoraLayout,
+}
+
+/// An adapter on the device, on its way into a slot.
+struct Loaded {
+    sites: Vec<(Site, LinearDelta)>,
+    norms: Vec<(NormSite, Tensor)>,
+    embedding: Option<EmbeddingDelta>,
 }
 
 impl LoraSlots {
-    /// Room for `slots` adapters beside a base that is stored in `precision`.
-    pub fn new(slots: usize, precision: Precision) -> Self {
-        Self { sites: HashMap::new(), nothing: vec![None; slots], precision }
+    /// Room for `slots` adapters beside a base of this layout that is stored in `precision`.
+    pub fn new(slots: usize, precision: Precision, layout: &LoraLayout) -> Self {
+        Self {
+            sites: HashMap::new(),
+            norms: HashMap::new(),
+            embedding: Vec::new(),
+            nothing: vec![None; slots],
+            precision,
+            layout: layout.clone(),
+        }
     }
 
     /// How many adapters fit.
@@ -33,8 +54,11 @@ impl LoraSlots {
 
     /// Puts an adapter into `slot`; what was there is gone. On an error the slot is empty.
     ///
+    /// What it does at a layer that the base has as one is cut into the layer's parts, unless it is a pair alone:
+    /// all that a fused layer's slots hold can be added after what its parts' hold.
+    ///
     /// # Errors
-    /// When the copy to the device fails.
+    /// When the copy to the device fails, or the adapter changes a fused layer and a part of it by more than a pair.
     ///
     /// # Panics
     /// When `slot` is not below [`LoraSlots::capacity`].
@@ -46,16 +70,48 @@ impl LoraSlots {
     ) -> Result<()> {
         assert!(slot.0 < self.capacity(), "residency hands out slots below the capacity");
         self.clear(slot);
-        let pairs = weights
-            .sites()
-            .filter_map(|(site, delta)| Some((site, delta.low_rank.as_ref()?)))
-            .map(|(site, pair)| Ok((site, kernels.load_low_rank(pair, self.precision)?)))
-            .collect::<Result<Vec<_>>>()?;
-        for (site, pair) in pairs {
+        let loaded = self.bring(weights, kernels)?;
+        for (site, delta) in loaded.sites {
             let held = self.sites.entry(site).or_insert_with(|| self.nothing.clone());
-            held[slot.0] = Some(pair.into());
+            held[slot.0] = Some(delta);
+        }
+        let capacity = self.capacity();
+        for (norm, weight) in loaded.norms {
+            let held = self.norms.entry(norm).or_insert_with(|| vec![None; capacity]);
+            held[slot.0] = Some(weight);
+        }
+        if loaded.embedding.is_some() {
+            self.embedding.resize(capacity, None);
+            self.embedding[slot.0] = loaded.embedding;
         }
         Ok(())
+    }
+
+    /// All of an adapter on the device, or nothing of it.
+    fn bring(&self, weights: &LoraWeights, kernels: &dyn Kernels) -> Result<Loaded> {
+        let (mut sites, mut seen) = (Vec::new(), HashSet::new());
+        for (site, delta) in weights.sites() {
+            for (site, delta) in by_parts(site, delta, &self.layout)? {
+                if !seen.insert(site) {
+                    let detail = format!("{site} is changed by itself and as a part");
+                    return Err(KernelError::mismatch("load", detail));
+                }
+                sites.push((site, delta.load(kernels, self.precision_at(site))?));
+            }
+        }
+        let norm = |(norm, weight)| Ok((norm, kernels.load_vector(weight)?));
+        let norms = weights.norms().map(norm).collect::<Result<_>>()?;
+        let tables = self.precision.of_tables();
+        let embedding = weights.embedding().map(|delta| delta.load(kernels, tables)).transpose()?;
+        Ok(Loaded { sites, norms, embedding })
+    }
+
+    /// How rows of its own for a site are stored: as the base's.
+    fn precision_at(&self, site: Site) -> Precision {
+        match site {
+            Site::Block { .. } => self.precision,
+            Site::Head => self.precision.of_tables(),
+        }
     }
 
     /// Empties `slot` and lets its memory go.
@@ -64,10 +120,114 @@ impl LoraSlots {
             held[slot.0] = None;
             held.iter().any(Option::is_some)
         });
+        self.norms.retain(|_, held| {
+            held[slot.0] = None;
+            held.iter().any(Option::is_some)
+        });
+        if let Some(held) = self.embedding.get_mut(slot.0) {
+            *held = None;
+        }
+        if self.embedding.iter().all(Option::is_none) {
+            self.embedding.clear();
+        }
     }
 
     /// What each slot holds at `site`.
     pub fn at(&self, site: Site) -> &[Option<LinearDelta>] {
         self.sites.get(&site).unwrap_or(&self.nothing)
+    }
+
+    /// What each slot holds at the embedding; nothing where no resident adapter changes it.
+    pub fn embedding(&self) -> &[Option<EmbeddingDelta>] {
+        &self.embedding
+    }
+
+    /// The weight `[len]` each slot has for a norm; nothing where no resident adapter has one.
+    pub fn norm(&self, norm: NormSite) -> &[Option<Tensor>] {
+        self.norms.get(&norm).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kernel::CpuKernels,
+        lora::{LowRank, Projection, SiteShape, TrainedRows},
+    };
+    use candle_core::{DType, Device};
+    use std::sync::Arc;
+
+    const SITE: Site = Site::block(0, Projection::O);
+
+    fn zeros(rows: usize, cols: usize) -> Tensor {
+        Tensor::zeros((rows, cols), DType::F32, &Device::Cpu).unwrap()
+    }
+
+    fn adapter() -> LoraWeights {
+        let rows = || Some(TrainedRows { weight: zeros(2, 4), ids: Some([1, 3].into()) });
+        let linear = LinearDelta {
+            low_rank: Some(LowRank::new(zeros(2, 4), zeros(2, 4)).unwrap()),
+            gain: Some(zeros(1, 4).squeeze(0).unwrap()),
+            shift: None,
+            trained: rows(),
+        };
+        let mut weights = LoraWeights::from_iter([(SITE, linear)]);
+        weights.set_embedding(EmbeddingDelta { low_rank: None, gain: None, trained: rows() });
+        weights.set_norm(NormSite::Final, zeros(1, 4).squeeze(0).unwrap());
+        weights
+    }
+
+    fn slots() -> LoraSlots {
+        let shape = SiteShape { in_features: 4, out_features: 4 };
+        LoraSlots::new(3, Precision::Bf16, &LoraLayout::from_iter([(SITE, shape)]))
+    }
+
+    #[test]
+    fn a_slot_holds_every_part_and_cleared_nothing_of_it() {
+        let (mut slots, kernels) = (slots(), CpuKernels::new(1).unwrap());
+        slots.load(AdapterSlot(1), &adapter(), &kernels).unwrap();
+        let held = slots.at(SITE)[1].as_ref().unwrap();
+        assert!(held.low_rank.is_some() && held.gain.is_some() && held.trained.is_some());
+        assert!(slots.embedding()[1].as_ref().unwrap().trained.is_some());
+        assert!(slots.norm(NormSite::Final)[1].is_some());
+        slots.clear(AdapterSlot(2));
+        assert_eq!((slots.embedding().len(), slots.norm(NormSite::Final).len()), (3, 3));
+        slots.clear(AdapterSlot(1));
+        assert!(slots.at(SITE).iter().all(Option::is_none));
+        assert!(slots.embedding().is_empty() && slots.norm(NormSite::Final).is_empty());
+    }
+
+    #[test]
+    fn swapping_adapters_lets_go_of_the_rows_before() {
+        let (mut slots, kernels) = (slots(), CpuKernels::new(1).unwrap());
+        let mut before = Vec::new();
+        for _ in 0..1000 {
+            slots.load(AdapterSlot(0), &adapter(), &kernels).unwrap();
+            assert!(before.drain(..).all(|rows: std::sync::Weak<_>| rows.strong_count() == 0));
+            let linear = slots.at(SITE)[0].as_ref().unwrap().trained.as_ref().unwrap();
+            let table = slots.embedding()[0].as_ref().unwrap().trained.as_ref().unwrap();
+            before.extend([&linear.weight, &table.weight].map(Arc::downgrade));
+        }
+    }
+
+    #[test]
+    fn a_fused_gain_beside_a_part_is_refused() {
+        let part = |projection| {
+            (Site::block(0, projection), SiteShape { in_features: 4, out_features: 2 })
+        };
+        let layout =
+            LoraLayout::default().with_parts([part(Projection::Gate), part(Projection::Up)]);
+        let mut slots = LoraSlots::new(1, Precision::F32, &layout);
+        let (_, delta) = adapter().sites().next().map(|(s, d)| (s, d.clone())).unwrap();
+        let mut weights = LoraWeights::from_iter([(Site::block(0, Projection::GateUp), delta)]);
+        let kernels = CpuKernels::new(1).unwrap();
+        slots.load(AdapterSlot(0), &weights, &kernels).unwrap();
+        assert!(slots.at(Site::block(0, Projection::Up))[0].is_some());
+        let pair = LowRank::new(zeros(1, 4), zeros(1, 2)).unwrap();
+        weights.set_site(Site::block(0, Projection::Up), pair.into());
+        let error = slots.load(AdapterSlot(0), &weights, &kernels).unwrap_err().to_string();
+        assert!(error.contains("model.layers.0.mlp.up_proj"), "{error}");
+        assert!(slots.at(Site::block(0, Projection::Gate))[0].is_none());
     }
 }

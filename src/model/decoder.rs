@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     kernel::{Act, BaseWeight, KvPrecision, Precision, Result, RopeTable},
-    lora::{LoraLayout, Site},
+    lora::{LoraLayout, NormSite, Site},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -38,7 +38,7 @@ impl Decoder {
         let blocks = (0..dims.layers)
             .map(|layer| Block::load(weights, spec, &layout, layer))
             .collect::<Result<_, _>>()?;
-        let norm = RmsNorm::load(weights, "model.norm", dims.hidden, spec.norm_eps)?;
+        let norm = RmsNorm::load(weights, NormSite::Final, dims.hidden, spec.norm_eps)?;
         let head = load_head(weights, spec, &embedding)?;
         Ok(Self {
             embedding,
@@ -75,7 +75,7 @@ impl Decoder {
 impl CausalLm for Decoder {
     fn forward(&self, mut step: StepContext<'_>) -> Result<Act> {
         let (kernels, batch) = (step.kernels, step.batch);
-        let mut x = self.embedding.forward(&batch.token_ids, kernels)?;
+        let mut x = self.embedding.forward(&step)?;
         for block in &self.blocks {
             block.forward(&mut x, &self.rope, &mut step)?;
         }
@@ -83,8 +83,9 @@ impl CausalLm for Decoder {
             return kernels.upload(&[], 0, self.vocab);
         }
         let x = kernels.select_rows(&x, &batch.logit_rows)?;
-        let x = self.norm.forward(&x, kernels)?;
-        self.head.forward(&x, batch.logit_lora.segments(), &step)
+        let segments = batch.logit_lora.segments();
+        let x = self.norm.forward(&x, segments, &step)?;
+        self.head.forward(&x, segments, &step)
     }
 
     fn lora_layout(&self) -> &LoraLayout {

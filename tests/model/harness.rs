@@ -91,10 +91,10 @@ impl Harness {
             precision: dims.precision,
         };
         Self {
+            lora: LoraSlots::new(SLOTS, stored, model.lm.lora_layout()),
             model,
             kernels: Arc::clone(kernels),
             kv: kernels.new_kv(shape).unwrap(),
-            lora: LoraSlots::new(SLOTS, stored),
             free_blocks: scattered_blocks(),
             loaded: 0,
         }

@@ -34,7 +34,7 @@ impl Reader {
             progress: Progress::Shown,
         };
         let model = model::load(source, kernels.as_ref(), &options)?;
-        let lora = LoraSlots::new(0, model.lm.precision());
+        let lora = LoraSlots::new(0, model.lm.precision(), model.lm.lora_layout());
         let kernels = Arc::clone(kernels);
         Ok(Self { model, kernels, lora, kv: None })
     }

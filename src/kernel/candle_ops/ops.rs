@@ -1,12 +1,12 @@
 //! The operations as candle has them, on f32 activations.
-use super::{attention, lora};
+use super::{attention, embedding, lora, norm};
 use crate::kernel::{
-    Act, Activation, AttentionArgs, BaseWeight, KernelError, Kernels, KvCache, KvPrecision,
-    KvShape, LoraTarget, LowRank, Precision, Result, RopeKvArgs, RopeTable, RowSegment,
-    act::ActData, check, kv::KvLayer, weight::stack,
+    Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, KernelError, Kernels, KvCache,
+    KvPrecision, KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs,
+    RopeTable, RowSegment, act::ActData, check, kv::KvLayer, weight::stack,
 };
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{ops as nn, rotary_emb};
+use candle_nn::rotary_emb;
 use std::{borrow::Cow, ops::Range};
 
 /// Plain candle operations on one device.
@@ -83,6 +83,10 @@ impl Kernels for CandleOps {
         LowRank::new(pair.a().to_device(&self.device)?, pair.b().to_device(&self.device)?)
     }
 
+    fn load_vector(&self, vector: &Tensor) -> Result<Tensor> {
+        Ok(vector.to_dtype(DType::F32)?.contiguous()?.to_device(&self.device)?)
+    }
+
     fn load_rope(&self, table: RopeTable) -> Result<RopeTable> {
         let (cos, sin) = (table.cos.to_device(&self.device)?, table.sin.to_device(&self.device)?);
         Ok(RopeTable { cos, sin, ..table })
@@ -103,6 +107,17 @@ impl Kernels for CandleOps {
         check::indices("embed", ids, table.out_features())?;
         let rows = table.tensor()?.index_select(&self.indices(ids)?, 0)?;
         Self::act(rows.to_dtype(DType::F32)?)
+    }
+
+    fn adapt_embedding(
+        &self,
+        x: &mut Act,
+        ids: &[u32],
+        slots: &[Option<EmbeddingDelta>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        check::adapt_embedding(x, ids, slots, segments)?;
+        embedding::adapt(x.tensor()?, ids, slots, segments)
     }
 
     fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
@@ -143,24 +158,26 @@ impl Kernels for CandleOps {
         targets.iter().try_for_each(|target| lora::add(y, x, target, segments))
     }
 
-    fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act> {
-        check::rms_norm(x, weight)?;
+    fn rms_norm(&self, x: &Act, weights: NormWeights<'_>, eps: f32) -> Result<Act> {
+        check::rms_norm(x, &weights)?;
         if x.rows() == 0 {
             return self.empty(x.cols());
         }
-        Self::act(nn::rms_norm(x.tensor()?, &weight.tensor()?.flatten_all()?, eps)?)
+        Self::act(norm::rows(x.tensor()?, &weights, eps)?)
     }
 
-    fn head_norm(&self, x: &mut Act, columns: Range<usize>, weight: &Act, eps: f32) -> Result<()> {
-        check::head_norm(x, &columns, weight)?;
+    fn head_norm(
+        &self,
+        x: &mut Act,
+        columns: Range<usize>,
+        weights: NormWeights<'_>,
+        eps: f32,
+    ) -> Result<()> {
+        check::head_norm(x, &columns, &weights)?;
         if x.rows() == 0 || columns.is_empty() {
             return Ok(());
         }
-        let part = x.tensor()?.narrow(1, columns.start, columns.len())?;
-        let heads = part.contiguous()?.reshape(((), weight.cols()))?;
-        let heads = nn::rms_norm(&heads, &weight.tensor()?.flatten_all()?, eps)?;
-        x.tensor()?.slice_set(&heads.reshape(part.dims())?, 1, columns.start)?;
-        Ok(())
+        norm::heads(x.tensor()?, &columns, &weights, eps)
     }
 
     fn rope_write_kv(

@@ -1,34 +1,10 @@
-//! Norm, rotary embedding, gate and residual: one pass over the values each.
+//! Rotary embedding and gate: one pass over the values each.
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::super::Activation;
 use super::machine::{Machine, rows_per_item};
 use super::math::times_sigmoid;
 use super::simd::{Simd, Task};
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
-use std::ops::Range;
-
-/// `y = x / sqrt(mean(x²) + eps) · weight` of each row of `weight.len()` values.
-pub(super) fn rms_norm(machine: &Machine, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
-    let chunk = rows_per_item(weight.len()) * weight.len();
-    machine.pool.chunks(y, chunk, |index, y| {
-        y.copy_from_slice(&x[index * chunk..][..y.len()]);
-        machine.level.run(RmsNorm { weight, eps, y });
-    });
-}
-
-/// `x / sqrt(mean(x²) + eps) · weight` in place, over each head of `weight.len()` in `columns` of a row.
-pub(super) fn head_norm(
-    machine: &Machine,
-    (x, cols): (&mut [f32], usize),
-    columns: &Range<usize>,
-    (weight, eps): (&[f32], f32),
-) {
-    machine.pool.chunks(x, rows_per_item(cols) * cols, |_, x| {
-        for row in x.chunks_exact_mut(cols) {
-            machine.level.run(RmsNorm { weight, eps, y: &mut row[columns.clone()] });
-        }
-    });
-}
 
 /// `y = activation(gate) · up` of rows `[gate | up]`; `inner` is as long as a row of `y`.
 pub(super) fn gated(
@@ -67,38 +43,6 @@ pub(super) fn rope<'a>(
     });
 }
 
-struct RmsNorm<'a> {
-    weight: &'a [f32],
-    eps: f32,
-    y: &'a mut [f32],
-}
-
-impl Task for RmsNorm<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let len = self.weight.len();
-        for y in self.y.chunks_exact_mut(len) {
-            let mean = sum_of_squares(simd, y) / len as f32;
-            let scale = 1.0 / (mean + self.eps).sqrt();
-            combine(simd, &Scale(scale), y, self.weight);
-        }
-    }
-}
-
-#[inline(always)]
-fn sum_of_squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
-    let mut sums = simd.splat(0.0);
-    let vectors = x.chunks_exact(S::LANES);
-    let rest: f32 = vectors.remainder().iter().map(|x| x * x).sum();
-    for x in vectors {
-        let x = simd.load(x);
-        sums = simd.mul_add(x, x, sums);
-    }
-    simd.sum(sums) + rest
-}
-
 struct Rotate<'a> {
     x: &'a mut [f32],
     cos: &'a [f32],
@@ -130,17 +74,8 @@ impl Task for Rotate<'_> {
 }
 
 /// A step on two values that gives one, for every lane alike.
-trait Step {
+pub(super) trait Step {
     fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V;
-}
-
-struct Scale(f32);
-
-impl Step for Scale {
-    #[inline(always)]
-    fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V {
-        simd.mul(simd.mul(y, simd.splat(self.0)), x)
-    }
 }
 
 struct Silu;
@@ -182,7 +117,7 @@ impl<T: Step> Task for Combine<'_, T> {
 
 /// `y = step(y, x)`; what is left of a row goes through a vector too, so that place makes no difference.
 #[inline(always)]
-fn combine<S: Simd>(simd: S, step: &impl Step, y: &mut [f32], x: &[f32]) {
+pub(super) fn combine<S: Simd>(simd: S, step: &impl Step, y: &mut [f32], x: &[f32]) {
     let (mut ys, xs) = (y.chunks_exact_mut(S::LANES), x.chunks_exact(S::LANES));
     let x_rest = xs.remainder();
     for (y, x) in ys.by_ref().zip(xs) {

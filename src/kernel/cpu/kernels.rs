@@ -2,20 +2,23 @@
 use super::super::check;
 use super::super::kv::{KvLayer, foreign};
 use super::super::{
-    Act, Activation, AttentionArgs, BaseWeight, KernelError, Kernels, KvCache, KvShape, LoraTarget,
-    LowRank, Precision, Result, RopeKvArgs, RowSegment, weight::stack,
+    Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, KernelError, Kernels, KvCache,
+    KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs, RowSegment,
+    weight::stack,
 };
 use super::attention::Attention;
+use super::embedding::AdaptEmbedding;
 use super::isa::{Isa, Level};
 use super::kv::KvLayout;
 use super::linear::Linear;
 use super::lora::AddLora;
 use super::machine::{Machine, rows_per_item};
-use super::pack::{PackedWeight, pack};
+use super::memory::Arena;
+use super::norm::Norm;
+use super::pack::pack;
 use super::pool::Pool;
-use super::quant::{self, QuantWeight};
-use super::{elementwise, highest, host};
-use candle_core::Tensor;
+use super::{elementwise, highest, host, quant};
+use candle_core::{DType, Tensor};
 use std::{borrow::Cow, ops::Range};
 
 /// The CPU kernels: an instruction set and some threads.
@@ -59,11 +62,18 @@ impl CpuKernels {
         let (in_features, out_features) = (weight.in_features, weight.out_features);
         let (x, rows, bias) = (x.values()?, x.rows(), bias.map(Act::values).transpose()?);
         let linear = Linear { x, rows, in_features, out_features, bias, onto };
-        match QuantWeight::of(weight) {
-            Some(integers) => integers.multiply(&linear, &self.machine, y),
-            None => linear.run(&self.machine, PackedWeight::of(weight)?, y),
-        }
-        Ok(())
+        linear.multiply(&self.machine, weight, y)
+    }
+
+    fn packed(&self, weight: &Tensor, precision: Precision, arena: &Arena) -> Result<BaseWeight> {
+        let precision = match precision {
+            Precision::Auto => self.auto_precision(),
+            Precision::Int8 | Precision::Int4 => {
+                return quant::pack(weight, precision, &self.machine, arena);
+            }
+            Precision::F32 | Precision::Bf16 => precision,
+        };
+        pack(weight, precision, &self.machine, arena)
     }
 
     fn layout(&self, shape: KvShape) -> KvLayout {
@@ -91,14 +101,17 @@ impl Kernels for CpuKernels {
     }
 
     fn pack(&self, parts: &[Tensor], precision: Precision) -> Result<BaseWeight> {
-        let precision = match precision {
-            Precision::Auto => self.auto_precision(),
-            Precision::Int8 | Precision::Int4 => {
-                return quant::pack(&stack(parts)?, precision, &self.machine);
-            }
-            Precision::F32 | Precision::Bf16 => precision,
-        };
-        pack(&stack(parts)?, precision, &self.machine)
+        self.packed(&stack(parts)?, precision, &self.machine.arena)
+    }
+
+    fn load_rows(&self, rows: &Tensor, precision: Precision) -> Result<BaseWeight> {
+        self.packed(rows, precision, &Arena::of_single_pieces())
+    }
+
+    fn load_vector(&self, vector: &Tensor) -> Result<Tensor> {
+        let vector = vector.to_dtype(DType::F32)?.contiguous()?;
+        host::values(&vector)?;
+        Ok(vector)
     }
 
     fn upload(&self, values: &[f32], rows: usize, cols: usize) -> Result<Act> {
@@ -141,6 +154,18 @@ impl Kernels for CpuKernels {
         })
     }
 
+    fn adapt_embedding(
+        &self,
+        x: &mut Act,
+        ids: &[u32],
+        slots: &[Option<EmbeddingDelta>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        check::adapt_embedding(x, ids, slots, segments)?;
+        let adapted = AdaptEmbedding { ids, hidden: x.cols(), slots, segments };
+        adapted.run(&self.machine, x.values_mut()?)
+    }
+
     fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
         check::linear(x, weight, bias)?;
         self.machine
@@ -165,26 +190,39 @@ impl Kernels for CpuKernels {
         targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()> {
-        check::lora(y, x, targets, segments)?;
+        let parts = check::lora(y, x, targets, segments)?;
         let (in_features, out_features) = (x.cols(), y.cols());
         let lora = AddLora { x: x.values()?, in_features, out_features, targets, segments };
-        lora.run(&self.machine, y.values_mut()?)
+        let y = y.values_mut()?;
+        if parts.vectors {
+            lora.scale_and_shift(&self.machine, y)?;
+        }
+        lora.add_pairs(&self.machine, y)?;
+        if parts.trained {
+            lora.add_trained(&self.machine, y)?;
+        }
+        Ok(())
     }
 
-    fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act> {
-        check::rms_norm(x, weight)?;
-        let (from, weight) = (x.values()?, weight.values()?);
+    fn rms_norm(&self, x: &Act, weights: NormWeights<'_>, eps: f32) -> Result<Act> {
+        check::rms_norm(x, &weights)?;
+        let (norm, from) = (Norm::new(weights, eps)?, x.values()?);
         self.machine.act(x.rows(), x.cols(), |y| {
-            elementwise::rms_norm(&self.machine, from, weight, eps, y);
+            norm.rows(&self.machine, from, y);
             Ok(())
         })
     }
 
-    fn head_norm(&self, x: &mut Act, columns: Range<usize>, weight: &Act, eps: f32) -> Result<()> {
-        check::head_norm(x, &columns, weight)?;
-        let cols = x.cols();
-        let norm = (weight.values()?, eps);
-        elementwise::head_norm(&self.machine, (x.values_mut()?, cols), &columns, norm);
+    fn head_norm(
+        &self,
+        x: &mut Act,
+        columns: Range<usize>,
+        weights: NormWeights<'_>,
+        eps: f32,
+    ) -> Result<()> {
+        check::head_norm(x, &columns, &weights)?;
+        let (norm, cols) = (Norm::new(weights, eps)?, x.cols());
+        norm.heads(&self.machine, (x.values_mut()?, cols), &columns);
         Ok(())
     }
 

@@ -5,9 +5,11 @@
 //! the rows beside it.
 #![expect(unsafe_code, reason = "threads write their own columns of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
+use super::super::{BaseWeight, Result};
 use super::machine::{Machine, rows_per_item};
 use super::pack::{PackedWeight, Panels};
 use super::pool::Pieces;
+use super::quant::QuantWeight;
 use super::simd::{Simd, Task};
 use std::ops::Range;
 
@@ -34,8 +36,24 @@ pub(super) struct Linear<'a> {
 }
 
 impl Linear<'_> {
-    /// `y` is `[rows, out]`, every element of it is written.
-    pub(super) fn run(&self, machine: &Machine, weight: &PackedWeight, y: &mut [f32]) {
+    /// By a weight of any precision; `y` is `[rows, out]`, every element of it is written.
+    ///
+    /// # Errors
+    /// When the weight was packed by another implementation of the kernels.
+    pub(super) fn multiply(
+        &self,
+        machine: &Machine,
+        weight: &BaseWeight,
+        y: &mut [f32],
+    ) -> Result<()> {
+        match QuantWeight::of(weight) {
+            Some(integers) => integers.multiply(self, machine, y),
+            None => self.run(machine, PackedWeight::of(weight)?, y),
+        }
+        Ok(())
+    }
+
+    fn run(&self, machine: &Machine, weight: &PackedWeight, y: &mut [f32]) {
         match &weight.panels {
             Panels::F32(panels) => {
                 self.product::<F32>(machine, weight, (panels, self.x), y);

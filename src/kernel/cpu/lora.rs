@@ -2,11 +2,13 @@
 #![expect(unsafe_code, reason = "threads write their own rows of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::super::{LoraTarget, LowRank, Result, RowSegment};
+use super::embedding::pair_in_host_memory;
 use super::host::values_of;
 use super::machine::Machine;
 use super::pool::Pieces;
 use super::rows::{add_rows, dots};
 use super::simd::{Simd, Stored, Task};
+use super::vectors::HOST;
 use candle_core::{DType, WithDType};
 use half::bf16;
 use std::ops::Range;
@@ -31,13 +33,10 @@ pub(super) struct AddLora<'a> {
 }
 
 impl AddLora<'_> {
-    /// `y` is `[rows, out]`.
-    pub(super) fn run(&self, machine: &Machine, y: &mut [f32]) -> Result<()> {
+    /// `y += weight · (x · aᵀ) · b`; `y` is `[rows, out]`.
+    pub(super) fn add_pairs(&self, machine: &Machine, y: &mut [f32]) -> Result<()> {
         for (_, pair) in self.used(self.segments) {
-            match pair.a().dtype() {
-                DType::BF16 => drop((values_of::<bf16>(pair.a())?, values_of::<bf16>(pair.b())?)),
-                _ => drop((values_of::<f32>(pair.a())?, values_of::<f32>(pair.b())?)),
-            }
+            pair_in_host_memory(pair)?;
         }
         let y = Pieces::new(y);
         let mut rest = self.segments;
@@ -92,7 +91,6 @@ impl AddLora<'_> {
         (rows, weight): (Range<usize>, f32),
         y: &Pieces<'_, f32>,
     ) {
-        const HOST: &str = "seen in host memory before the job began";
         let (a, b) = (values_of(pair.a()).expect(HOST), values_of(pair.b()).expect(HOST));
         let factors = Factors::<T> { a: &a, b: &b, rank: pair.rank() };
         let mut shrunk = machine.floats.scratch(TILE * pair.rank());

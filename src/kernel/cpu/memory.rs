@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// A large page, and how a mapping is aligned.
 const PAGE: usize = 2 << 20;
-/// A mapping's size unless one piece needs more; what is never touched takes no memory.
+/// What many pieces share; what is never touched takes no memory.
 const MAPPING: usize = 32 * PAGE;
 /// A cache line, and how a piece is aligned: no vector of it straddles two lines.
 const LINE: usize = 64;
@@ -29,8 +29,19 @@ unsafe impl Plain for f32 {}
 unsafe impl Plain for u32 {}
 
 /// Hands out zeroed memory; what it handed out outlives it.
-#[derive(Default)]
-pub(super) struct Arena(Mutex<Option<Open>>);
+///
+/// A mapping goes when all its pieces have gone, so pieces of one arena should live equally long.
+pub(super) struct Arena {
+    open: Mutex<Option<Open>>,
+    /// A mapping's size unless one piece needs more.
+    mapping: usize,
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self { open: Mutex::default(), mapping: MAPPING }
+    }
+}
 
 /// A mapping that still has room.
 struct Open {
@@ -51,6 +62,11 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Arena {
+    /// Gives each piece a mapping of its own, for what comes and goes by itself.
+    pub(super) fn of_single_pieces() -> Self {
+        Self { mapping: 0, ..Self::default() }
+    }
+
     /// `len` zeros.
     ///
     /// # Errors
@@ -63,11 +79,11 @@ impl Arena {
             .ok_or_else(|| {
                 KernelError::Unsupported(format!("{len} values are beyond all memory"))
             })?;
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = open.take().filter(|open| open.mapping.len - open.used >= bytes);
         let Open { mapping, used } = match fitting {
             Some(open) => open,
-            None => Open { mapping: Arc::new(Mapping::new(bytes.max(MAPPING))?), used: 0 },
+            None => Open { mapping: Arc::new(Mapping::new(bytes.max(self.mapping))?), used: 0 },
         };
         let piece = Pages { mapping: Arc::clone(&mapping), start: used, len, element: PhantomData };
         *open = Some(Open { mapping, used: used + bytes });
@@ -79,12 +95,16 @@ impl Mapping {
     fn new(len: usize) -> Result<Self> {
         let refused =
             |e| KernelError::Unsupported(format!("no memory for {len} bytes of weights: {e}"));
-        let mut map = MmapMut::map_anon(len + PAGE).map_err(refused)?;
+        // What is smaller than a large page must not take one.
+        let alignment = if len < PAGE { LINE } else { PAGE };
+        let mut map = MmapMut::map_anon(len + alignment).map_err(refused)?;
         #[cfg(target_os = "linux")]
-        if let Err(error) = map.advise(memmap2::Advice::HugePage) {
+        if alignment == PAGE
+            && let Err(error) = map.advise(memmap2::Advice::HugePage)
+        {
             tracing::debug!(%error, "no large pages; computing from small ones");
         }
-        let aligned = map.as_ptr().align_offset(PAGE);
+        let aligned = map.as_ptr().align_offset(alignment);
         let start = map[aligned..].as_mut_ptr();
         Ok(Self { start, len, _map: map })
     }
@@ -153,5 +173,16 @@ mod tests {
             assert!(piece.iter().all(|value| *value == i as u32));
         }
         assert_eq!(pieces[0].bytes().len(), 84);
+    }
+
+    #[test]
+    fn a_single_piece_takes_its_mapping_with_it() {
+        let arena = Arena::of_single_pieces();
+        let [first, second] = [100, 200].map(|len| arena.zeroed::<f32>(len).unwrap());
+        let (mapping, kept) = (Arc::downgrade(&first.mapping), Arc::downgrade(&second.mapping));
+        assert!(!mapping.ptr_eq(&kept));
+        drop(first);
+        assert!(mapping.upgrade().is_none());
+        assert_eq!(kept.upgrade().unwrap().len, 832);
     }
 }

@@ -7,6 +7,7 @@ mod attend_vectors;
 mod attention;
 mod buffers;
 mod elementwise;
+mod embedding;
 mod highest;
 mod host;
 mod isa;
@@ -17,6 +18,7 @@ mod lora;
 mod machine;
 mod math;
 mod memory;
+mod norm;
 mod pack;
 mod partial;
 mod peak;
@@ -28,6 +30,8 @@ mod simd;
 mod spans;
 #[cfg(test)]
 mod tests;
+mod trained;
+mod vectors;
 
 #[cfg(target_arch = "x86_64")]
 mod amx;

@@ -6,7 +6,7 @@ use super::super::{BaseWeight, KernelError, Precision, Result};
 use super::amx::{self, Amx};
 use super::linear::VECTORS;
 use super::machine::Machine;
-use super::memory::Pages;
+use super::memory::{Arena, Pages};
 use super::simd::pair;
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::slice::HalfFloatSliceExt;
@@ -82,8 +82,13 @@ fn widen<'a>(pairs: impl Iterator<Item = &'a u32>, to: &mut [f32]) {
     });
 }
 
-/// Packs a host weight `[out, in]` for the machine's vectors.
-pub(super) fn pack(weight: &Tensor, precision: Precision, machine: &Machine) -> Result<BaseWeight> {
+/// Packs a host weight `[out, in]` for the machine's vectors, to memory of `arena`.
+pub(super) fn pack(
+    weight: &Tensor,
+    precision: Precision,
+    machine: &Machine,
+    arena: &Arena,
+) -> Result<BaseWeight> {
     let (out_features, in_features) = check::weight(weight)?;
     let weight = on_host(weight)?;
     let (storage, layout) = weight.storage_and_layout();
@@ -91,10 +96,10 @@ pub(super) fn pack(weight: &Tensor, precision: Precision, machine: &Machine) -> 
     let width = machine.level.lanes() * VECTORS;
     let packed = match precision {
         Precision::F32 => {
-            let panels = Panels::F32(pack_f32(&rows, width, machine)?);
+            let panels = Panels::F32(pack_f32(&rows, width, (machine, arena))?);
             PackedWeight { panels, width, steps: in_features }
         }
-        Precision::Bf16 => pack_pairs(&rows, width, machine)?,
+        Precision::Bf16 => pack_pairs(&rows, width, (machine, arena))?,
         Precision::Auto | Precision::Int8 | Precision::Int4 => {
             return Err(KernelError::Unsupported(format!("no panels of precision `{precision}`")));
         }
@@ -104,15 +109,15 @@ pub(super) fn pack(weight: &Tensor, precision: Precision, machine: &Machine) -> 
 }
 
 /// For tiles where the machine has them.
-fn pack_pairs(rows: &Rows<'_>, width: usize, machine: &Machine) -> Result<PackedWeight> {
+fn pack_pairs(rows: &Rows<'_>, width: usize, memory: (&Machine, &Arena)) -> Result<PackedWeight> {
     let steps = rows.len.div_ceil(2);
     #[cfg(target_arch = "x86_64")]
-    if let Some(amx) = machine.level.tiles() {
+    if let Some(amx) = memory.0.level.tiles() {
         let (width, steps) = (amx::WIDTH, steps.next_multiple_of(amx::TILE));
-        let panels = Panels::Tiles(amx, pack_bf16(rows, (steps, width), machine)?);
+        let panels = Panels::Tiles(amx, pack_bf16(rows, (steps, width), memory)?);
         return Ok(PackedWeight { panels, width, steps });
     }
-    let panels = Panels::Bf16(pack_bf16(rows, (steps, width), machine)?);
+    let panels = Panels::Bf16(pack_bf16(rows, (steps, width), memory)?);
     Ok(PackedWeight { panels, width, steps })
 }
 
@@ -125,9 +130,13 @@ pub(super) fn on_host(weight: &Tensor) -> Result<Tensor> {
     Ok(weight.to_device(&Device::Cpu)?.contiguous()?)
 }
 
-fn pack_f32(rows: &Rows<'_>, width: usize, machine: &Machine) -> Result<Pages<f32>> {
+fn pack_f32(
+    rows: &Rows<'_>,
+    width: usize,
+    (machine, arena): (&Machine, &Arena),
+) -> Result<Pages<f32>> {
     let panel = rows.len * width;
-    let mut packed = machine.arena.zeroed(rows.count.div_ceil(width) * panel)?;
+    let mut packed = arena.zeroed(rows.count.div_ceil(width) * panel)?;
     machine.pool.chunks(&mut packed, panel, |index, panel| {
         rows.each(index * width..(index + 1) * width, |column, values| {
             let to = panel[column..].iter_mut().step_by(width);
@@ -140,10 +149,10 @@ fn pack_f32(rows: &Rows<'_>, width: usize, machine: &Machine) -> Result<Pages<f3
 fn pack_bf16(
     rows: &Rows<'_>,
     (steps, width): (usize, usize),
-    machine: &Machine,
+    (machine, arena): (&Machine, &Arena),
 ) -> Result<Pages<u32>> {
     let panel = steps * width;
-    let mut packed = machine.arena.zeroed(rows.count.div_ceil(width) * panel)?;
+    let mut packed = arena.zeroed(rows.count.div_ceil(width) * panel)?;
     machine.pool.chunks(&mut packed, panel, |index, panel| {
         rows.each(index * width..(index + 1) * width, |column, values| {
             let to = panel[column..].iter_mut().step_by(width);

@@ -4,10 +4,10 @@ use super::{
     inputs::Noise,
 };
 use crate::kernel::{
-    Activation, AttentionArgs, KernelError, KvPrecision, KvShape, LoraTarget, Precision,
-    RopeKvArgs, RopeTable, RowSegment,
+    Activation, AttentionArgs, EmbeddingDelta, KernelError, KvPrecision, KvShape, LinearDelta,
+    LoraTarget, NormWeights, Precision, RopeKvArgs, RopeTable, RowSegment, TrainedRows,
 };
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use std::slice::from_ref;
 
 fn refused<T>(candidate: &Candidate, what: &str, result: Result<T, KernelError>) {
@@ -35,9 +35,14 @@ fn shapes_that_disagree_are_refused() {
         refused(candidate, "bias", kernels.linear(&act(2, 3), &w, Some(&act(1, 3))));
         refused(candidate, "embed", kernels.embed(&w, &[0, 4]));
         refused(candidate, "select", kernels.select_rows(&act(2, 3), &[2]));
-        refused(candidate, "norm", kernels.rms_norm(&act(2, 4), &act(1, 2), 0.0));
-        let head_norm =
-            |columns, head| kernels.head_norm(&mut act(2, 6), columns, &act(1, head), 0.0);
+        refused(
+            candidate,
+            "norm",
+            kernels.rms_norm(&act(2, 4), NormWeights::base(&act(1, 2)), 0.0),
+        );
+        let head_norm = |columns, head| {
+            kernels.head_norm(&mut act(2, 6), columns, NormWeights::base(&act(1, head)), 0.0)
+        };
         head_norm(2..6, 2).unwrap();
         refused(candidate, "heads", head_norm(1..6, 2));
         refused(candidate, "columns", head_norm(4..8, 2));
@@ -73,6 +78,89 @@ fn segments_and_slots_outside_the_batch_are_refused() {
         refused(candidate, "columns", add(3, &[(6, 10)], 0..2, 0));
         refused(candidate, "shared columns", add(3, &[(0, 4), (3, 7)], 0..2, 0));
         refused(candidate, "order", add(3, &[(5, 9), (0, 4)], 0..2, 0));
+    }
+}
+
+#[test]
+fn what_adapters_hold_must_fit_what_they_change() {
+    let mut noise = Noise(4);
+    let none = LinearDelta { low_rank: None, gain: None, shift: None, trained: None };
+    let rows = |weight, ids: Option<&[u32]>| {
+        let trained = TrainedRows { weight, ids: ids.map(Into::into) };
+        LinearDelta { trained: Some(trained), ..none.clone() }
+    };
+    let fits = [
+        LinearDelta { gain: Some(noise.vector(4)), ..none.clone() },
+        rows(noise.tensor(4, 3), None),
+        rows(noise.tensor(2, 3), Some(&[0, 3])),
+        rows(noise.tensor(0, 3), Some(&[])),
+    ];
+    let bad = [
+        ("gain", LinearDelta { gain: Some(noise.vector(3)), ..none.clone() }),
+        ("shift", LinearDelta { shift: Some(noise.vector(5)), ..none.clone() }),
+        ("width", rows(noise.tensor(4, 2), None)),
+        ("not all", rows(noise.tensor(3, 3), None)),
+        ("fewer ids", rows(noise.tensor(2, 3), Some(&[1]))),
+        ("outside", rows(noise.tensor(2, 3), Some(&[0, 4]))),
+        ("descending", rows(noise.tensor(2, 3), Some(&[3, 1]))),
+        ("twice", rows(noise.tensor(2, 3), Some(&[1, 1]))),
+    ];
+    for candidate in candidates() {
+        let kernels = &*candidate.kernels;
+        let act = |rows: usize, cols: usize| candidate.act(&vec![1.0; rows * cols], cols);
+        let add = |delta: &LinearDelta<Tensor>| {
+            let slots = [Some(delta.load(kernels, Precision::F32).unwrap())];
+            let target = LoraTarget { columns: 0..4, slots: &slots };
+            let segment = RowSegment { rows: 0..2, slot: 0, weight: 1.0 };
+            kernels.add_lora(&mut act(2, 4), &act(2, 3), &[target], &[segment])
+        };
+        for delta in &fits {
+            add(delta).unwrap();
+        }
+        for (what, delta) in &bad {
+            refused(candidate, what, add(delta));
+        }
+    }
+}
+
+#[test]
+fn embeddings_and_norms_that_do_not_fit_are_refused() {
+    let mut noise = Noise(5);
+    let none = EmbeddingDelta { low_rank: None, gain: None, trained: None };
+    let trained = |weight, ids| Some(TrainedRows { weight, ids });
+    let pair = EmbeddingDelta { low_rank: Some(noise.pair(2, 5, 3)), ..none.clone() };
+    let gain = EmbeddingDelta { gain: Some(noise.vector(4)), ..none.clone() };
+    let few = EmbeddingDelta { trained: trained(noise.tensor(4, 3), None), ..none.clone() };
+    let some = EmbeddingDelta { trained: trained(noise.tensor(1, 3), Some([9].into())), ..none };
+    for candidate in candidates() {
+        let kernels = &*candidate.kernels;
+        let act = |rows: usize, cols: usize| candidate.act(&vec![1.0; rows * cols], cols);
+        let segments = |rows, slot| [RowSegment { rows, slot, weight: 1.0 }];
+        let adapt = |delta: &EmbeddingDelta<Tensor>, ids: &[u32], rows, slot| {
+            let slots = [Some(delta.load(kernels, Precision::F32).unwrap())];
+            kernels.adapt_embedding(&mut act(2, 3), ids, &slots, &segments(rows, slot))
+        };
+        adapt(&pair, &[0, 4], 0..2, 0).unwrap();
+        adapt(&some, &[0, 9], 0..2, 0).unwrap();
+        refused(candidate, "token", adapt(&pair, &[0, 5], 0..2, 0));
+        refused(candidate, "token of a table", adapt(&few, &[0, 4], 0..2, 0));
+        refused(candidate, "ids", adapt(&pair, &[0], 0..2, 0));
+        refused(candidate, "rows", adapt(&pair, &[0, 4], 1..3, 0));
+        refused(candidate, "slot", adapt(&pair, &[0, 4], 0..2, 1));
+        refused(candidate, "gain", adapt(&gain, &[0, 4], 0..2, 0));
+        let norm = |len, rows, slot| {
+            let weight = Tensor::ones(len, DType::F32, &Device::Cpu).unwrap();
+            let slots = [Some(kernels.load_vector(&weight).unwrap())];
+            let (base, segments) = (act(1, 3), segments(rows, slot));
+            let weights = NormWeights { base: &base, slots: &slots, segments: &segments };
+            let heads = kernels.head_norm(&mut act(2, 6), 0..3, weights, 0.0);
+            assert_eq!(heads.is_ok(), kernels.rms_norm(&act(2, 3), weights, 0.0).is_ok());
+            heads
+        };
+        norm(3, 0..2, 0).unwrap();
+        refused(candidate, "norm's length", norm(4, 0..2, 0));
+        refused(candidate, "norm's rows", norm(3, 0..3, 0));
+        refused(candidate, "norm's slot", norm(3, 0..2, 1));
     }
 }
 

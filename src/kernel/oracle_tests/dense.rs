@@ -4,8 +4,8 @@ use super::{
     inputs::{Noise, both},
 };
 use crate::kernel::{
-    Act, Activation, AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, Precision, Reference,
-    RopeKvArgs, RopeTable,
+    Act, Activation, AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, NormWeights, Precision,
+    Reference, RopeKvArgs, RopeTable,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -81,12 +81,12 @@ proptest! {
         for candidate in candidates() {
             let (mut x, mut x_ref) = both(candidate, &x, cols);
             let (w, w_ref) = both(candidate, &weight, cols);
-            let got = candidate.kernels.rms_norm(&x, &w, 1e-5).unwrap();
-            let want = Reference.rms_norm(&x_ref, &w_ref, 1e-5).unwrap();
+            let got = candidate.kernels.rms_norm(&x, NormWeights::base(&w), 1e-5).unwrap();
+            let want = Reference.rms_norm(&x_ref, NormWeights::base(&w_ref), 1e-5).unwrap();
             candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
             let (w, w_ref) = both(candidate, &head, dim);
-            candidate.kernels.head_norm(&mut x, dim..cols, &w, 1e-5).unwrap();
-            Reference.head_norm(&mut x_ref, dim..cols, &w_ref, 1e-5).unwrap();
+            candidate.kernels.head_norm(&mut x, dim..cols, NormWeights::base(&w), 1e-5).unwrap();
+            Reference.head_norm(&mut x_ref, dim..cols, NormWeights::base(&w_ref), 1e-5).unwrap();
             candidate.check(&x, &x_ref, Precision::F32).map_err(TestCaseError::fail)?;
         }
     }

@@ -3,7 +3,7 @@ use super::{
     candidates::{Candidate, candidates},
     inputs::{Noise, paged},
 };
-use crate::kernel::{Act, Activation, LoraTarget, LowRank, Precision, RowSegment};
+use crate::kernel::{Act, Activation, LoraTarget, LowRank, NormWeights, Precision, RowSegment};
 use proptest::{collection::vec, prelude::*};
 
 fn invariant() -> impl Iterator<Item = &'static Candidate> {
@@ -96,7 +96,7 @@ proptest! {
             let kernels = &candidate.kernels;
             let (x, w) = (candidate.act(&x, cols), candidate.act(&weight, cols));
             let run = |x: &Act| {
-                let normed = kernels.rms_norm(x, &w, 1e-6).unwrap();
+                let normed = kernels.rms_norm(x, NormWeights::base(&w), 1e-6).unwrap();
                 kernels.gated(&normed, Activation::Silu).unwrap()
             };
             rows_agree(candidate, &run(&x), |row| run(&kernels.select_rows(&x, &[row]).unwrap()))?;

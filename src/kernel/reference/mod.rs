@@ -1,4 +1,5 @@
 //! Every operation as plain loops with f64 sums: never fast, the oracle of every other implementation.
+mod deltas;
 mod operations;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
 //! The loops.
+use super::deltas;
 use crate::kernel::{
-    Act, Activation, AttentionArgs, BaseWeight, Kernels, KvCache, KvPrecision, KvShape, LoraTarget,
-    LowRank, Precision, Result, RopeKvArgs, RowSegment,
+    Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, Kernels, KvCache, KvPrecision,
+    KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs, RowSegment,
     args::SequenceArgs,
     check,
     rounding::{Rounding, rounded},
@@ -61,6 +62,17 @@ impl Kernels for Reference {
         Ok(Act::host(gather(&values, cols, ids), ids.len(), cols))
     }
 
+    fn adapt_embedding(
+        &self,
+        x: &mut Act,
+        ids: &[u32],
+        slots: &[Option<EmbeddingDelta>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        check::adapt_embedding(x, ids, slots, segments)?;
+        deltas::adapt_embedding(x, ids, slots, segments)
+    }
+
     fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
         check::linear(x, weight, bias)?;
         let w = host(weight.tensor()?)?;
@@ -98,35 +110,31 @@ impl Kernels for Reference {
         segments: &[RowSegment],
     ) -> Result<()> {
         check::lora(y, x, targets, segments)?;
-        let (x_values, n) = (x.values()?, y.cols());
-        for (target, segment) in targets.iter().flat_map(|t| segments.iter().map(move |s| (t, s))) {
-            let Some(pair) = target.low_rank(segment.slot) else { continue };
-            let (a, b) = (host(pair.a())?, host(pair.b())?);
-            for t in segment.rows.clone() {
-                let x_row = &x_values[t * x.cols()..(t + 1) * x.cols()];
-                let delta = low_rank_row(x_row, &a, &b, target.columns.len());
-                let y_row = &mut y.values_mut()?[t * n..(t + 1) * n][target.columns.clone()];
-                for (y, delta) in y_row.iter_mut().zip(delta) {
-                    *y = (f64::from(*y) + f64::from(segment.weight) * delta) as f32;
-                }
-            }
-        }
-        Ok(())
+        targets.iter().try_for_each(|target| deltas::add_lora(y, x, target, segments))
     }
 
-    fn rms_norm(&self, x: &Act, weight: &Act, eps: f32) -> Result<Act> {
-        check::rms_norm(x, weight)?;
-        let (weight, mut values) = (weight.values()?, x.values()?.to_vec());
-        values.chunks_exact_mut(weight.len().max(1)).for_each(|row| normalise(row, weight, eps));
+    fn rms_norm(&self, x: &Act, weights: NormWeights<'_>, eps: f32) -> Result<Act> {
+        check::rms_norm(x, &weights)?;
+        let mut values = x.values()?.to_vec();
+        for (t, row) in values.chunks_exact_mut(x.cols().max(1)).enumerate() {
+            normalise(row, &deltas::norm_weight(&weights, t)?, eps);
+        }
         Ok(Act::host(values, x.rows(), x.cols()))
     }
 
-    fn head_norm(&self, x: &mut Act, columns: Range<usize>, weight: &Act, eps: f32) -> Result<()> {
-        check::head_norm(x, &columns, weight)?;
-        let (weight, cols) = (weight.values()?, x.cols());
-        for row in x.values_mut()?.chunks_exact_mut(cols.max(1)) {
+    fn head_norm(
+        &self,
+        x: &mut Act,
+        columns: Range<usize>,
+        weights: NormWeights<'_>,
+        eps: f32,
+    ) -> Result<()> {
+        check::head_norm(x, &columns, &weights)?;
+        let cols = x.cols();
+        for (t, row) in x.values_mut()?.chunks_exact_mut(cols.max(1)).enumerate() {
+            let weight = deltas::norm_weight(&weights, t)?;
             let heads = row[columns.clone()].chunks_exact_mut(weight.len());
-            heads.for_each(|head| normalise(head, weight, eps));
+            heads.for_each(|head| normalise(head, &weight, eps));
         }
         Ok(())
     }
@@ -256,22 +264,12 @@ fn attend(query: &[f32], cache: &HeadCache<'_>, seen: Range<usize>, scale: f32) 
     output.into_iter().map(|sum: f64| sum as f32).collect()
 }
 
-/// `(x · aᵀ) · b` of one row.
-fn low_rank_row(x: &[f32], a: &[f32], b: &[f32], out: usize) -> Vec<f64> {
-    let mut delta = vec![0.0; out];
-    for (a_row, b_row) in a.chunks_exact(x.len()).zip(b.chunks_exact(out)) {
-        let shrunk = dot(x, a_row);
-        delta.iter_mut().zip(b_row).for_each(|(sum, b)| *sum += shrunk * f64::from(*b));
-    }
-    delta
-}
-
 /// `x / sqrt(mean(x²) + eps) · weight`
-fn normalise(x: &mut [f32], weight: &[f32], eps: f32) {
+fn normalise(x: &mut [f32], weight: &[f64], eps: f32) {
     let mean = dot(x, x) / x.len() as f64;
     let factor = 1.0 / (mean + f64::from(eps)).sqrt();
     for (x, w) in x.iter_mut().zip(weight) {
-        *x = (f64::from(*x) * factor * f64::from(*w)) as f32;
+        *x = (f64::from(*x) * factor * w) as f32;
     }
 }
 
@@ -292,7 +290,7 @@ fn activate(x: f64, activation: Activation) -> f64 {
     }
 }
 
-fn dot(x: &[f32], y: &[f32]) -> f64 {
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f64 {
     x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
 }
 
@@ -301,7 +299,7 @@ fn gather(values: &[f32], cols: usize, rows: &[u32]) -> Vec<f32> {
 }
 
 /// A tensor's values, widened to f32.
-fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+pub(super) fn host(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
@@ -319,7 +317,7 @@ fn in_bf16(values: &[f32]) -> Vec<f32> {
 }
 
 /// Activations as `weight`'s precision multiplies them.
-fn in_precision(values: &[f32], weight: &BaseWeight) -> Vec<f32> {
+pub(super) fn in_precision(values: &[f32], weight: &BaseWeight) -> Vec<f32> {
     if weight.precision() == Precision::Bf16 {
         return in_bf16(values);
     }

@@ -2,7 +2,7 @@
 use super::Reference;
 use crate::kernel::{
     Act, Activation, AttentionArgs, BaseWeight, Kernels, KvPrecision, KvShape, LoraTarget, LowRank,
-    Precision, RopeKvArgs, RopeTable, RowSegment,
+    NormWeights, Precision, RopeKvArgs, RopeTable, RowSegment,
 };
 use candle_core::{Device, Tensor};
 
@@ -47,9 +47,9 @@ fn a_delta_reaches_the_rows_of_its_segment_alone() {
 #[test]
 fn a_norm_divides_each_row_or_head_by_its_root_mean_square() {
     let mut x = act(&[3.0, 3.0, -2.0, 2.0], 2);
-    let y = Reference.rms_norm(&x, &act(&[1.0, 10.0], 2), 0.0).unwrap();
+    let y = Reference.rms_norm(&x, NormWeights::base(&act(&[1.0, 10.0], 2)), 0.0).unwrap();
     assert_eq!(y.values().unwrap(), [1.0, 10.0, -1.0, 10.0]);
-    Reference.head_norm(&mut x, 1..2, &act(&[4.0], 1), 0.0).unwrap();
+    Reference.head_norm(&mut x, 1..2, NormWeights::base(&act(&[4.0], 1)), 0.0).unwrap();
     assert_eq!(x.values().unwrap(), [3.0, 4.0, -2.0, 4.0]);
 }
 

@@ -2,7 +2,7 @@
 use super::{RmsNorm, linear::LoraLinear};
 use crate::{
     kernel::{Act, AttentionArgs, Result, RopeKvArgs, RopeTable},
-    lora::{LoraLayout, Projection, Site},
+    lora::{LoraLayout, NormSite, Projection, Site},
     model::{
         ModelError, StepContext,
         base_weights::BaseSite,
@@ -38,13 +38,10 @@ impl Attention {
         let (qkv_biased, o_biased) = biased(attention.bias);
         let qkv = LoraLinear::load(weights, layout, (layer, Projection::Qkv), qkv_biased)?;
         let o = LoraLinear::load(weights, layout, (layer, Projection::O), o_biased)?;
-        let mut norm = |name| {
-            let name = format!("model.layers.{layer}.self_attn.{name}");
-            RmsNorm::load(weights, &name, attention.head_dim, spec.norm_eps)
-        };
+        let mut norm = |site| RmsNorm::load(weights, site, attention.head_dim, spec.norm_eps);
         let head_norms = match attention.head_norm {
             HeadNorm::None => None,
-            HeadNorm::Rms => Some((norm("q_norm")?, norm("k_norm")?)),
+            HeadNorm::Rms => Some((norm(NormSite::Query(layer))?, norm(NormSite::Key(layer))?)),
         };
         let scale = (attention.head_dim as f32).sqrt().recip();
         let (heads, window) = (attention.heads, attention.window.at(layer));
@@ -69,8 +66,8 @@ impl Attention {
         let mut qkv = self.qkv.forward(x, batch.lora.segments(), step)?;
         if let Some((q_norm, k_norm)) = &self.head_norms {
             let (queries, keys) = self.widths;
-            q_norm.apply(&mut qkv, 0..queries, kernels)?;
-            k_norm.apply(&mut qkv, queries..queries + keys, kernels)?;
+            q_norm.apply(&mut qkv, 0..queries, step)?;
+            k_norm.apply(&mut qkv, queries..queries + keys, step)?;
         }
         let rope = RopeKvArgs {
             heads: self.heads,

@@ -2,7 +2,7 @@
 use super::{RmsNorm, attention::Attention, mlp::Mlp};
 use crate::{
     kernel::{Act, Result, RopeTable},
-    lora::{LoraLayout, Site},
+    lora::{LoraLayout, NormSite, Site},
     model::{ModelError, StepContext, base_weights::BaseSite, checkpoint::Weights, spec::ArchSpec},
 };
 
@@ -22,12 +22,9 @@ impl Block {
         layout: &LoraLayout,
         layer: usize,
     ) -> Result<Self, ModelError> {
-        let mut norm = |name| {
-            let name = format!("model.layers.{layer}.{name}");
-            RmsNorm::load(weights, &name, spec.dims.hidden, spec.norm_eps)
-        };
+        let mut norm = |site| RmsNorm::load(weights, site, spec.dims.hidden, spec.norm_eps);
         let (attention_norm, mlp_norm) =
-            (norm("input_layernorm")?, norm("post_attention_layernorm")?);
+            (norm(NormSite::Attention(layer))?, norm(NormSite::Mlp(layer))?);
         let attention = Attention::load(weights, spec, layout, layer)?;
         let mlp = Mlp::load(weights, spec, layout, layer)?;
         Ok(Self { attention_norm, attention, mlp_norm, mlp })
@@ -45,10 +42,10 @@ impl Block {
         rope: &RopeTable,
         step: &mut StepContext<'_>,
     ) -> Result<()> {
-        let kernels = step.kernels;
-        let normed = self.attention_norm.forward(x, kernels)?;
+        let segments = step.batch.lora.segments();
+        let normed = self.attention_norm.forward(x, segments, step)?;
         self.attention.add_to(x, &normed, rope, step)?;
-        let normed = self.mlp_norm.forward(x, kernels)?;
+        let normed = self.mlp_norm.forward(x, segments, step)?;
         self.mlp.add_to(x, &normed, step)
     }
 }

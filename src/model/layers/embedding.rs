@@ -1,7 +1,7 @@
-//! Token embedding.
+//! Token embedding, each token's row as its adapters have it.
 use crate::{
-    kernel::{Act, BaseWeight, Kernels, Result},
-    model::{ModelError, checkpoint::Weights, spec::Dims},
+    kernel::{Act, BaseWeight, Result},
+    model::{ModelError, StepContext, checkpoint::Weights, spec::Dims},
 };
 use std::sync::Arc;
 
@@ -27,8 +27,14 @@ impl Embedding {
         &self.table
     }
 
-    /// `[T]` → `[T, hidden]`
-    pub(in crate::model) fn forward(&self, ids: &[u32], kernels: &dyn Kernels) -> Result<Act> {
-        kernels.embed(&self.table, ids)
+    /// The step's tokens: `[T, hidden]`
+    pub(in crate::model) fn forward(&self, step: &StepContext<'_>) -> Result<Act> {
+        let (ids, segments) = (&step.batch.token_ids, step.batch.lora.segments());
+        let mut x = step.kernels.embed(&self.table, ids)?;
+        let slots = step.lora.embedding();
+        if !slots.is_empty() {
+            step.kernels.adapt_embedding(&mut x, ids, slots, segments)?;
+        }
+        Ok(x)
     }
 }

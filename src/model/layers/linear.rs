@@ -139,7 +139,7 @@ impl<const N: usize> LoraLinear<N> {
         });
         step.kernels.add_lora(y, x, &targets, segments)?;
         let Some(fused) = self.fused else { return Ok(()) };
-        // After the parts: a fused layer's delta only ever adds.
+        // After the parts: what is left at a fused layer only ever adds (see `LoraSlots::load`).
         let target = LoraTarget { columns: 0..y.cols(), slots: step.lora.at(fused) };
         step.kernels.add_lora(y, x, &[target], segments)
     }

@@ -3,7 +3,7 @@ use super::super::super::check;
 use super::super::super::weight::{Packed, WeightData};
 use super::super::super::{BaseWeight, Precision, Result};
 use super::super::machine::Machine;
-use super::super::memory::Pages;
+use super::super::memory::{Arena, Pages};
 use super::super::pack::{Rows, on_host};
 use super::super::simd::{Simd, Task};
 use super::format::{Format, Int4, Int8, WIDTH};
@@ -60,27 +60,30 @@ impl QuantWeight {
     }
 }
 
-/// Rounds and packs a host weight `[out, in]`; `precision` is int8 or int4.
+/// Rounds and packs a host weight `[out, in]` to memory of `arena`; `precision` is int8 or int4.
 pub(in super::super) fn pack(
     weight: &Tensor,
     precision: Precision,
     machine: &Machine,
+    arena: &Arena,
 ) -> Result<BaseWeight> {
     let (out_features, in_features) = check::weight(weight)?;
     let weight = on_host(weight)?;
     let (storage, layout) = weight.storage_and_layout();
     let rows = Rows::new(&storage, layout.start_offset(), [out_features, in_features])?;
     let packed = match precision {
-        Precision::Int4 => QuantWeight { kind: Kind::Int4, words: words::<Int4>(&rows, machine)? },
-        _ => QuantWeight { kind: Kind::Int8, words: words::<Int8>(&rows, machine)? },
+        Precision::Int4 => {
+            QuantWeight { kind: Kind::Int4, words: words::<Int4>(&rows, machine, arena)? }
+        }
+        _ => QuantWeight { kind: Kind::Int8, words: words::<Int8>(&rows, machine, arena)? },
     };
     let data = WeightData::Packed(Box::new(packed));
     Ok(BaseWeight { out_features, in_features, precision, data })
 }
 
-fn words<F: Format>(rows: &Rows<'_>, machine: &Machine) -> Result<Pages<u32>> {
+fn words<F: Format>(rows: &Rows<'_>, machine: &Machine, arena: &Arena) -> Result<Pages<u32>> {
     let panel = rows.len.div_ceil(F::GROUP) * F::WORDS;
-    let mut words = machine.arena.zeroed(rows.count.div_ceil(WIDTH) * panel)?;
+    let mut words = arena.zeroed(rows.count.div_ceil(WIDTH) * panel)?;
     machine.pool.chunks(&mut words, panel, |index, panel| {
         rows.each(index * WIDTH..(index + 1) * WIDTH, |column, values| {
             machine.level.run(PackColumn::<F> { values, column, panel, format: PhantomData });

@@ -1,32 +1,35 @@
-//! What every implementation checks before it touches memory: shapes, indices, block tables.
-use super::{
-    Act, AttentionArgs, BaseWeight, KernelError, KvCache, LoraTarget, Result, RopeKvArgs,
-    RopeTable, RowSegment,
+//! Shapes, indices and block tables.
+use crate::kernel::{
+    Act, AttentionArgs, BaseWeight, KernelError, KvCache, Result, RopeKvArgs, RopeTable,
 };
 use candle_core::Tensor;
-use std::{fmt::Display, ops::Range};
+use std::fmt::Display;
 
 /// `[out, in]` of a weight to be packed.
-pub(super) fn weight(weight: &Tensor) -> Result<(usize, usize)> {
+pub(in crate::kernel) fn weight(weight: &Tensor) -> Result<(usize, usize)> {
     weight
         .dims2()
         .map_err(|_| KernelError::mismatch("pack", format!("{:?} is no matrix", weight.dims())))
 }
 
 /// A buffer's length against its shape.
-pub(super) fn upload(values: &[f32], rows: usize, cols: usize) -> Result<()> {
+pub(in crate::kernel) fn upload(values: &[f32], rows: usize, cols: usize) -> Result<()> {
     equal("upload", "values", values.len(), rows * cols)
 }
 
 /// `rows` is a whole number of rows; gives back how many.
-pub(super) fn highest(rows: &[f32], cols: usize) -> Result<usize> {
+pub(in crate::kernel) fn highest(rows: &[f32], cols: usize) -> Result<usize> {
     let count = rows.len().checked_div(cols).unwrap_or(0);
     equal("highest", "values", rows.len(), count * cols)?;
     Ok(count)
 }
 
 /// Every index below `limit`.
-pub(super) fn indices(operation: &'static str, indices: &[u32], limit: usize) -> Result<()> {
+pub(in crate::kernel) fn indices(
+    operation: &'static str,
+    indices: &[u32],
+    limit: usize,
+) -> Result<()> {
     match indices.iter().find(|&&index| index as usize >= limit) {
         Some(index) => Err(KernelError::mismatch(operation, format!("{index} of {limit}"))),
         None => Ok(()),
@@ -34,7 +37,7 @@ pub(super) fn indices(operation: &'static str, indices: &[u32], limit: usize) ->
 }
 
 /// `x` `[T, in]`, `weight` `[out, in]`, `bias` `[1, out]`.
-pub(super) fn linear(x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<()> {
+pub(in crate::kernel) fn linear(x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<()> {
     equal("linear", "columns of x", x.cols(), weight.in_features())?;
     bias.map_or(Ok(()), |bias| {
         equal("linear", "rows of the bias", bias.rows(), 1)?;
@@ -43,78 +46,26 @@ pub(super) fn linear(x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result
 }
 
 /// As [`linear`], and `y` `[T, out]`.
-pub(super) fn add_linear(y: &Act, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<()> {
+pub(in crate::kernel) fn add_linear(
+    y: &Act,
+    x: &Act,
+    weight: &BaseWeight,
+    bias: Option<&Act>,
+) -> Result<()> {
     linear(x, weight, bias)?;
     equal("add_linear", "rows of y", y.rows(), x.rows())?;
     equal("add_linear", "columns of y", y.cols(), weight.out_features())
 }
 
-/// `y` `[T, out]`, `x` `[T, in]`, every segment within them, targets in ascending columns of `y`.
-pub(super) fn lora(
-    y: &Act,
-    x: &Act,
-    targets: &[LoraTarget<'_>],
-    segments: &[RowSegment],
-) -> Result<()> {
-    equal("add_lora", "rows of x", x.rows(), y.rows())?;
-    for segment in segments {
-        if segment.rows.start > segment.rows.end || segment.rows.end > y.rows() {
-            let detail = format!("rows {:?} of {}", segment.rows, y.rows());
-            return Err(KernelError::mismatch("add_lora", detail));
-        }
-    }
-    let mut free = 0;
-    for target in targets {
-        let Range { start, end } = target.columns;
-        if start < free || end < start || end > y.cols() {
-            let detail = format!("columns {start}..{end} of {free}..{}", y.cols());
-            return Err(KernelError::mismatch("add_lora", detail));
-        }
-        free = end;
-        segments.iter().try_for_each(|segment| lora_pair(x, target, segment.slot))?;
-    }
-    Ok(())
-}
-
-/// The slot exists, and what it holds fits its target.
-fn lora_pair(x: &Act, target: &LoraTarget<'_>, slot: usize) -> Result<()> {
-    let Some(held) = target.slots.get(slot) else {
-        let detail = format!("slot {slot} of {}", target.slots.len());
-        return Err(KernelError::mismatch("add_lora", detail));
-    };
-    let pair = held.as_ref().and_then(|delta| delta.low_rank.as_ref());
-    pair.map_or(Ok(()), |pair| {
-        equal("add_lora", "columns of x", x.cols(), pair.in_features())?;
-        equal("add_lora", "columns of y", target.columns.len(), pair.out_features())
-    })
-}
-
-/// `weight` `[1, cols]`.
-pub(super) fn rms_norm(x: &Act, weight: &Act) -> Result<()> {
-    equal("rms_norm", "rows of the weight", weight.rows(), 1)?;
-    equal("rms_norm", "columns of the weight", weight.cols(), x.cols())
-}
-
-/// `columns` of `x` are whole heads of `weight`'s length.
-pub(super) fn head_norm(x: &Act, columns: &Range<usize>, weight: &Act) -> Result<()> {
-    equal("head_norm", "rows of the weight", weight.rows(), 1)?;
-    let within = columns.start <= columns.end && columns.end <= x.cols();
-    if !within || weight.cols() == 0 || !columns.len().is_multiple_of(weight.cols()) {
-        let detail = format!("{columns:?} of {} in heads of {}", x.cols(), weight.cols());
-        return Err(KernelError::mismatch("head_norm", detail));
-    }
-    Ok(())
-}
-
 /// `gate_up` `[T, 2 * inner]`; gives back `inner`.
-pub(super) fn gated(gate_up: &Act) -> Result<usize> {
+pub(in crate::kernel) fn gated(gate_up: &Act) -> Result<usize> {
     let inner = gate_up.cols() / 2;
     equal("gated", "columns", gate_up.cols(), 2 * inner)?;
     Ok(inner)
 }
 
 /// Rows of `qkv` as wide as the cache's heads make them, positions in the table, KV rows in the cache.
-pub(super) fn rope_write_kv(
+pub(in crate::kernel) fn rope_write_kv(
     qkv: &Act,
     cache: &KvCache,
     layer: usize,
@@ -147,7 +98,7 @@ fn positions(table: &RopeTable) -> Result<usize> {
 }
 
 /// Everything [`AttentionArgs`] promises about `q` and `cache`.
-pub(super) fn attention(
+pub(in crate::kernel) fn attention(
     q: &Act,
     cache: &KvCache,
     layer: usize,
@@ -198,7 +149,12 @@ fn layer_exists(operation: &'static str, cache: &KvCache, layer: usize) -> Resul
     Ok(())
 }
 
-fn equal(operation: &'static str, what: impl Display, got: usize, want: usize) -> Result<()> {
+pub(super) fn equal(
+    operation: &'static str,
+    what: impl Display,
+    got: usize,
+    want: usize,
+) -> Result<()> {
     if got == want {
         return Ok(());
     }

@@ -1,0 +1,8 @@
+//! What every implementation checks before it touches memory.
+mod deltas;
+mod operations;
+
+pub(super) use deltas::{adapt_embedding, head_norm, lora, rms_norm};
+pub(super) use operations::{
+    add_linear, attention, gated, highest, indices, linear, rope_write_kv, upload, weight,
+};
