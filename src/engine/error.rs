@@ -1,4 +1,5 @@
 //! Why the engine refused or dropped a request.
+use super::AdapterMix;
 use crate::error::{Classified, ErrorKind};
 
 /// See each variant.
@@ -32,7 +33,7 @@ pub enum EngineError {
         most: usize,
     },
     /// An adapter's weight is no number, or out of range.
-    #[error("the weight of adapter `{name}` must be between -100 and 100")]
+    #[error("the weight of adapter `{name}` must be between -{most} and {most}", most = AdapterMix::MAX_WEIGHT)]
     InvalidWeight {
         /// The adapter's.
         name: String,

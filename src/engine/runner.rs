@@ -76,7 +76,7 @@ impl ModelRunner {
         self.lora.clear(slot);
     }
 
-    /// Computes the granted tokens of `sequences[i]` for each `i` in `work`, which it sorts by slots.
+    /// Computes the granted tokens of `sequences[i]` for each `i` in `work`, which it sorts by adapters.
     /// `choices` become those of this step, in the order of `work` as many as each sequence wants.
     pub(super) fn run(
         &mut self,
@@ -85,7 +85,7 @@ impl ModelRunner {
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<()> {
         // Rows of one adapter side by side: one segment, one pass over its factors.
-        work.sort_unstable_by(|&a, &b| (&sequences[a].slots, a).cmp(&(&sequences[b].slots, b)));
+        work.sort_unstable_by(|&a, &b| sequences[a].cmp_adapters(&sequences[b]).then(a.cmp(&b)));
         let scheduled = || work.iter().map(|&index| &sequences[index]);
         fill(&mut self.batch, scheduled(), self.kv.shape().block_size);
         let logits = self.model.forward(StepContext {
@@ -244,5 +244,18 @@ mod tests {
         assert_eq!((of(&prompt, 2.0), of(&prompt, 0.5)), (vec![(0, 2)], vec![]), "a first piece");
         (prompt.computed, prompt.granted) = (2, 1);
         assert_eq!((of(&prompt, 2.0), of(&prompt, 0.5)), (vec![(0, 1)], vec![(0, 1)]), "the rest");
+    }
+    #[test]
+    fn equal_weights_of_one_adapter_lie_side_by_side() {
+        let weighted = |slot, weight| {
+            let mix = AdapterMix::new([(testing::lease("a"), weight)]).expect("valid");
+            let mut sequence = testing::sequence(0, mix).0;
+            sequence.slots = vec![AdapterSlot(slot)];
+            sequence
+        };
+        let mut all = [weighted(1, 0.7), weighted(1, 0.5), weighted(0, 0.9), weighted(1, 0.7)];
+        all.sort_by(Sequence::cmp_adapters);
+        let order = all.map(|sequence| (sequence.slots[0].0, sequence.adapters[0].weight));
+        assert_eq!(order, [(0, 0.9), (1, 0.5), (1, 0.7), (1, 0.7)]);
     }
 }

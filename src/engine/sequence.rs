@@ -9,7 +9,7 @@ use super::{
     ticket::Ticket,
 };
 use crate::lora::{AdapterSlot, SlotUse};
-use std::{sync::Arc, time::Instant};
+use std::{cmp::Ordering, sync::Arc, time::Instant};
 use tokio::sync::mpsc;
 
 /// Prefill and decode are one thing: `computed` catches up with `tokens`.
@@ -162,6 +162,14 @@ impl Sequence {
             weight: part.weight,
             from: part.from.saturating_sub(first),
         })
+    }
+
+    /// An order in which sequences with the same slots and weights lie side by side.
+    pub(super) fn cmp_adapters(&self, other: &Self) -> Ordering {
+        let weights = self.adapters.iter().zip(&other.adapters);
+        let mut weights = weights.map(|(own, other)| own.weight.total_cmp(&other.weight));
+        let by_weight = || weights.find(|order| order.is_ne()).unwrap_or(Ordering::Equal);
+        self.slots.cmp(&other.slots).then_with(by_weight)
     }
 
     /// Whether it has been in a step already and was put back.
