@@ -9,7 +9,7 @@ use crate::{
     generation::{Backend, GenerateError, Generator, ModelCard, SamplingOptions, TextSetup},
     http::{self, AppState},
     kernel::{self, KernelError, Kernels},
-    lora::LoraLayout,
+    lora::FrozenBase,
     model::{
         self, BaseWeights, LoadOptions, LoadedModel, ModelError, ModelFacts, ModelSource, Progress,
         SamplingDefaults,
@@ -61,11 +61,11 @@ impl App {
         let LoadedModel { lm, weights: base, facts, text } =
             load(&source, config, kernels.as_ref())?;
         log_facts(&facts);
-        let layout = lm.lora_layout().clone();
         let runner = ModelRunner::new(lm, kernels, &config.engine).map_err(AppError::Engine)?;
         let engine = EngineHandle::spawn(runner, &config.engine, text.eos_ids.clone())?;
         let card = model_card(config, &source, &facts, &engine);
-        let registry = registry(layout, &config.adapter, &source, &engine, &card.name)?;
+        let registry =
+            registry(Arc::new(base.clone()), &config.adapter, &source, &engine, &card.name)?;
         let metrics = Metrics::new(&card.name);
         let setup = TextSetup {
             tokenizer: text.tokenizer,
@@ -173,13 +173,13 @@ fn model_card(
 
 /// The registry with everything that is there at start: the directory's adapters, or the embedded ones.
 fn registry(
-    layout: LoraLayout,
+    base: Arc<dyn FrozenBase>,
     config: &AdapterConfig,
     source: &ModelSource,
     engine: &EngineHandle,
-    base: &str,
+    name: &str,
 ) -> Result<AdapterRegistry, AppError> {
-    let (registry, report) = AdapterRegistry::open(config, layout, base)?;
+    let (registry, report) = AdapterRegistry::open(config, base, name)?;
     let forgetful = engine.clone();
     registry.on_departure(Box::new(move |version| forgetful.forget(version)));
     if config.adapters.is_some() {

@@ -1,7 +1,7 @@
 //! The registry against a plain map, its readers against its writers, and its directory against crashes.
 mod adapter_maker;
 
-use adapter_maker::{Maker, key, small_layout, values};
+use adapter_maker::{Maker, key, small_base, small_layout, values};
 use lorad::adapter::{
     AdapterConfig, AdapterError, AdapterFiles, AdapterLease, AdapterLimits, AdapterName,
     AdapterRef, AdapterRegistry, AdapterStore, LocalStore, PublishOutcome, PublishRule,
@@ -47,14 +47,14 @@ fn current(text: &str) -> AdapterRef {
 }
 
 fn in_memory() -> AdapterRegistry {
-    AdapterRegistry::new(small_layout(), AdapterLimits::default(), None)
+    AdapterRegistry::new(small_base(), AdapterLimits::default(), None)
 }
 
 fn in_directory(root: &Path) -> AdapterRegistry {
     let config =
         AdapterConfig { adapters: Some(root.to_owned()), limits: AdapterLimits::default() };
     let (registry, report) =
-        AdapterRegistry::open(&config, small_layout(), "base").expect("a directory");
+        AdapterRegistry::open(&config, small_base(), "base").expect("a directory");
     assert!(report.skipped.is_empty(), "{:?}", report.skipped);
     registry
 }
@@ -136,7 +136,7 @@ fn refused_files_change_nothing() {
 #[test]
 fn the_number_of_adapters_is_limited_and_case_twins_are_refused() {
     let limits = AdapterLimits { max_adapters: 2, ..Default::default() };
-    let registry = AdapterRegistry::new(small_layout(), limits, None);
+    let registry = AdapterRegistry::new(small_base(), limits, None);
     publish(&registry, "a", 0, PublishRule::Create).expect("free");
     let twin = publish(&registry, "A", 0, PublishRule::Create);
     assert!(matches!(twin, Err(AdapterError::InvalidName(_))));
@@ -202,7 +202,7 @@ impl AdapterStore for FullDisk {
 #[test]
 fn a_failing_store_publishes_nothing() {
     let limits = AdapterLimits::default();
-    let registry = AdapterRegistry::new(small_layout(), limits, Some(Box::new(FullDisk)));
+    let registry = AdapterRegistry::new(small_base(), limits, Some(Box::new(FullDisk)));
     let report = registry.load_stored().expect("listed");
     assert_eq!((report.loaded.len(), report.skipped.len()), (0, 1));
     let failed = publish(&registry, "a", 0, PublishRule::Replace);
@@ -227,7 +227,7 @@ fn a_directory_is_served_but_for_what_is_broken_in_it() {
     fs::create_dir(root.path().join("empty")).expect("made");
     let config = AdapterConfig { adapters: Some(root.path().to_owned()), ..Default::default() };
     let (registry, report) =
-        AdapterRegistry::open(&config, small_layout(), "base").expect("a directory");
+        AdapterRegistry::open(&config, small_base(), "base").expect("a directory");
     assert_eq!(report.loaded, [name("good")]);
     let skipped: Vec<_> = report.skipped.iter().map(|(directory, _)| directory.as_str()).collect();
     assert_eq!(skipped, ["Base", "broken", "no name"]);
@@ -236,11 +236,11 @@ fn a_directory_is_served_but_for_what_is_broken_in_it() {
     assert!(registry.get(&name("good")).expect("served").durable);
 
     let inside = AdapterConfig { adapters: Some(root.path().join("good")), ..config.clone() };
-    let error = AdapterRegistry::open(&inside, small_layout(), "base")
-        .expect_err("not a directory of them");
+    let error =
+        AdapterRegistry::open(&inside, small_base(), "base").expect_err("not a directory of them");
     assert!(error.to_string().contains("itself an adapter"), "{error}");
     let nowhere = AdapterConfig { adapters: Some(root.path().join("nowhere")), ..config };
-    assert!(AdapterRegistry::open(&nowhere, small_layout(), "base").is_err());
+    assert!(AdapterRegistry::open(&nowhere, small_base(), "base").is_err());
 }
 
 #[test]
@@ -453,7 +453,7 @@ fn files_of_others_survive_replacing_and_retiring() {
     let config =
         AdapterConfig { adapters: Some(root.path().to_owned()), limits: AdapterLimits::default() };
     let (registry, report) =
-        AdapterRegistry::open(&config, small_layout(), "base").expect("a directory");
+        AdapterRegistry::open(&config, small_base(), "base").expect("a directory");
     assert_eq!(report.skipped.len(), 1);
     for round in 0..2 {
         publish(&registry, "a", round, PublishRule::Replace).expect("always");

@@ -25,8 +25,8 @@ pub struct AdapterLimits {
     /// Most adapters published at one time
     #[arg(long, env = "LORAD_MAX_ADAPTERS", value_name = "COUNT", default_value_t = 4096)]
     pub max_adapters: usize,
-    /// Ignore fields of `adapter_config.json` that this build does not know, as PEFT does, instead of refusing the
-    /// adapter: a field that changes the computation would then give other answers than in training
+    /// Ignore even those unknown fields of `adapter_config.json` that look like a feature switched on (`use_…`,
+    /// `…_config`), instead of refusing the adapter: its answers may then differ from those in training
     #[arg(
         long,
         env = "LORAD_ALLOW_UNKNOWN_ADAPTER_FIELDS",

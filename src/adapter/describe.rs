@@ -1,6 +1,7 @@
 //! What an adapter is, for people: answers of the admin routes and of `lorad inspect`.
 use super::AdapterError;
-use crate::lora::{LoraWeights, LowRank, Site};
+use crate::lora::{EmbeddingShape, LoraWeights, LowRank, Site, TrainedRows};
+use candle_core::Tensor;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,11 @@ pub(super) struct Facts {
     pub(super) kind: &'static str,
     pub(super) alpha: f64,
     pub(super) rslora: bool,
+    pub(super) dora: bool,
+    /// Modules with a trained bias.
+    pub(super) biases: usize,
+    /// Trained numbers in the file.
+    pub(super) parameters: usize,
     pub(super) target_modules: Value,
     pub(super) base_model: Option<String>,
     pub(super) ignored_fields: Vec<String>,
@@ -29,15 +35,17 @@ pub struct AdapterDescription {
     pub alpha: f64,
     /// Scaling is `alpha / √rank` instead of `alpha / rank`.
     pub rslora: bool,
+    /// Outputs are scaled to trained magnitudes (`DoRA`).
+    pub dora: bool,
     /// As the config has it: a list, a regular expression or `all-linear`.
     pub target_modules: Value,
     /// Decoder blocks the adapter changes.
     pub layers: usize,
     /// Linear layers the adapter changes.
     pub sites: usize,
-    /// Numbers in all factors.
+    /// Trained numbers: factors, magnitudes, biases, whole weights.
     pub parameters: usize,
-    /// Bytes of the factors in memory, f32.
+    /// Bytes in memory, f32.
     pub bytes: usize,
     /// Bytes of the two files.
     pub file_bytes: u64,
@@ -45,20 +53,29 @@ pub struct AdapterDescription {
     pub dtypes: Vec<String>,
     /// `base_model_name_or_path`: often a path of the machine that trained it. Shown, never opened.
     pub base_model: Option<String>,
-    /// Frobenius norm of all deltas together, scaling included. 0 means that the adapter changes nothing.
+    /// Frobenius norm of all low-rank deltas together, scaling included, and where the base is known `DoRA`'s gain. 0
+    /// means that the factors change nothing.
     pub delta_norm: f64,
     /// By kind of layer, in the order a block computes them.
     pub projections: Vec<ProjectionSummary>,
-    /// Fields of the config that this build does not know and was told to ignore.
+    /// Modules whose bias the adapter replaces or adds to.
+    pub biases: usize,
+    /// Modules whose weight is replaced, each once for all blocks: `lm_head`, `input_layernorm`.
+    pub trained_modules: Vec<String>,
+    /// Tokens whose rows of the embedding or the head are replaced.
+    pub trained_tokens: Vec<u32>,
+    /// Activated LoRA: the tokens from whose last occurrence on the adapter acts.
+    pub invocation_tokens: Option<Vec<u32>>,
+    /// Fields of the config that this build does not know, and ignores as PEFT does.
     pub ignored_fields: Vec<String>,
 }
 
 /// One kind of linear layer, over all blocks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProjectionSummary {
-    /// `self_attn.q_proj`
+    /// `self_attn.q_proj`, `lm_head`, `model.embed_tokens`
     pub module: &'static str,
-    /// In how many blocks.
+    /// In how many blocks; 1 for what stands outside them.
     pub layers: usize,
     /// Distinct ranks, ascending.
     pub ranks: Vec<usize>,
@@ -79,34 +96,37 @@ struct Tally {
 impl AdapterDescription {
     pub(super) fn new(facts: Facts, weights: &LoraWeights) -> Result<Self, AdapterError> {
         let mut tallies: BTreeMap<Site, Tally> = BTreeMap::new();
-        let mut layers = BTreeSet::new();
-        let pairs = weights.sites().filter_map(|(site, d)| Some((site, d.low_rank.as_ref()?)));
-        for (site, pair) in pairs {
-            layers.extend(site.layer());
-            let tally = tallies.entry(kind(site)).or_default();
-            tally.layers += 1;
-            tally.ranks.insert(pair.rank());
-            tally.parameters += pair.rank() * (pair.in_features() + pair.out_features());
-            tally.squared_norm += squared_norm(pair).map_err(|error| {
-                AdapterError::invalid(format!("the norm of {site} cannot be computed: {error}"))
-            })?;
+        for (site, pair) in weights.sites().filter_map(|(at, d)| Some((at, d.low_rank.as_ref()?))) {
+            tallies.entry(kind(site)).or_default().add(pair)?;
         }
-        let ranks: BTreeSet<_> = tallies.values().flat_map(|t| t.ranks.iter().copied()).collect();
+        let mut rows: Vec<_> =
+            tallies.into_iter().map(|(site, tally)| tally.summary(site.module_path())).collect();
+        if let Some(pair) = weights.embedding().and_then(|delta| delta.low_rank.as_ref()) {
+            let mut tally = Tally::default();
+            tally.add(pair)?;
+            rows.push(tally.summary(EmbeddingShape::PATH));
+        }
+        let ranks: BTreeSet<_> = rows.iter().flat_map(|row| row.ranks.iter().copied()).collect();
         Ok(Self {
             kind: facts.kind,
             ranks: ranks.into_iter().collect(),
             alpha: facts.alpha,
             rslora: facts.rslora,
+            dora: facts.dora,
             target_modules: facts.target_modules,
-            layers: layers.len(),
+            layers: blocks(weights),
             sites: weights.len(),
-            parameters: tallies.values().map(|tally| tally.parameters).sum(),
+            parameters: facts.parameters,
             bytes: weights.bytes(),
             file_bytes: facts.file_bytes,
             dtypes: facts.dtypes,
             base_model: facts.base_model,
-            delta_norm: tallies.values().map(|tally| tally.squared_norm).sum::<f64>().sqrt(),
-            projections: tallies.into_iter().map(|(site, tally)| tally.summary(site)).collect(),
+            delta_norm: rows.iter().map(|row| row.delta_norm.powi(2)).sum::<f64>().sqrt(),
+            projections: rows,
+            biases: facts.biases,
+            trained_modules: trained_modules(weights),
+            trained_tokens: trained_tokens(weights),
+            invocation_tokens: weights.invocation().map(<[u32]>::to_vec),
             ignored_fields: facts.ignored_fields,
         })
     }
@@ -118,15 +138,49 @@ impl AdapterDescription {
 }
 
 impl Tally {
-    fn summary(self, site: Site) -> ProjectionSummary {
+    fn add(&mut self, pair: &LowRank) -> Result<(), AdapterError> {
+        self.layers += 1;
+        self.ranks.insert(pair.rank());
+        self.parameters += pair.rank() * (pair.in_features() + pair.out_features());
+        self.squared_norm += squared_norm(pair).map_err(|error| {
+            AdapterError::invalid(format!("the norm of a pair cannot be computed: {error}"))
+        })?;
+        Ok(())
+    }
+
+    fn summary(self, module: &'static str) -> ProjectionSummary {
         ProjectionSummary {
-            module: site.module_path(),
+            module,
             layers: self.layers,
             ranks: self.ranks.into_iter().collect(),
             parameters: self.parameters,
             delta_norm: self.squared_norm.sqrt(),
         }
     }
+}
+
+/// How many blocks have a changed linear layer or norm.
+fn blocks(weights: &LoraWeights) -> usize {
+    let linear = weights.sites().filter_map(|(site, _)| site.layer());
+    let norms = weights.norms().filter_map(|(norm, _)| norm.layer());
+    linear.chain(norms).collect::<BTreeSet<_>>().len()
+}
+
+fn trained_modules(weights: &LoraWeights) -> Vec<String> {
+    let whole = |rows: &TrainedRows<Tensor>| rows.ids.is_none();
+    let linear = weights.sites().filter(|(_, delta)| delta.trained.as_ref().is_some_and(whole));
+    let linear = linear.map(|(site, _)| site.module_path().to_owned());
+    let embedding = weights.embedding().filter(|delta| delta.trained.as_ref().is_some_and(whole));
+    let embedding = embedding.map(|_| EmbeddingShape::PATH.to_owned());
+    let norms = weights.norms().map(|(norm, _)| norm.module_path().to_owned());
+    linear.chain(embedding).chain(norms).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn trained_tokens(weights: &LoraWeights) -> Vec<u32> {
+    let head = weights.at(Site::Head).and_then(|delta| delta.trained.as_ref());
+    let embedding = weights.embedding().and_then(|delta| delta.trained.as_ref());
+    let ids = head.into_iter().chain(embedding).filter_map(|rows| rows.ids.as_deref());
+    ids.flatten().copied().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The same layer of the first block, for all of them.
@@ -175,7 +229,7 @@ fn dot(x: &[f32], y: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
+    use candle_core::Device;
 
     /// Some numbers between -2 and 2.
     fn factor(rank: usize, width: usize, seed: usize) -> Tensor {

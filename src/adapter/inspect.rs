@@ -35,11 +35,11 @@ pub fn inspect(
     limits: &AdapterLimits,
 ) -> Result<Inspection, AdapterError> {
     let files = AdapterFiles::read(directory, limits)?;
-    let alone = format::parse(&files, None, limits)?;
-    let fit = layout.map(|layout| format::parse(&files, Some(layout), limits));
+    let alone = format::check(&files, None, limits)?;
+    let fit = layout.map(|layout| format::check(&files, Some(layout), limits));
     Ok(Inspection {
         version: files.version(),
-        description: alone.description,
+        description: alone,
         model_given: fit.is_some(),
         misfit: fit.and_then(Result::err).map(|error| error.to_string()),
     })
@@ -59,6 +59,7 @@ impl fmt::Display for Inspection {
         writeln!(f, "parameters      {} ({})", about.parameters, about.dtypes.join(", "))?;
         writeln!(f, "bytes           {} in files, {} in memory", about.file_bytes, about.bytes)?;
         writeln!(f, "norm of delta   {:.6}", about.delta_norm)?;
+        parts_beside_factors(about, f)?;
         if !about.ignored_fields.is_empty() {
             writeln!(f, "ignored fields  {}", about.ignored_fields.join(", "))?;
         }
@@ -79,7 +80,27 @@ impl fmt::Display for Inspection {
     }
 }
 
-fn joined(numbers: &[usize]) -> String {
-    let texts: Vec<_> = numbers.iter().map(usize::to_string).collect();
+/// One line for each part of the family that the adapter has beside pairs of factors.
+fn parts_beside_factors(about: &AdapterDescription, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if about.dora {
+        writeln!(f, "DoRA            yes: outputs are scaled to trained magnitudes")?;
+    }
+    if about.biases > 0 {
+        writeln!(f, "biases          of {} layers", about.biases)?;
+    }
+    if !about.trained_modules.is_empty() {
+        writeln!(f, "trained whole   {}", about.trained_modules.join(", "))?;
+    }
+    if !about.trained_tokens.is_empty() {
+        writeln!(f, "trained tokens  {}", joined(&about.trained_tokens))?;
+    }
+    if let Some(tokens) = &about.invocation_tokens {
+        writeln!(f, "acts from       the last occurrence of tokens {} on", joined(tokens))?;
+    }
+    Ok(())
+}
+
+fn joined<T: ToString>(numbers: &[T]) -> String {
+    let texts: Vec<_> = numbers.iter().map(T::to_string).collect();
     texts.join(", ")
 }

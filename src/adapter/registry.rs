@@ -5,7 +5,7 @@ use super::{
     catalogue::{Catalogue, Published},
     format::{self, AdapterFiles},
 };
-use crate::lora::LoraLayout;
+use crate::lora::{FrozenBase, LoraLayout};
 use std::{
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
@@ -85,7 +85,7 @@ type Departure = Box<dyn Fn(VersionId) + Send + Sync>;
 pub struct AdapterRegistry(Arc<Inner>);
 
 struct Inner {
-    layout: LoraLayout,
+    base: Arc<dyn FrozenBase>,
     limits: AdapterLimits,
     store: Option<Box<dyn AdapterStore>>,
     /// The base model's name, which no adapter may have.
@@ -97,14 +97,14 @@ struct Inner {
 }
 
 impl AdapterRegistry {
-    /// An empty registry of adapters for a model of this layout. Without a store nothing survives a restart.
+    /// An empty registry of adapters for this base. Without a store nothing survives a restart.
     pub fn new(
-        layout: LoraLayout,
+        base: Arc<dyn FrozenBase>,
         limits: AdapterLimits,
         store: Option<Box<dyn AdapterStore>>,
     ) -> Self {
         Self(Arc::new(Inner {
-            layout,
+            base,
             limits,
             store,
             reserved: OnceLock::new(),
@@ -115,19 +115,19 @@ impl AdapterRegistry {
     }
 
     /// The registry that the settings ask for, with everything its directory holds published but what is called like
-    /// the model `base`. Blocks.
+    /// the model, `name`. Blocks.
     ///
     /// # Errors
     /// When the directory cannot be used. A broken adapter in it is no error: the report has it.
     pub fn open(
         config: &AdapterConfig,
-        layout: LoraLayout,
-        base: &str,
+        base: Arc<dyn FrozenBase>,
+        name: &str,
     ) -> Result<(Self, LoadReport), AdapterError> {
         let store = config.adapters.as_deref().map(LocalStore::open).transpose()?;
         let store = store.map(|store| Box::new(store) as Box<dyn AdapterStore>);
-        let registry = Self::new(layout, config.limits.clone(), store);
-        registry.0.reserved.get_or_init(|| base.to_owned());
+        let registry = Self::new(base, config.limits.clone(), store);
+        registry.0.reserved.get_or_init(|| name.to_owned());
         let report = registry.load_stored()?;
         Ok((registry, report))
     }
@@ -215,7 +215,7 @@ impl AdapterRegistry {
 
     /// What an adapter must fit.
     pub fn layout(&self) -> &LoraLayout {
-        &self.0.layout
+        self.0.base.layout()
     }
 
     /// What is refused.
@@ -239,7 +239,7 @@ impl Inner {
         }
         self.check_name(name)?;
         self.check_rule(name, rule)?;
-        let parsed = format::parse(files, Some(&self.layout), &self.limits)?;
+        let parsed = format::parse(files, self.base.as_ref(), &self.limits)?;
         if let Some(store) = &self.store {
             store.put(name, files)?;
         }
@@ -348,7 +348,7 @@ impl Inner {
         self.check_name(&name)?;
         self.read(|catalogue| catalogue.check_room(&name, self.limits.max_adapters))?;
         let stored = store.get(&name, &self.limits)?;
-        let parsed = format::parse(&stored.files, Some(&self.layout), &self.limits)?;
+        let parsed = format::parse(&stored.files, self.base.as_ref(), &self.limits)?;
         let id = stored.files.version();
         let version = AdapterVersion { name: name.clone(), id, weights: parsed.weights };
         self.put(Published {

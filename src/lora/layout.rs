@@ -139,16 +139,35 @@ pub enum NormSite {
     Final,
 }
 
+impl NormSite {
+    /// Its decoder block.
+    pub fn layer(self) -> Option<usize> {
+        match self {
+            Self::Attention(layer) | Self::Query(layer) | Self::Key(layer) | Self::Mlp(layer) => {
+                Some(layer)
+            }
+            Self::Final => None,
+        }
+    }
+
+    /// What it is in every block: `input_layernorm`, or `model.norm`.
+    pub fn module_path(self) -> &'static str {
+        match self {
+            Self::Attention(_) => "input_layernorm",
+            Self::Query(_) => "self_attn.q_norm",
+            Self::Key(_) => "self_attn.k_norm",
+            Self::Mlp(_) => "post_attention_layernorm",
+            Self::Final => "model.norm",
+        }
+    }
+}
+
 impl fmt::Display for NormSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (layer, name) = match self {
-            Self::Attention(layer) => (layer, "input_layernorm"),
-            Self::Query(layer) => (layer, "self_attn.q_norm"),
-            Self::Key(layer) => (layer, "self_attn.k_norm"),
-            Self::Mlp(layer) => (layer, "post_attention_layernorm"),
-            Self::Final => return f.write_str("model.norm"),
-        };
-        write!(f, "model.layers.{layer}.{name}")
+        match self.layer() {
+            Some(layer) => write!(f, "model.layers.{layer}.{}", self.module_path()),
+            None => f.write_str(self.module_path()),
+        }
     }
 }
 

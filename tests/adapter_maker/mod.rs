@@ -1,4 +1,7 @@
 //! Makes adapters in memory: a correct one, to be bent by a test.
+pub(crate) mod base;
+
+pub(crate) use base::{small_base, small_layout};
 use lorad::{
     adapter::AdapterFiles,
     lora::{LoraLayout, Projection, Site, SiteShape},
@@ -31,11 +34,6 @@ pub(crate) fn layout(
             (site, SiteShape { in_features, out_features })
         })
         .collect()
-}
-
-/// The model that [`Maker::new`] makes adapters for.
-pub(crate) fn small_layout() -> LoraLayout {
-    layout(2, 8, 8, 4, 12)
 }
 
 /// An adapter in the making: rank 2, alpha 4, on `q_proj` and `down_proj` of both layers, f32.

@@ -14,7 +14,7 @@ use lorad::{
         SamplingParams, Submission,
     },
     kernel::{Act, CpuKernels, KvChoice, Precision, Result},
-    lora::LoraLayout,
+    lora::{FrozenBase, LoraLayout},
     model::{CausalLm, KvDims, LoadOptions, ModelSource, Progress, StepContext, load},
 };
 use std::{
@@ -78,14 +78,15 @@ impl CausalLm for Paced {
     }
 }
 
-fn base() -> PathBuf {
+fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama")
 }
 
-fn adapter(name: &str, layout: &LoraLayout) -> AdapterLease {
+fn adapter(name: &str, base: &dyn FrozenBase) -> AdapterLease {
     let limits = AdapterLimits::default();
-    let files = AdapterFiles::read(&base().join("adapters").join(name), &limits).expect("files");
-    let weights = format::parse(&files, Some(layout), &limits).expect("an adapter").weights;
+    let files =
+        AdapterFiles::read(&directory().join("adapters").join(name), &limits).expect("files");
+    let weights = format::parse(&files, base, &limits).expect("an adapter").weights;
     let (name, id) = (name.parse().expect("a name"), files.version());
     AdapterLease::new(Arc::new(AdapterVersion { name, id, weights }))
 }
@@ -100,9 +101,9 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
         kv_cache_bytes: None,
         progress: Progress::Hidden,
     };
-    let model = load(&ModelSource::Directory(base()), kernels.as_ref(), &options).expect("a model");
-    let layout = model.lm.lora_layout();
-    let [all, some] = ["all-linear", "layers"].map(|name| adapter(name, layout));
+    let model =
+        load(&ModelSource::Directory(directory()), kernels.as_ref(), &options).expect("a model");
+    let [all, some] = ["all-linear", "layers"].map(|name| adapter(name, &model.weights));
     let mixed = AdapterMix::new([(all.clone(), 0.7), (some.clone(), 0.3)]).expect("a mix");
     let mixes = [AdapterMix::default(), all.into(), some.into(), mixed];
     let submission = |(adapters, temperature): (AdapterMix, f32)| {

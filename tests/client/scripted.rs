@@ -5,10 +5,11 @@ use lorad::{
     engine::{EngineError, EngineSnapshot, Event, EventStream, FinishReason, Submission},
     generation::{Backend, Generator, ModelCard, SamplingOptions, TextSetup},
     http::{AppState, HttpConfig},
-    lora::LoraLayout,
+    kernel::KernelError,
+    lora::{FrozenBase, LoraLayout, Site},
     telemetry::Metrics,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 const TOKENIZER: &[u8] = include_bytes!("../golden/llama/tokenizer.json");
@@ -79,6 +80,27 @@ fn finished() -> Event {
     Event::Finished { reason: FinishReason::Length }
 }
 
+/// A base that no adapter can change.
+struct NoLayers(LoraLayout);
+
+impl FrozenBase for NoLayers {
+    fn layout(&self) -> &LoraLayout {
+        &self.0
+    }
+
+    fn weight_rows(&self, site: Site, _: Range<usize>) -> Result<Vec<f32>, KernelError> {
+        Err(KernelError::Mismatch { operation: "weight", detail: format!("no {site}") })
+    }
+
+    fn embedding_rows(&self, _: Range<usize>) -> Result<Vec<f32>, KernelError> {
+        Err(KernelError::Mismatch { operation: "embedding", detail: "no table".into() })
+    }
+
+    fn bias(&self, _: Site) -> Option<&[f32]> {
+        None
+    }
+}
+
 /// A server's state with this engine, the tokenizer and the template of `golden/llama`, and no adapters.
 pub(crate) fn scripted(script: Script, config: HttpConfig) -> AppState {
     let text = TextSetup {
@@ -92,7 +114,7 @@ pub(crate) fn scripted(script: Script, config: HttpConfig) -> AppState {
     let card = ModelCard { name, root, max_context: 256, vocab: 320 };
     let metrics = Metrics::new("tiny");
     let generator = Generator::new(Arc::new(Engine(script)), text, card, metrics.clone());
-    let layout = LoraLayout::default();
-    let registry = AdapterRegistry::new(layout, AdapterLimits::default(), None);
+    let base = Arc::new(NoLayers(LoraLayout::default()));
+    let registry = AdapterRegistry::new(base, AdapterLimits::default(), None);
     AppState::new(generator.expect("a service"), registry, metrics, config)
 }

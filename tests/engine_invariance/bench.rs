@@ -102,7 +102,7 @@ impl Bench {
         for (name, _) in mixes.flat_map(parts) {
             let limits = AdapterLimits::default();
             let files = AdapterFiles::read(&adapters.join(name), &limits).expect("files");
-            let parsed = format::parse(&files, Some(model.lm.lora_layout()), &limits);
+            let parsed = format::parse(&files, &model.weights, &limits);
             let version = AdapterVersion {
                 name: name.parse().expect("a name"),
                 id: files.version(),

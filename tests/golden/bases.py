@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
-                          Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+                          Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 from tiny import CHATML, CORPUS, HERE, TOKENIZER_CONFIG, Book, byte_level_bpe, fresh, pick_case, randomise, record, write_json
 
@@ -46,6 +46,9 @@ BASES = {
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(
         **SMALL, num_key_value_heads=2, head_dim=32, tie_word_embeddings=False, rms_norm_eps=1e-6,
         rope_parameters=rope(50000.0)), "qwen2", "bfloat16", 5, 1),
+    "phi3": (Phi3ForCausalLM, Phi3Config(
+        **SMALL, num_key_value_heads=2, tie_word_embeddings=False, rms_norm_eps=1e-5, original_max_position_embeddings=256,
+        rope_parameters=rope(10000.0)), "smollm", "bfloat16", 5, 1),
 }
 
 ATTENTION, EVERY = ["q_proj", "k_proj", "v_proj", "o_proj"], "all-linear"
@@ -71,6 +74,7 @@ ADAPTERS = {
     "mistral": ["all-linear", "odd-rank"],
     "qwen2": ["all-linear", "subset", "fp16"],
     "qwen3": ["all-linear", "patterns", "rslora"],
+    "phi3": ["all-linear"],
 }
 
 
@@ -183,8 +187,8 @@ def record_all(name, folder, bpe, seed):
     print(f"{name}: {len(book.cases)} cases, logit std {min(spread)}-{max(spread)}, least margin {min(c['least_margin'] for c in book.cases)}")
 
 
-def make():
-    for i, name in enumerate(BASES):
+def make(names=tuple(BASES)):
+    for i, name in [(i, name) for i, name in enumerate(BASES) if name in names]:
         folder, bpe = make_base(name, seed=1000 + i)
         for j, kind in enumerate(ADAPTERS[name]):
             make_adapter(folder / "adapters", folder, kind, seed=2000 + 100 * i + j)

@@ -1,4 +1,4 @@
-"""Adapters for `llama_tied` that must be refused by name: features not served yet, and broken or dangerous files."""
+"""Adapters for `llama_tied` that must be refused by name: what cannot be served, and broken or dangerous files."""
 
 import json
 import math
@@ -18,16 +18,11 @@ PREFIX = "base_model.model.model.layers."
 Q0 = f"{PREFIX}0.self_attn.q_proj"
 K1 = f"{PREFIX}1.self_attn.k_proj"
 
-# PEFT features that change the numbers and are not served: directory, LoraConfig arguments, word, reason
+# What PEFT itself writes and nobody can serve: directory, LoraConfig arguments, word, reason
 FEATURES = [
-    ("dora", dict(use_dora=True), "use_dora", "DoRA gains"),
-    ("lora-bias", dict(lora_bias=True), "lora_bias", "a bias inside B"),
-    ("bias-all", dict(bias="all"), "bias", "every bias of the base replaced"),
-    ("modules-to-save", dict(modules_to_save=["lm_head"]), "modules_to_save", "a whole new head"),
-    ("token-indices", dict(trainable_token_indices=[5, 7]), "trainable_token_indices", "rows of the embedding replaced"),
-    ("embedding-lora", dict(target_modules=["embed_tokens", "q_proj"]), "embed_tokens", "LoRA on the embedding"),
-    ("lm-head-lora", dict(target_modules=["lm_head", "q_proj"]), "lm_head", "LoRA on the head"),
-    ("alora", dict(alora_invocation_tokens=[5, 7, 9]), "alora_invocation_tokens", "active from a token sequence on only"),
+    ("pissa", dict(init_lora_weights="pissa"), "path_initial_model_for_weight_conversion", "belongs to a changed base"),
+    ("alora-modules", dict(alora_invocation_tokens=[5, 7, 9], modules_to_save=["norm"]), "alora_invocation_tokens",
+     "PEFT applies the norms to every token, and the pairs from the invocation on"),
 ]
 
 
@@ -93,10 +88,9 @@ DEFECTS = [
     ("bad-json", lambda s: (s.folder / CONFIG).write_text('{"r": 2,'), CONFIG, "the config is not JSON"),
     ("no-peft-type", lambda s: s.config(peft_type="remove"), "peft_type", "no kind given"),
     ("seq-cls", lambda s: s.config(task_type="SEQ_CLS"), "SEQ_CLS", "made for a classifier"),
-    ("fan-in-fan-out", lambda s: s.config(fan_in_fan_out=True), "fan_in_fan_out", "transposed base layers"),
     ("layer-replication", lambda s: s.config(layer_replication=[[0, 2], [1, 3]]), "layer_replication", "changes the base's depth"),
     ("target-parameters", lambda s: s.config(target_parameters=["mlp.experts.gate_up_proj"]), "target_parameters", "LoRA on bare parameters"),
-    ("unknown-field", lambda s: s.config(wavelet_gain=0.5), "wavelet_gain", "a field nobody knows may change the maths"),
+    ("unknown-field", lambda s: s.config(use_wavelets=True), "use_wavelets", "a feature nobody knows is switched on"),
     ("rank-zero", lambda s: s.config(r=0), "rank", "r = 0"),
     ("rank-negative", lambda s: s.config(r=-2), "rank", "r = -2"),
     ("rank-mismatch", lambda s: s.config(r=8), "_proj", "the config says 8, the tensors 2"),

@@ -104,7 +104,7 @@ impl Harness {
     pub(crate) fn add_adapter(&mut self, directory: &Path) -> AdapterSlot {
         let limits = AdapterLimits::default();
         let files = AdapterFiles::read(directory, &limits).unwrap();
-        let adapter = format::parse(&files, Some(self.model.lm.lora_layout()), &limits)
+        let adapter = format::parse(&files, &self.model.weights, &limits)
             .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let slot = AdapterSlot(self.loaded);
         self.loaded += 1;

@@ -2,11 +2,11 @@
 use super::{AdapterFiles, peft, tensors::shown};
 use crate::{
     adapter::{AdapterDescription, AdapterError, AdapterLimits},
-    lora::{LoraLayout, LoraWeights},
+    lora::{FrozenBase, LoraLayout, LoraWeights},
 };
 use serde_json::{Map, Value};
 
-/// An adapter that fits the model.
+/// An adapter that fits the base.
 #[derive(Debug)]
 pub struct ParsedAdapter {
     /// The factors.
@@ -15,11 +15,39 @@ pub struct ParsedAdapter {
     pub description: AdapterDescription,
 }
 
-/// What a format's parser gets. The layout is `None` when there is no model to fit: shapes are then the tensors' own.
+/// What an adapter is held against.
+#[derive(Clone, Copy)]
+pub(super) enum Fit<'a> {
+    /// Nothing: shapes are the tensors' own.
+    Alone,
+    /// A model's layers, without their values: weights made from it lack what depends on those.
+    Layout(&'a LoraLayout),
+    /// A loaded base.
+    Base(&'a dyn FrozenBase),
+}
+
+impl<'a> Fit<'a> {
+    pub(super) fn layout(self) -> Option<&'a LoraLayout> {
+        match self {
+            Self::Alone => None,
+            Self::Layout(layout) => Some(layout),
+            Self::Base(base) => Some(base.layout()),
+        }
+    }
+
+    pub(super) fn base(self) -> Option<&'a dyn FrozenBase> {
+        match self {
+            Self::Base(base) => Some(base),
+            Self::Alone | Self::Layout(_) => None,
+        }
+    }
+}
+
+/// What a format's parser gets.
 pub(super) struct Source<'a> {
     pub(super) config: &'a Map<String, Value>,
     pub(super) files: &'a AdapterFiles,
-    pub(super) layout: Option<&'a LoraLayout>,
+    pub(super) fit: Fit<'a>,
     pub(super) limits: &'a AdapterLimits,
 }
 
@@ -31,13 +59,35 @@ struct Format {
 
 const FORMATS: &[Format] = &[Format { peft_type: "LORA", parse: peft::parse }];
 
-/// Checks `files` and reads them. Without a layout everything is checked but the fit to a model.
+/// Checks `files` against `base` and makes of them what is served.
 ///
 /// # Errors
-/// When the files are broken, too large, ask for what is not served, or do not fit the model.
+/// When the files are broken, too large, ask for what is not served, or do not fit the base, or it cannot be read.
 pub fn parse(
     files: &AdapterFiles,
+    base: &dyn FrozenBase,
+    limits: &AdapterLimits,
+) -> Result<ParsedAdapter, AdapterError> {
+    read(files, Fit::Base(base), limits)
+}
+
+/// Checks `files` as far as that goes without a base's values, and says what they are. Without a layout everything is
+/// checked but the fit to a model.
+///
+/// # Errors
+/// As [`parse`], but for what the values of a base decide.
+pub fn check(
+    files: &AdapterFiles,
     layout: Option<&LoraLayout>,
+    limits: &AdapterLimits,
+) -> Result<AdapterDescription, AdapterError> {
+    let fit = layout.map_or(Fit::Alone, Fit::Layout);
+    Ok(read(files, fit, limits)?.description)
+}
+
+fn read(
+    files: &AdapterFiles,
+    fit: Fit<'_>,
     limits: &AdapterLimits,
 ) -> Result<ParsedAdapter, AdapterError> {
     files.check_size(limits)?;
@@ -45,7 +95,7 @@ pub fn parse(
         AdapterError::invalid(format!("adapter_config.json is not a JSON object: {error}"))
     })?;
     let format = find(&config)?;
-    (format.parse)(&Source { config: &config, files, layout, limits })
+    (format.parse)(&Source { config: &config, files, fit, limits })
 }
 
 fn find(config: &Map<String, Value>) -> Result<&'static Format, AdapterError> {

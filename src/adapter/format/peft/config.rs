@@ -1,5 +1,6 @@
 //! `adapter_config.json` of a PEFT LoRA, checked.
 use super::{
+    extras::Extras,
     fields,
     pattern::Pattern,
     targets::{Include, Modules, Targets},
@@ -18,6 +19,7 @@ pub(super) struct LoraConfig {
     pub(super) alpha: Patterned<f64>,
     pub(super) rslora: bool,
     pub(super) targets: Targets,
+    pub(super) extras: Extras,
     pub(super) base_model: Option<String>,
     /// Unknown fields that were let pass.
     pub(super) ignored: Vec<String>,
@@ -57,24 +59,15 @@ impl LoraConfig {
         let ignored = fields::check(map, limits)?;
         check_task(map.get("task_type").unwrap_or(&Value::Null))?;
         let rank = |value: &Value| read_rank(value, limits.max_adapter_rank);
-        let config = Self {
+        Ok(Self {
             rank: patterned(map, "r", "rank_pattern", rank)?,
             alpha: patterned(map, "lora_alpha", "alpha_pattern", read_alpha)?,
             rslora: read_bool(map, "use_rslora")?,
             targets: read_targets(map)?,
+            extras: Extras::read(map)?,
             base_model: map.get("base_model_name_or_path").and_then(Value::as_str).map(Into::into),
             ignored,
-        };
-        for path in ["lm_head", "model.embed_tokens"] {
-            if config.targets.select(path)? {
-                return Err(AdapterError::unsupported(format!(
-                    "adapter_config.json has `target_modules` = {}, which selects `{path}`: LoRA on embeddings and \
-                     on the output head is not served",
-                    shown(&map["target_modules"])
-                )));
-            }
-        }
-        Ok(config)
+        })
     }
 
     /// Factor on `B·A` at `path`: `alpha / rank`, with rsLoRA `alpha / √rank` (`peft.tuners.lora.LoraLayer`).
@@ -84,7 +77,7 @@ impl LoraConfig {
     }
 }
 
-fn wrong(field: &str, value: &Value, wanted: &str) -> AdapterError {
+pub(super) fn wrong(field: &str, value: &Value, wanted: &str) -> AdapterError {
     AdapterError::invalid(format!(
         "adapter_config.json has `{field}` = {}, which is not {wanted}",
         shown(value)
@@ -118,7 +111,7 @@ fn read_alpha(value: &Value) -> Result<f64, AdapterError> {
     alpha.ok_or_else(|| wrong("lora_alpha or alpha_pattern", value, "a finite number"))
 }
 
-fn read_bool(map: &Map<String, Value>, field: &str) -> Result<bool, AdapterError> {
+pub(super) fn read_bool(map: &Map<String, Value>, field: &str) -> Result<bool, AdapterError> {
     match map.get(field) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(value)) => Ok(*value),
@@ -277,8 +270,6 @@ mod tests {
             (json!({"task_type": "SEQ_CLS"}), "SEQ_CLS"),
             (json!({"target_modules": null}), "target_modules"),
             (json!({"target_modules": [1]}), "list of names"),
-            (json!({"target_modules": ["q_proj", "lm_head"]}), "lm_head"),
-            (json!({"target_modules": ".*"}), "lm_head"),
             (json!({"target_modules": ".*q_proj", "layers_to_transform": [0]}), "list of modules"),
             (json!({"layers_to_transform": [-1]}), "index"),
             (json!({"layers_pattern": "layers"}), "without"),

@@ -1,47 +1,71 @@
-//! Tensor names of a PEFT LoRA file → site and factor.
-use crate::{
-    adapter::{AdapterError, format::tensors::quoted},
-    lora::{Projection, Site},
-};
+//! Tensor names of a PEFT LoRA file → module and role.
+use super::module::Module;
+use crate::adapter::{AdapterError, format::tensors::quoted};
 
-/// PEFT's names for the two factors of a pair.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Factor {
+/// What a tensor is to its module.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Role {
     /// `[rank, in]`
     A,
     /// `[out, rank]`
     B,
+    /// `[out]`, added after `B` and scaled with it.
+    BBias,
+    /// `[rank, vocab]`
+    EmbeddingA,
+    /// `[hidden, rank]`
+    EmbeddingB,
+    /// `DoRA`'s magnitudes: `[out]`, `[hidden]` for an embedding.
+    Magnitude,
+    /// Rows of the table for some tokens: `[tokens, hidden]`. Called a delta, and is none.
+    TokenRows,
+    /// The whole weight, trained.
+    Weight,
+    /// A trained bias of a layer without a pair.
+    Bias,
+    /// A trained bias of a layer with a pair.
+    TargetBias,
+    /// A copy of the base's weight.
+    BaseWeight,
+    /// Another copy of the trained weight, as `bias="all"` leaves behind.
+    SavedWeight,
+    /// Another copy of the trained bias, as `bias="all"` leaves behind.
+    SavedBias,
+    /// A copy of the base's weight beside a trained one.
+    OriginalWeight,
+    /// A copy of the base's bias beside a trained one.
+    OriginalBias,
 }
 
 const PREFIX: &str = "base_model.model.";
+/// The name that training gives an adapter and that some savers leave in the keys.
+const DEFAULT: &str = ".default";
 
-/// With the adapter's name in it as `state_dict` gives it, and without as `save_pretrained` writes it.
-const ENDINGS: [(&str, Factor); 4] = [
-    (".lora_A.weight", Factor::A),
-    (".lora_A.default.weight", Factor::A),
-    (".lora_B.weight", Factor::B),
-    (".lora_B.default.weight", Factor::B),
+/// What follows the module's path. Longer endings stand before the ones they end in.
+const ENDINGS: [(&str, Role); 18] = [
+    (".lora_A.weight", Role::A),
+    (".lora_B.weight", Role::B),
+    (".lora_B.bias", Role::BBias),
+    (".lora_embedding_A.weight", Role::EmbeddingA),
+    (".lora_embedding_A", Role::EmbeddingA),
+    (".lora_embedding_B.weight", Role::EmbeddingB),
+    (".lora_embedding_B", Role::EmbeddingB),
+    (".lora_magnitude_vector.weight", Role::Magnitude),
+    (".lora_magnitude_vector", Role::Magnitude),
+    (".token_adapter.trainable_tokens_delta", Role::TokenRows),
+    (".token_adapter.base_layer.weight", Role::BaseWeight),
+    (".base_layer.weight", Role::BaseWeight),
+    (".base_layer.bias", Role::TargetBias),
+    (".modules_to_save.weight", Role::SavedWeight),
+    (".modules_to_save.bias", Role::SavedBias),
+    (".original_module.weight", Role::OriginalWeight),
+    (".original_module.bias", Role::OriginalBias),
+    (".weight", Role::Weight),
 ];
-
-/// Parts of names that belong to features which are not served, and what those are.
-const FEATURES: [(&str, &str); 7] = [
-    ("lora_magnitude_vector", "DoRA"),
-    ("lora_embedding_", "LoRA on embeddings"),
-    (".token_adapter.", "trained token embeddings"),
-    ("lora_diag", "KaSA"),
-    (".base_layer.weight", "LoRA on embeddings or on the output head"),
-    ("lora_B.bias", "a bias on LoRA's second factor"),
-    (".bias", "a trained bias"),
-];
-
-/// Path of a site in the `transformers` model, which configs and tensor names are written in.
-pub(super) fn path(site: Site) -> String {
-    site.to_string()
-}
 
 /// # Errors
-/// When the name is not that of a factor of a linear layer inside a block.
-pub(super) fn parse(name: &str) -> Result<(Site, Factor), AdapterError> {
+/// When the name is not that of a tensor which PEFT writes for a module of a decoder.
+pub(super) fn parse(name: &str) -> Result<(Module, Role), AdapterError> {
     let Some(rest) = name.strip_prefix(PREFIX) else {
         return Err(AdapterError::invalid(format!(
             "tensor {} does not begin with `{PREFIX}`: PEFT would not load it; save the adapter with its \
@@ -49,69 +73,122 @@ pub(super) fn parse(name: &str) -> Result<(Site, Factor), AdapterError> {
             quoted(name)
         )));
     };
-    let split = |(ending, factor): &(&str, Factor)| Some((rest.strip_suffix(ending)?, *factor));
-    let Some((module, factor)) = ENDINGS.iter().find_map(split) else {
-        return Err(not_a_factor(name));
+    let Some((path, role)) = split(rest) else {
+        return Err(AdapterError::unsupported(format!(
+            "tensor {} is neither a LoRA factor nor anything else that PEFT writes for a LoRA adapter",
+            quoted(name)
+        )));
     };
-    match parse_module(module) {
-        Some(site) => Ok((site, factor)),
-        None if module == "lm_head" => Err(AdapterError::unsupported(format!(
-            "tensor {}: LoRA on the output head is not served",
-            quoted(name)
-        ))),
-        None => Err(AdapterError::invalid(format!(
-            "tensor {} is on `{}`, which the model does not have: was the adapter made for another base?",
-            quoted(name),
-            module.escape_debug().take(120).collect::<String>()
-        ))),
+    match Module::parse(path) {
+        Some(module) => Ok((module, role)),
+        None => Err(unknown_module(name, path)),
     }
 }
 
-fn not_a_factor(name: &str) -> AdapterError {
-    match FEATURES.iter().find(|(part, _)| name.contains(part)) {
-        Some((_, feature)) => AdapterError::unsupported(format!(
-            "tensor {} belongs to {feature}, which is not served",
-            quoted(name)
-        )),
-        None => AdapterError::unsupported(format!(
-            "tensor {} is not a LoRA factor; whole trained layers (modules_to_save) are not served",
-            quoted(name)
-        )),
+/// The module's path and the role, by the end of the name.
+fn split(rest: &str) -> Option<(&str, Role)> {
+    if let Some(found) = split_named(rest) {
+        return Some(found);
     }
+    let plain = |(ending, role): &(&str, Role)| Some((rest.strip_suffix(ending)?, *role));
+    let found = ENDINGS.iter().find_map(plain);
+    found.or_else(|| Some((rest.strip_suffix(".bias")?, Role::Bias)))
 }
 
-fn parse_module(module: &str) -> Option<Site> {
-    let (layer, role) = module.strip_prefix("model.layers.")?.split_once('.')?;
-    let projection = Projection::ALL.into_iter().find(|p| p.module_path() == role)?;
-    let site = Site::block(layer.parse().ok()?, projection);
-    // Rules out spellings such as `+1` and `01`, which would name a layer twice.
-    (path(site) == module).then_some(site)
+/// As [`split`], for a name that has the adapter's name in it, as `state_dict` gives it.
+fn split_named(rest: &str) -> Option<(&str, Role)> {
+    for (ending, role) in [
+        (".modules_to_save.default.weight", Role::Weight),
+        (".modules_to_save.default.bias", Role::Bias),
+    ] {
+        if let Some(path) = rest.strip_suffix(ending) {
+            return Some((path, role));
+        }
+    }
+    let (stem, leaf) = match rest.rsplit_once('.')? {
+        (stem, "default") => (stem, ""),
+        (stem, leaf) => (stem.strip_suffix(DEFAULT)?, leaf),
+    };
+    ENDINGS.iter().find_map(|(ending, role)| {
+        let ending = match leaf {
+            "" => ending,
+            leaf => ending.strip_suffix(leaf)?.strip_suffix('.')?,
+        };
+        let of_adapter = ending.contains("lora_") || ending.contains("token_adapter");
+        Some((stem.strip_suffix(ending).filter(|_| of_adapter)?, *role))
+    })
+}
+
+fn unknown_module(name: &str, path: &str) -> AdapterError {
+    let advice = if path.starts_with("layers.") {
+        "it was saved from a model without its head, and PEFT would not load it into one with a head: begin the keys \
+         with `base_model.model.model.`"
+    } else if path.starts_with("score") || path.starts_with("classifier") {
+        "this server generates text and has no classification head"
+    } else {
+        "was the adapter made for another base?"
+    };
+    AdapterError::invalid(format!(
+        "tensor {} is on `{}`, which the model does not have: {advice}",
+        quoted(name),
+        path.escape_debug().take(120).collect::<String>()
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lora::{NormSite, Projection, Site};
 
     #[test]
-    fn both_spellings_of_a_factor_are_read() {
-        let site = Site::block(7, Projection::Down);
-        let name = |ending| format!("base_model.model.model.layers.7.mlp.down_proj.{ending}");
-        assert_eq!(parse(&name("lora_A.weight")).expect("a factor"), (site, Factor::A));
-        assert_eq!(parse(&name("lora_B.default.weight")).expect("a factor"), (site, Factor::B));
+    fn every_spelling_of_a_role_is_read() {
+        let down = Module::Linear(Site::block(7, Projection::Down));
+        for (ending, role) in [
+            ("lora_A.weight", Role::A),
+            ("lora_A.default.weight", Role::A),
+            ("lora_B.default.weight", Role::B),
+            ("lora_B.bias", Role::BBias),
+            ("lora_B.default.bias", Role::BBias),
+            ("lora_magnitude_vector", Role::Magnitude),
+            ("lora_magnitude_vector.weight", Role::Magnitude),
+            ("lora_magnitude_vector.default", Role::Magnitude),
+            ("lora_magnitude_vector.default.weight", Role::Magnitude),
+            ("weight", Role::Weight),
+            ("bias", Role::Bias),
+            ("modules_to_save.default.weight", Role::Weight),
+            ("modules_to_save.default.bias", Role::Bias),
+            ("modules_to_save.bias", Role::SavedBias),
+            ("original_module.bias", Role::OriginalBias),
+            ("base_layer.weight", Role::BaseWeight),
+            ("base_layer.bias", Role::TargetBias),
+        ] {
+            let name = format!("base_model.model.model.layers.7.mlp.down_proj.{ending}");
+            assert_eq!(parse(&name).expect(ending), (down, role), "{ending}");
+        }
+        for (rest, module, role) in [
+            ("model.embed_tokens.lora_embedding_A", Module::Embedding, Role::EmbeddingA),
+            ("model.embed_tokens.lora_embedding_B.default", Module::Embedding, Role::EmbeddingB),
+            (
+                "model.embed_tokens.token_adapter.trainable_tokens_delta",
+                Module::Embedding,
+                Role::TokenRows,
+            ),
+            ("lm_head.weight", Module::HEAD, Role::Weight),
+            ("model.norm.weight", Module::Norm(NormSite::Final), Role::Weight),
+        ] {
+            assert_eq!(parse(&format!("{PREFIX}{rest}")).expect(rest), (module, role), "{rest}");
+        }
     }
 
     #[test]
     fn other_names_are_refused_with_the_reason() {
         for (name, reason) in [
             ("model.layers.0.mlp.down_proj.lora_A.weight", "does not begin with"),
-            ("base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector", "DoRA"),
-            ("base_model.model.model.layers.0.mlp.up_proj.lora_B.bias", "a bias on LoRA"),
-            ("base_model.model.model.layers.0.mlp.up_proj.base_layer.bias", "a trained bias"),
-            ("base_model.model.model.embed_tokens.lora_embedding_A", "embeddings"),
-            ("base_model.model.lm_head.weight", "modules_to_save"),
-            ("base_model.model.lm_head.lora_A.weight", "output head"),
+            ("base_model.model.layers.0.mlp.down_proj.lora_A.weight", "without its head"),
+            ("base_model.model.score.weight", "classification head"),
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_A.other.weight", "another base"),
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_diag", "neither a LoRA factor"),
             ("base_model.model.model.layers.01.mlp.up_proj.lora_A.weight", "another base"),
-            ("base_model.model.model.layers.+1.mlp.up_proj.lora_A.weight", "another base"),
             ("base_model.model.transformer.h.0.attn.c_attn.lora_A.weight", "another base"),
         ] {
             let error = parse(name).expect_err(name).to_string();

@@ -1,34 +1,44 @@
 //! From the two files to weights and their description.
-use super::{assemble::assemble, config::LoraConfig};
+use super::{assemble::assemble, config::LoraConfig, keys::Role, parts};
 use crate::adapter::{
     AdapterError,
     describe::{AdapterDescription, Facts},
     format::{
-        table::{ParsedAdapter, Source},
+        table::{Fit, ParsedAdapter, Source},
         tensors,
     },
 };
 use std::collections::BTreeSet;
 
 /// # Errors
-/// When the config or a tensor is broken, not served, or does not fit the layout.
+/// When the config or a tensor is broken, not served, or does not fit.
 pub(in crate::adapter::format) fn parse(
     source: &Source<'_>,
 ) -> Result<ParsedAdapter, AdapterError> {
     let config = LoraConfig::read(source.config, source.limits)?;
     let tensors = tensors::open(&source.files.weights)?;
     let dtypes: BTreeSet<_> = tensors.values().map(|view| format!("{:?}", view.dtype())).collect();
-    let weights = assemble(&config, &tensors, source.layout)?;
+    let modules = parts::sort(&tensors)?;
+    let biases = [Role::BBias, Role::Bias, Role::TargetBias];
+    let biased = modules.values().filter(|parts| biases.iter().any(|role| parts.has(*role)));
     let facts = Facts {
         kind: "lora",
         alpha: config.alpha.default(),
         rslora: config.rslora,
+        dora: config.extras.dora,
+        biases: biased.count(),
+        parameters: modules.values().map(parts::Parts::parameters).sum(),
         target_modules: source.config.get("target_modules").cloned().unwrap_or_default(),
-        base_model: config.base_model,
-        ignored_fields: config.ignored,
+        base_model: config.base_model.clone(),
+        ignored_fields: config.ignored.clone(),
         dtypes: dtypes.into_iter().collect(),
         file_bytes: source.files.bytes(),
     };
+    if let (Fit::Base(_), false) = (source.fit, config.ignored.is_empty()) {
+        let fields = config.ignored.join(", ");
+        tracing::warn!(fields, "adapter_config.json has fields that this build does not know");
+    }
+    let weights = assemble(&config, modules, source.fit)?;
     let description = AdapterDescription::new(facts, &weights)?;
     Ok(ParsedAdapter { weights, description })
 }

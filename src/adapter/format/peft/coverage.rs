@@ -1,0 +1,319 @@
+//! Tensors, config and model must agree on every module, else the adapter is half an adapter.
+use super::{
+    config::LoraConfig,
+    extras::Biases,
+    keys::Role,
+    module::Module,
+    named::Named,
+    parts::{Modules, Parts},
+    tied,
+};
+use crate::{
+    adapter::AdapterError,
+    lora::{EmbeddingShape, FrozenBase, LoraLayout, Projection, Site},
+};
+
+/// What tensors are checked against. Without a layout only against the config.
+pub(super) struct Coverage<'a> {
+    pub(super) config: &'a LoraConfig,
+    pub(super) layout: Option<&'a LoraLayout>,
+    pub(super) base: Option<&'a dyn FrozenBase>,
+}
+
+impl Coverage<'_> {
+    /// # Errors
+    /// When a tensor is on a module that the model does not have or the config does not select, does not go with what
+    /// else is there, or when a module that the config selects has none.
+    pub(super) fn check(&self, modules: &Modules<'_>) -> Result<(), AdapterError> {
+        for (module, parts) in modules {
+            parts.check_whole()?;
+            self.check_exists(*module, parts)?;
+            self.check_selected(*module, parts)?;
+            self.check_roles(*module, parts)?;
+        }
+        let Some(layout) = self.layout else { return Ok(()) };
+        check_fused(modules)?;
+        self.check_missing(modules, layout)
+    }
+
+    fn check_exists(&self, module: Module, parts: &Parts<'_>) -> Result<(), AdapterError> {
+        let (Some(layout), Some(tensor)) = (self.layout, first(parts)) else { return Ok(()) };
+        if module.is_in(layout) {
+            return Ok(());
+        }
+        let advice = match module {
+            Module::Linear(site) if is_fused(site, layout) => {
+                "it computes the parts of that layer apart: give each its own rows of lora_B, beside the same lora_A"
+                    .to_owned()
+            }
+            _ => format!(
+                "(it has {} layers): was the adapter made for another base?",
+                layout.layers()
+            ),
+        };
+        Err(AdapterError::invalid(format!(
+            "tensor {tensor} is on {module}, which the model does not have; {advice}"
+        )))
+    }
+
+    fn check_selected(&self, module: Module, parts: &Parts<'_>) -> Result<(), AdapterError> {
+        match parts.pair() {
+            Some((tensor, _)) if !self.selects(module)? => Err(AdapterError::invalid(format!(
+                "tensor {tensor} is on a layer that adapter_config.json does not select: PEFT would not load it; do \
+                 the two files belong together?"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the config puts a pair on the module. A module that is trained whole gets none.
+    fn selects(&self, module: Module) -> Result<bool, AdapterError> {
+        if matches!(module, Module::Norm(_)) {
+            return Ok(false);
+        }
+        let (path, extras) = (module.to_string(), &self.config.extras);
+        if self.config.targets.select(&path)? {
+            return Ok(!extras.saves(&path));
+        }
+        let other = match module {
+            Module::Embedding => "lm_head",
+            Module::HEAD => EmbeddingShape::PATH,
+            _ => return Ok(false),
+        };
+        let tied = extras.ensure_tying && (self.layout.is_none() || tied::is_tied(self.layout));
+        Ok(tied && self.config.targets.select(other)? && !extras.saves(other))
+    }
+
+    /// What each tensor needs beside it, and what it excludes.
+    fn check_roles(&self, module: Module, parts: &Parts<'_>) -> Result<(), AdapterError> {
+        let (paired, extras) = (parts.pair().is_some(), &self.config.extras);
+        for (role, tensor) in parts.iter() {
+            let problem = match role {
+                _ if !belongs(role, module) => Some("is nothing that such a module has"),
+                Role::Magnitude if !extras.dora => Some("is DoRA's, and `use_dora` is not set"),
+                Role::BBias if !extras.lora_bias => {
+                    Some("is a bias of lora_B, and `lora_bias` is not set")
+                }
+                Role::Magnitude | Role::BBias if !paired => {
+                    Some("has no lora_A and lora_B beside it")
+                }
+                Role::Weight if paired => Some("is a whole weight beside lora_A and lora_B"),
+                Role::Weight if parts.has(Role::TokenRows) => {
+                    Some("is a whole weight beside rows of single tokens")
+                }
+                Role::TokenRows if paired && (module == Module::Embedding || extras.dora) => {
+                    Some("is beside lora_A and lora_B of the same table")
+                }
+                Role::Bias if paired => Some(
+                    "is on a layer with lora_A and lora_B, where PEFT reads `base_layer.bias` and drops this: rename \
+                     it",
+                ),
+                Role::TargetBias if !paired => Some(
+                    "is on a layer without lora_A and lora_B, where PEFT reads `bias` and drops this: rename it",
+                ),
+                Role::SavedWeight if !parts.has(Role::Weight) => {
+                    Some("has no plain `weight` beside it")
+                }
+                Role::SavedBias if !parts.has(Role::Bias) => Some("has no plain `bias` beside it"),
+                Role::Bias | Role::TargetBias if self.has_no_bias(module) => Some(
+                    "is a bias of a layer that has none in this model: was the adapter made for another base?",
+                ),
+                _ => self.activated(role),
+            };
+            if let Some(problem) = problem {
+                return Err(AdapterError::invalid(format!("tensor {tensor} {problem}")));
+            }
+        }
+        self.check_complete(module, parts)
+    }
+
+    fn has_no_bias(&self, module: Module) -> bool {
+        match (module, self.base) {
+            (Module::Linear(site), Some(base)) => base.bias(site).is_none(),
+            _ => false,
+        }
+    }
+
+    /// In PEFT only pairs wait for the invocation tokens; the rest acts from the first token on.
+    fn activated(&self, role: Role) -> Option<&'static str> {
+        use Role::{Bias, TargetBias, TokenRows, Weight};
+        let always = matches!(role, Bias | TargetBias | TokenRows | Weight);
+        (always && !self.config.extras.invocation.is_empty())
+            .then_some("acts on every token, beside `alora_invocation_tokens`, which is not served")
+    }
+
+    /// What the config says beside a pair or a weight must be there.
+    fn check_complete(&self, module: Module, parts: &Parts<'_>) -> Result<(), AdapterError> {
+        let (extras, pair) = (&self.config.extras, parts.pair());
+        let Some(tensor) = pair.map(|(a, _)| a).or_else(|| parts.get(Role::Weight)) else {
+            return Ok(());
+        };
+        let biased = match (module, self.base) {
+            (Module::Linear(site), Some(base)) => base.bias(site).is_some(),
+            _ => false,
+        };
+        let missing = match pair {
+            Some(_) if extras.dora && !parts.has(Role::Magnitude) => "lora_magnitude_vector",
+            Some(_) if extras.lora_bias && !parts.has(Role::BBias) => "lora_B.bias",
+            Some(_) if extras.bias != Biases::None && biased && !parts.has(Role::TargetBias) => {
+                "base_layer.bias"
+            }
+            None if biased && !parts.has(Role::Bias) => "bias",
+            _ => return Ok(()),
+        };
+        Err(incomplete(tensor, missing))
+    }
+
+    fn check_missing(
+        &self,
+        modules: &Modules<'_>,
+        layout: &LoraLayout,
+    ) -> Result<(), AdapterError> {
+        let (mut pairs, mut whole) = (Vec::new(), Vec::new());
+        for module in Module::all(layout) {
+            let parts = modules.get(&module);
+            if !has_pair(parts) && self.selects(module)? && !covered_by_parts(module, modules) {
+                pairs.push(module);
+            }
+            let weight = parts.is_some_and(|parts| parts.has(Role::Weight));
+            if !weight && self.config.extras.saves(&module.to_string()) {
+                whole.push(module);
+            }
+        }
+        pairs.extend(self.missing_parts(modules, layout)?);
+        whole.extend(self.missing_rows(modules));
+        let biases = self.missing_biases(modules, layout);
+        absent("selects", &pairs)?;
+        absent("has in `modules_to_save` or `trainable_token_indices`", &whole)?;
+        absent("has `bias` = \"all\" and so selects", &biases)
+    }
+
+    /// Parts of fused layers count once an adapter has any of them: other models have no such modules.
+    fn missing_parts(
+        &self,
+        modules: &Modules<'_>,
+        layout: &LoraLayout,
+    ) -> Result<Vec<Module>, AdapterError> {
+        let mut missing = Vec::new();
+        let fused = fused_sites(layout);
+        let parts_of = |site: Site, p: Projection| {
+            let of_layer = move |part: &Projection| site.layer().map(|at| Site::block(at, *part));
+            p.parts().iter().filter_map(of_layer).map(Module::Linear)
+        };
+        let any = fused.iter().any(|(site, projection)| {
+            parts_of(*site, *projection).any(|part| has_pair(modules.get(&part)))
+        });
+        for (site, projection) in fused.into_iter().filter(|_| any) {
+            if has_pair(modules.get(&Module::Linear(site))) {
+                continue;
+            }
+            for part in parts_of(site, projection) {
+                if !has_pair(modules.get(&part)) && self.selects(part)? {
+                    missing.push(part);
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    fn missing_rows(&self, modules: &Modules<'_>) -> impl Iterator<Item = Module> {
+        let lacks = |module: &Module| {
+            let parts = modules.get(module);
+            let tokens = self.config.extras.tokens_of(&module.to_string());
+            tokens.is_some() && !parts.is_some_and(|parts| parts.has(Role::TokenRows))
+        };
+        [Module::Embedding, Module::HEAD].into_iter().filter(lacks).collect::<Vec<_>>().into_iter()
+    }
+
+    fn missing_biases(&self, modules: &Modules<'_>, layout: &LoraLayout) -> Vec<Module> {
+        let (Some(base), Biases::All) = (self.base, self.config.extras.bias) else {
+            return Vec::new();
+        };
+        let biased = layout.sites().filter(|(site, _)| base.bias(*site).is_some());
+        let lacks = |module: &Module| {
+            let has = |parts: &Parts<'_>| parts.has(Role::Bias) || parts.has(Role::TargetBias);
+            !modules.get(module).is_some_and(has)
+        };
+        biased.map(|(site, _)| Module::Linear(site)).filter(lacks).collect()
+    }
+}
+
+fn incomplete(tensor: Named<'_>, missing: &str) -> AdapterError {
+    AdapterError::invalid(format!(
+        "tensor {tensor} has no {missing} beside it, which adapter_config.json and the model ask for: the file is \
+         incomplete, save or upload it again"
+    ))
+}
+
+fn absent(selects: &str, missing: &[Module]) -> Result<(), AdapterError> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let first: Vec<_> = missing.iter().take(5).map(Module::to_string).collect();
+    Err(AdapterError::invalid(format!(
+        "adapter_config.json {selects} {} layers that have no tensors ({}{}): the file is incomplete, or the adapter \
+         was made for another base",
+        missing.len(),
+        first.join(", "),
+        if missing.len() > first.len() { ", …" } else { "" }
+    )))
+}
+
+fn belongs(role: Role, module: Module) -> bool {
+    use Role::{A, B, BBias, Bias, EmbeddingA, EmbeddingB, TargetBias, TokenRows};
+    match module {
+        Module::Linear(Site::Head) => !matches!(role, EmbeddingA | EmbeddingB),
+        Module::Linear(_) => !matches!(role, EmbeddingA | EmbeddingB | TokenRows),
+        Module::Embedding => !matches!(
+            role,
+            A | B | BBias | Bias | TargetBias | Role::SavedBias | Role::OriginalBias
+        ),
+        Module::Norm(_) => matches!(role, Role::Weight | Role::SavedWeight | Role::OriginalWeight),
+    }
+}
+
+fn first<'a>(parts: &Parts<'a>) -> Option<Named<'a>> {
+    parts.iter().next().map(|(_, tensor)| tensor)
+}
+
+fn has_pair(parts: Option<&Parts<'_>>) -> bool {
+    parts.is_some_and(|parts| parts.pair().is_some())
+}
+
+/// Whether the site is a fused layer, and the model has its parts as layers of their own.
+fn is_fused(site: Site, layout: &LoraLayout) -> bool {
+    let Site::Block { layer, projection } = site else { return false };
+    let has = |part: &Projection| layout.shape(Site::block(layer, *part)).is_some();
+    projection.parts().len() > 1 && projection.parts().iter().all(has)
+}
+
+fn fused_sites(layout: &LoraLayout) -> Vec<(Site, Projection)> {
+    let fused = layout.sites().filter_map(|(site, _)| match site {
+        Site::Block { projection, .. } if projection.parts().len() > 1 => Some((site, projection)),
+        _ => None,
+    });
+    fused.collect()
+}
+
+fn covered_by_parts(module: Module, modules: &Modules<'_>) -> bool {
+    let Module::Linear(Site::Block { layer, projection }) = module else { return false };
+    let parts = projection.parts();
+    let has = |part: &Projection| has_pair(modules.get(&Module::Linear(Site::block(layer, *part))));
+    parts.len() > 1 && parts.iter().all(has)
+}
+
+/// A fused layer and a part of it would change the same outputs twice.
+fn check_fused(modules: &Modules<'_>) -> Result<(), AdapterError> {
+    for module in modules.keys() {
+        let Module::Linear(Site::Block { layer, projection }) = module else { continue };
+        for part in projection.parts().iter().filter(|part| *part != projection) {
+            let part = Module::Linear(Site::block(*layer, *part));
+            if modules.contains_key(&part) {
+                return Err(AdapterError::invalid(format!(
+                    "the adapter has tensors on {module} and on its part {part}: convert it to one of the two forms"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
