@@ -34,6 +34,14 @@ def lorax_client():
     base = same_answer_whole_and_streamed(client)
     adapted = same_answer_whole_and_streamed(client, adapter_id=adapter, adapter_source="local")
     assert adapted != base
+
+    def merged(strategy):
+        return lorax.MergedAdapters(ids=[adapter], weights=[1.0], merge_strategy=strategy, density=0.5)
+
+    assert same_answer_whole_and_streamed(client, merged_adapters=merged("linear")) == adapted
+    assert same_answer_whole_and_streamed(client, merged_adapters=merged(None)) == adapted
+    ties = {"merged_adapters": merged("ties")}
+    raises(lorax.errors.ValidationError, lambda: client.generate("one", **ties))
     raises(lorax.errors.NotFoundError, lambda: client.generate("one", adapter_id="nope"))
     raises(lorax.errors.ValidationError, lambda: client.generate("one", max_new_tokens=10**6))
 
