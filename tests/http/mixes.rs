@@ -163,6 +163,23 @@ async fn the_prefix_cache_tells_mixes_apart() {
 }
 
 #[tokio::test]
+async fn an_activated_adapter_and_the_base_find_what_the_other_has_computed() {
+    let server = server();
+    let ask = async |model: &str, first: u32| {
+        // Two blocks, then what invokes `alora`.
+        let prompt: Vec<u32> = (first..first + 66).chain([72, 86, 5]).collect();
+        let body = json!({"model": model, "prompt": prompt, "max_tokens": 1});
+        let usage = server.post("/v1/completions", &body).await.ok()["usage"].clone();
+        usage["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a count")
+    };
+    let both_ways = [("llama", "alora", 100), ("alora", "llama", 180)];
+    for (one, other, first) in both_ways {
+        assert_eq!((ask(one, first).await, ask(other, first).await), (0, 64), "{one}, {other}");
+    }
+    assert_eq!(ask("layers", 100).await, 0);
+}
+
+#[tokio::test]
 async fn numbers_stay_while_adapters_come_and_go() {
     let server = server();
     let before = number(&server, "layers").await;
