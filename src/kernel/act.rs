@@ -49,6 +49,14 @@ impl Act {
         act
     }
 
+    /// So many rows as long as these, of arbitrary value, in host memory that goes where this one's goes.
+    pub(super) fn with_rows(&self, rows: usize) -> Self {
+        match &self.home {
+            Some(home) => Self::recycled(home.take(rows * self.cols), rows, self.cols, home),
+            None => Self::host(vec![0.0; rows * self.cols], rows, self.cols),
+        }
+    }
+
     /// From a tensor `[rows, cols]`.
     pub(super) fn device(tensor: Tensor, rows: usize, cols: usize) -> Self {
         Self { rows, cols, data: ActData::Device(tensor), home: None }

@@ -3,6 +3,7 @@
 //! Knows numbers and shapes, the instruction sets and the devices. Knows no names, no requests, no models.
 mod act;
 mod args;
+mod aside;
 mod candle_ops;
 mod check;
 mod cpu;
@@ -148,7 +149,8 @@ pub trait Kernels: Send + Sync {
         bias: Option<&Act>,
     ) -> Result<()>;
 
-    /// What adapters change at all the layers that share the input `x` `[T, in]` and have made `y` `[T, out]`.
+    /// What adapters change at all the layers that share the input `x` `[T, in]` and have made `y` `[T, out]`, which
+    /// holds nothing but their outputs.
     ///
     /// With what slot `s` holds at a target, for each row `t` in a segment of slot `s`:
     /// `y[t, columns] ← (1 + Σ weight · (gain − 1)) ∘ y[t, columns]` over all segments that hold the row, then
@@ -165,6 +167,25 @@ pub trait Kernels: Send + Sync {
         targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()>;
+
+    /// Adds a layer's output as its adapters have it to `y`, `[T, out]`: [`Kernels::add_linear`] with the base's weight
+    /// and bias, then [`Kernels::add_lora`] of that output, whose gains leave what `y` had before as it was.
+    ///
+    /// # Errors
+    /// As theirs.
+    fn add_adapted(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        (weight, bias): (&BaseWeight, Option<&Act>),
+        targets: &[LoraTarget<'_>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        aside::keeping_aside(y, targets, segments, |y| {
+            self.add_linear(y, x, weight, bias)?;
+            self.add_lora(y, x, targets, segments)
+        })
+    }
 
     /// `x / sqrt(mean(x²) + eps) · weight` of each row; a weight is as long as a row.
     ///

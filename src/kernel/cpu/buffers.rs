@@ -11,7 +11,7 @@ pub(in super::super) struct Buffers<T>(Arc<Mutex<Vec<Vec<T>>>>);
 
 impl<T: Copy + Default> Buffers<T> {
     /// At least `len` elements of arbitrary value: whoever takes them writes what it reads.
-    pub(super) fn take(&self, len: usize) -> Vec<T> {
+    pub(in super::super) fn take(&self, len: usize) -> Vec<T> {
         // Few different lengths, so that what grows by a token a step finds room for many steps.
         self.best(len).unwrap_or_else(|| vec![T::default(); len.next_power_of_two()])
     }

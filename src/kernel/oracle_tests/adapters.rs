@@ -95,6 +95,49 @@ proptest! {
         }
     }
 
+    /// What was there before is added, not scaled; rows without a gain need no detour.
+    #[test]
+    fn layers_onto_a_residual(
+        rows in 1..16_usize,
+        (k, n) in (1..60_usize, 1..60_usize),
+        slots in vec(option::of(made()), 1..4),
+        raw in overlapping(),
+        seed: u64,
+    ) {
+        let mut noise = Noise(seed);
+        let weight = [noise.tensor(n, k)];
+        let (x, y, bias) = (noise.values(rows * k), noise.values(rows * n), noise.values(n));
+        let delta = |made: &Option<Made>| made.map(|made| noise.linear_delta(made, k, n));
+        let slots: Slots<_> = slots.iter().map(delta).collect();
+        let segments = segments(&raw, rows, slots.len());
+        for candidate in candidates() {
+            let kernels = &*candidate.kernels;
+            let run = |y: &mut Act, x: &Act, segments: &[RowSegment]| {
+                let weight = kernels.pack(&weight, Precision::F32).unwrap();
+                let bias = candidate.act(&bias, n);
+                let slots = linear(&slots, kernels, Precision::F32);
+                let target = LoraTarget { columns: 0..n, slots: &slots };
+                kernels.add_adapted(y, x, (&weight, Some(&bias)), &[target], segments).unwrap();
+            };
+            let (x_act, x_ref) = both(candidate, &x, k);
+            let mut got = candidate.act(&y, n);
+            run(&mut got, &x_act, &segments);
+            let weight = Reference.pack(&weight, Precision::F32).unwrap();
+            let bias = Reference.upload(&bias, 1, n).unwrap();
+            let mut want = Reference.linear(&x_ref, &weight, Some(&bias)).unwrap();
+            let slots = linear(&slots, &Reference, Precision::F32);
+            let target = LoraTarget { columns: 0..n, slots: &slots };
+            Reference.add_lora(&mut want, &x_ref, &[target], &segments).unwrap();
+            want.values_mut().unwrap().iter_mut().zip(&y).for_each(|(want, y)| *want += y);
+            candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
+            alone(candidate, &got, |row| {
+                let mut y = row_of(candidate, &y, n, row);
+                run(&mut y, &row_of(candidate, &x, k, row), &of_row(&segments, row));
+                y
+            })?;
+        }
+    }
+
     #[test]
     fn embeddings(
         ids in vec(any::<u32>(), 1..30),

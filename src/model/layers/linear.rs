@@ -113,33 +113,39 @@ impl<const N: usize> LoraLinear<N> {
         step: &StepContext<'_>,
     ) -> Result<Act> {
         let mut y = step.kernels.linear(x, &self.base.weight, self.base.bias())?;
-        self.add_deltas(&mut y, x, segments, step)?;
+        if !segments.is_empty() {
+            step.kernels.add_lora(&mut y, x, &self.targets(step), segments)?;
+            self.add_fused(&mut y, x, segments, step)?;
+        }
         Ok(y)
     }
 
     /// Adds the output to `y`, `[T, out of all]`.
     pub(super) fn add_to(&self, y: &mut Act, x: &Act, step: &StepContext<'_>) -> Result<()> {
-        step.kernels.add_linear(y, x, &self.base.weight, self.base.bias())?;
-        self.add_deltas(y, x, step.batch.lora.segments(), step)
+        let (base, segments) = ((&*self.base.weight, self.base.bias()), step.batch.lora.segments());
+        if segments.is_empty() {
+            return step.kernels.add_linear(y, x, base.0, base.1);
+        }
+        step.kernels.add_adapted(y, x, base, &self.targets(step), segments)?;
+        self.add_fused(y, x, segments, step)
     }
 
-    fn add_deltas(
+    fn targets<'a>(&self, step: &StepContext<'a>) -> [LoraTarget<'a>; N] {
+        std::array::from_fn(|i| LoraTarget {
+            columns: self.columns[i].clone(),
+            slots: step.lora.at(self.sites[i]),
+        })
+    }
+
+    /// After the parts: what is left at a fused layer only ever adds (see `LoraSlots::load`).
+    fn add_fused(
         &self,
         y: &mut Act,
         x: &Act,
         segments: &[RowSegment],
         step: &StepContext<'_>,
     ) -> Result<()> {
-        if segments.is_empty() {
-            return Ok(());
-        }
-        let targets: [LoraTarget<'_>; N] = std::array::from_fn(|i| LoraTarget {
-            columns: self.columns[i].clone(),
-            slots: step.lora.at(self.sites[i]),
-        });
-        step.kernels.add_lora(y, x, &targets, segments)?;
         let Some(fused) = self.fused else { return Ok(()) };
-        // After the parts: what is left at a fused layer only ever adds (see `LoraSlots::load`).
         let target = LoraTarget { columns: 0..y.cols(), slots: step.lora.at(fused) };
         step.kernels.add_lora(y, x, &[target], segments)
     }
