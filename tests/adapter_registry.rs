@@ -124,8 +124,8 @@ fn refused_files_change_nothing() {
     for adapter in ["a", "b"] {
         let refused = wait(registry.publish(name(adapter), odd.files(), PublishRule::Replace));
         assert!(matches!(refused, Err(AdapterError::Invalid(_))));
-        let dora = Maker::new(9).with("use_dora", true.into()).files();
-        let refused = wait(registry.publish(name(adapter), dora, PublishRule::Replace));
+        let qalora = Maker::new(9).with("use_qalora", true.into()).files();
+        let refused = wait(registry.publish(name(adapter), qalora, PublishRule::Replace));
         assert!(matches!(refused, Err(AdapterError::Unsupported(_))));
     }
     let files = fs::read_dir(root.path()).expect("listed");
@@ -250,7 +250,8 @@ fn inspection_says_whether_a_model_can_serve_it() {
     store.put(&name("a"), &content(0)).expect("stored");
     let look = |layout: Option<LoraLayout>| {
         let directory = root.path().join("a");
-        inspect(&directory, layout.as_ref(), &AdapterLimits::default()).expect("whole")
+        let model = layout.as_ref().map(|layout| ("small", layout));
+        inspect(&directory, model, &AdapterLimits::default()).expect("whole")
     };
     let alone = look(None);
     assert!(alone.to_string().contains("self_attn.q_proj"), "{alone}");

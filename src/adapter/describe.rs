@@ -53,6 +53,9 @@ pub struct AdapterDescription {
     pub dtypes: Vec<String>,
     /// `base_model_name_or_path`: often a path of the machine that trained it. Shown, never opened.
     pub base_model: Option<String>,
+    /// Whether that ends in the name of the model which is served; a hint, since people rename directories. `None`
+    /// where one of the two is not known.
+    pub base_matches: Option<bool>,
     /// Frobenius norm of all low-rank deltas together, scaling included, and where the base is known `DoRA`'s gain. 0
     /// means that the factors change nothing.
     pub delta_norm: f64,
@@ -121,6 +124,7 @@ impl AdapterDescription {
             file_bytes: facts.file_bytes,
             dtypes: facts.dtypes,
             base_model: facts.base_model,
+            base_matches: None,
             delta_norm: rows.iter().map(|row| row.delta_norm.powi(2)).sum::<f64>().sqrt(),
             projections: rows,
             biases: facts.biases,
@@ -129,6 +133,13 @@ impl AdapterDescription {
             invocation_tokens: weights.invocation().map(<[u32]>::to_vec),
             ignored_fields: facts.ignored_fields,
         })
+    }
+
+    /// Compares the base that the adapter was trained on with the one called `name`.
+    #[must_use]
+    pub(super) fn beside(mut self, name: &str) -> Self {
+        self.base_matches = self.base_model.as_deref().map(|base| same_model(base, name));
+        self
     }
 
     /// Largest rank of any layer.
@@ -157,6 +168,17 @@ impl Tally {
             delta_norm: self.squared_norm.sqrt(),
         }
     }
+}
+
+/// Whether the last segment of a path or hub id is this name, or this name without what follows a dot (a GGUF type).
+fn same_model(base: &str, name: &str) -> bool {
+    let last = |path: &str| {
+        let path = path.trim_end_matches(['/', '\\']);
+        path.rsplit(['/', '\\']).next().unwrap_or_default().to_ascii_lowercase()
+    };
+    let (base, name) = (last(base), last(name));
+    let rest = name.strip_prefix(&base);
+    !base.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// How many blocks have a changed linear layer or norm.
@@ -246,6 +268,19 @@ mod tests {
             let wanted = f64::from(delta.and_then(|d| d.to_scalar::<f32>()).expect("delta"));
             let norm = squared_norm(&LowRank::new(a, b).expect("a pair")).expect("norm");
             assert!((norm - wanted).abs() <= 1e-5 * wanted, "{norm} is not {wanted}");
+        }
+    }
+
+    #[test]
+    fn bases_are_compared_by_the_end_of_their_path() {
+        for (base, name, same) in [
+            ("HuggingFaceTB/SmolLM2-135M", "SmolLM2-135M", true),
+            ("/mnt/models/smollm2-135m/", "SmolLM2-135M.Q4_1", true),
+            ("D:\\models\\tiny", "tiny", true),
+            ("HuggingFaceTB/SmolLM2-135M", "SmolLM2-135M-Instruct", false),
+            ("", "tiny", false),
+        ] {
+            assert_eq!(same_model(base, name), same, "{base} and {name}");
         }
     }
 

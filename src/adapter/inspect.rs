@@ -25,18 +25,22 @@ fn as_text<S: Serializer>(version: &VersionId, serializer: S) -> Result<S::Ok, S
     serializer.collect_str(version)
 }
 
-/// Reads the adapter in `directory`, checks it by itself, and against the model when there is one.
+/// Reads the adapter in `directory`, checks it by itself, and against the model, its name and its layers, when there is
+/// one.
 ///
 /// # Errors
 /// When no model of any shape could serve the adapter; the message says why.
 pub fn inspect(
     directory: &Path,
-    layout: Option<&LoraLayout>,
+    model: Option<(&str, &LoraLayout)>,
     limits: &AdapterLimits,
 ) -> Result<Inspection, AdapterError> {
     let files = AdapterFiles::read(directory, limits)?;
-    let alone = format::check(&files, None, limits)?;
-    let fit = layout.map(|layout| format::check(&files, Some(layout), limits));
+    let mut alone = format::check(&files, None, limits)?;
+    if let Some((name, _)) = model {
+        alone = alone.beside(name);
+    }
+    let fit = model.map(|(_, layout)| format::check(&files, Some(layout), limits));
     Ok(Inspection {
         version: files.version(),
         description: alone,
@@ -51,7 +55,10 @@ impl fmt::Display for Inspection {
         let scaling = if about.rslora { "alpha / √rank" } else { "alpha / rank" };
         writeln!(f, "kind            {}", about.kind)?;
         writeln!(f, "version         {}", self.version)?;
-        writeln!(f, "base            {}", about.base_model.as_deref().unwrap_or("not said"))?;
+        let base = about.base_model.as_deref().unwrap_or("not said");
+        let other =
+            if about.base_matches == Some(false) { " (the model has another name)" } else { "" };
+        writeln!(f, "base            {base}{other}")?;
         writeln!(f, "rank            {}", joined(&about.ranks))?;
         writeln!(f, "scaling         {scaling}, alpha {}", about.alpha)?;
         writeln!(f, "target_modules  {}", about.target_modules)?;

@@ -3,7 +3,7 @@ use super::{
     AdapterConfig, AdapterDescription, AdapterError, AdapterLease, AdapterLimits, AdapterName,
     AdapterRef, AdapterStore, AdapterVersion, LocalStore, VersionId,
     catalogue::{Catalogue, Published},
-    format::{self, AdapterFiles},
+    format::{self, AdapterFiles, ParsedAdapter},
 };
 use crate::lora::{FrozenBase, LoraLayout};
 use std::{
@@ -239,7 +239,7 @@ impl Inner {
         }
         self.check_name(name)?;
         self.check_rule(name, rule)?;
-        let parsed = format::parse(files, self.base.as_ref(), &self.limits)?;
+        let parsed = self.parse(files)?;
         if let Some(store) = &self.store {
             store.put(name, files)?;
         }
@@ -251,6 +251,14 @@ impl Inner {
             durable: self.store.is_some(),
         });
         Ok(publication)
+    }
+
+    fn parse(&self, files: &AdapterFiles) -> Result<ParsedAdapter, AdapterError> {
+        let mut parsed = format::parse(files, self.base.as_ref(), &self.limits)?;
+        if let Some(name) = self.reserved.get() {
+            parsed.description = parsed.description.beside(name);
+        }
+        Ok(parsed)
     }
 
     fn put(&self, published: Published) -> Publication {
@@ -348,7 +356,7 @@ impl Inner {
         self.check_name(&name)?;
         self.read(|catalogue| catalogue.check_room(&name, self.limits.max_adapters))?;
         let stored = store.get(&name, &self.limits)?;
-        let parsed = format::parse(&stored.files, self.base.as_ref(), &self.limits)?;
+        let parsed = self.parse(&stored.files)?;
         let id = stored.files.version();
         let version = AdapterVersion { name: name.clone(), id, weights: parsed.weights };
         self.put(Published {

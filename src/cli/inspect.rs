@@ -46,17 +46,19 @@ pub(super) fn run(args: &InspectArgs) -> ExitCode {
 
 /// What to print, and whether the adapter could be served.
 fn report(args: &InspectArgs) -> Result<(String, bool), Box<dyn Error>> {
-    let layout = args.model.as_deref().map(layout).transpose()?;
-    let inspection: Inspection = inspect(&args.adapter, layout.as_ref(), &args.limits)?;
+    let model = args.model.as_deref().map(layout).transpose()?;
+    let model = model.as_ref().map(|(name, layout)| (name.as_str(), layout));
+    let inspection: Inspection = inspect(&args.adapter, model, &args.limits)?;
     let text =
         if args.json { serde_json::to_string_pretty(&inspection)? } else { inspection.to_string() };
     Ok((text, inspection.misfit.is_none()))
 }
 
-fn layout(model: &str) -> Result<LoraLayout, ModelError> {
+/// The model's name and layers.
+fn layout(model: &str) -> Result<(String, LoraLayout), ModelError> {
     let source = match model {
         "demo" => ModelSource::Embedded(demo::BASE),
         model => ModelSource::parse(model)?,
     };
-    model::layout(&source)
+    Ok((source.name(), model::layout(&source)?))
 }

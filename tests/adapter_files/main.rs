@@ -1,7 +1,11 @@
 //! Adapter files: what is served is read exactly, everything else is refused with a reason, garbage never panics.
 #[path = "../adapter_maker/mod.rs"]
 mod adapter_maker;
+mod family;
 mod fixtures;
+mod made;
+mod refusals;
+mod tied;
 
 use adapter_maker::{Maker, base::MadeBase, key, small_base, small_layout, values};
 use half::{bf16, f16};
@@ -40,6 +44,10 @@ fn parse_files(files: &AdapterFiles, base: &dyn FrozenBase) -> Result<ParsedAdap
 
 fn refused(maker: &Maker) -> String {
     parse(maker).expect_err("refused")
+}
+
+fn refused_on(base: &dyn FrozenBase, maker: &Maker) -> String {
+    parse_on(base, maker).expect_err("refused")
 }
 
 /// `b` as PEFT has it, `[out, rank]` → `[rank, out]` times `scaling`.
@@ -213,6 +221,30 @@ fn directories_are_read_without_following_pickles() {
     assert_eq!(read().expect("both").version(), files.version());
 }
 
+/// An adapter with most parts of the family.
+fn rich() -> Maker {
+    let mut maker = Maker::new(3)
+        .with("use_dora", json!(true))
+        .with("trainable_token_indices", json!([5, 2]))
+        .with("modules_to_save", json!(["model.norm", "k_proj"]));
+    for layer in 0..2 {
+        for path in ["self_attn.q_proj", "mlp.down_proj"] {
+            let path = format!("model.layers.{layer}.{path}");
+            maker.set(&made::named(&path, "lora_magnitude_vector"), &[8], &values(8, 4));
+        }
+        let path = format!("model.layers.{layer}.self_attn.k_proj");
+        maker.set(&made::named(&path, "weight"), &[4, 8], &values(32, 5));
+    }
+    maker.set(&made::named("model.norm", "weight"), &[8], &values(8, 6));
+    let rows = made::named(made::TABLE, "token_adapter.trainable_tokens_delta");
+    maker.set(&rows, &[2, 8], &values(16, 7));
+    maker
+}
+
+fn is_finite(tensor: &candle_core::Tensor) -> bool {
+    made::flat(tensor).iter().all(|value| value.is_finite())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -221,7 +253,7 @@ proptest! {
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..8),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
-        let files = Maker::new(3).files();
+        let files = rich().files();
         let (mut config, mut weights) = (files.config.to_vec(), files.weights.to_vec());
         for (at, byte, in_config) in flips {
             let bytes = if in_config { &mut config } else { &mut weights };
@@ -234,13 +266,19 @@ proptest! {
         let bent = AdapterFiles { config: config.into(), weights: weights.into() };
         if let Ok(parsed) = parse_files(&bent, small_base().as_ref()) {
             // Whatever was let through is a whole adapter with finite numbers.
-            for (site, pair) in parsed.weights.sites() {
-                let pair = pair.low_rank.as_ref().expect("a pair");
+            for (site, delta) in parsed.weights.sites() {
                 let shape = small_layout().shape(site).expect("a site of the model");
-                prop_assert_eq!((pair.in_features(), pair.out_features()), (shape.in_features, shape.out_features));
-                let sum = pair.b().abs().and_then(|b| b.max_all()?.to_scalar::<f32>()).expect("f32");
-                prop_assert!(sum.is_finite());
+                if let Some(pair) = &delta.low_rank {
+                    let found = (pair.in_features(), pair.out_features());
+                    prop_assert_eq!(found, (shape.in_features, shape.out_features));
+                    prop_assert!(is_finite(pair.a()) && is_finite(pair.b()));
+                }
+                let vectors = delta.gain.iter().chain(&delta.shift);
+                prop_assert!(vectors.chain(delta.trained.iter().map(|t| &t.weight)).all(is_finite));
             }
+            prop_assert!(parsed.weights.norms().all(|(_, weight)| is_finite(weight)));
+            let rows = parsed.weights.embedding().and_then(|delta| delta.trained.as_ref());
+            prop_assert!(rows.is_none_or(|rows| is_finite(&rows.weight)));
         }
     }
 
@@ -248,7 +286,8 @@ proptest! {
     fn any_config_is_an_answer(field in "[a-z_]{1,20}", text in "\\PC{0,30}", number in any::<f64>()) {
         for value in [json!(text), json!(number), json!([text]), json!({text.clone(): number})] {
             let _ = parse(&Maker::new(1).with(&field, value.clone()));
-            for known in ["r", "lora_alpha", "target_modules", "rank_pattern", "layers_to_transform", "exclude_modules"] {
+            for known in ["r", "lora_alpha", "target_modules", "rank_pattern", "layers_to_transform", "exclude_modules",
+                "use_dora", "modules_to_save", "trainable_token_indices", "bias", "alora_invocation_tokens"] {
                 let _ = parse(&Maker::new(1).with(known, value.clone()));
             }
         }

@@ -20,7 +20,7 @@ ADAPTERS = {
         "bias-all": dict(bias="all", target_modules=["k_proj", "gate_proj"]),
         "bias-whole": dict(bias="all", target_modules=["q_proj"], modules_to_save=["o_proj"]),
         "head": dict(target_modules=["lm_head", "q_proj"]),
-        "embedding": dict(target_modules=["embed_tokens", "q_proj"], copies=True),
+        "embedding": dict(target_modules=["embed_tokens", "q_proj"], copies=True, dtype="float32"),
         "embedding-dora": dict(use_dora=True, target_modules=["embed_tokens", "lm_head", "v_proj"]),
         "whole": dict(modules_to_save=["lm_head", "embed_tokens"]),
         "whole-layers": dict(modules_to_save=["k_proj", "layers.1.mlp"], target_modules=["q_proj"], dtype="float16"),
