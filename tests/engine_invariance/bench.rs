@@ -57,13 +57,18 @@ impl Bench {
     /// A base under `tests/golden`.
     pub(crate) fn tiny(base: &str, kernels: Arc<dyn Kernels>) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(base);
-        let golden = json(&directory.join("golden.json"));
-        let cases = golden.as_array().expect("a list").iter().map(|case| Case {
+        let records = ["golden.json", "family.json"].map(|name| directory.join(name));
+        let records = records.iter().filter(|record| record.is_file()).map(|record| json(record));
+        let case = |case: &Value| Case {
             adapter: case["adapter"].as_str().map(Into::into),
             prompt: numbers(&case["prompt"]),
             answer: numbers(&case["greedy"]),
+        };
+        let cases = records.flat_map(|record| {
+            record.as_array().expect("a list").iter().map(case).collect::<Vec<_>>()
         });
-        Self::new(directory.clone(), &directory.join("adapters"), kernels, cases.collect())
+        let cases = cases.collect();
+        Self::new(directory.clone(), &directory.join("adapters"), kernels, cases)
     }
 
     /// `SmolLM2` from `model` with the adapters and answers of `fixtures`.
@@ -116,6 +121,24 @@ impl Bench {
     /// With base weights in another precision than f32.
     pub(crate) fn at(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// With the prompts of each mix's adapters, asked of the whole mix; nobody has recorded the answers.
+    pub(crate) fn mixed(mut self, mixes: &[&str]) -> Self {
+        for mix in mixes {
+            let parts = parts(mix);
+            let is_of_mix =
+                |case: &&Case| parts.iter().any(|(name, _)| case.adapter.as_deref() == Some(*name));
+            let of_mix = self.cases.iter().filter(is_of_mix).map(|case| Case {
+                adapter: Some((*mix).into()),
+                prompt: case.prompt.clone(),
+                answer: vec![0; case.answer.len()],
+            });
+            let of_mix: Vec<_> = of_mix.collect();
+            assert!(of_mix.len() > 1, "{mix} has prompts");
+            self.cases.extend(of_mix);
+        }
+        self
     }
 
     fn model(&self) -> LoadedModel {

@@ -13,8 +13,8 @@ use std::{
     sync::Arc,
 };
 
-const TINY: [&str; 7] =
-    ["llama", "llama31", "llama_linear", "llama_tied", "mistral", "qwen2", "qwen3"];
+const TINY: [&str; 8] =
+    ["llama", "llama31", "llama_linear", "llama_tied", "mistral", "phi3", "qwen2", "qwen3"];
 
 /// Nothing is shared, nothing is cut.
 fn plain(blocks: usize) -> Arrangement {
@@ -145,6 +145,21 @@ fn rounded_weights_answer_with_the_same_bits_in_every_arrangement() {
     }
 }
 
+#[test]
+fn mixes_of_all_kinds_answer_with_the_same_bits_in_every_arrangement() {
+    let mixes = [
+        "mix-0.6dora-0.4alora",
+        "mix-0.5embedding-0.5norms",
+        "mix-0.7tokens-0.3whole",
+        "mix-1.5head-0.25dora",
+    ];
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let bench = Bench::tiny("llama", cpu()).at(precision).mixed(&mixes);
+        let reference = alone(&bench, &bench.engine(&plain(400)));
+        check_company(&bench, 10, &format!("mixes at {precision}"), &reference);
+    }
+}
+
 /// `$LORAD_TEST_MODEL` and `$LORAD_TEST_FIXTURES`, or the fixtures beside the repository.
 fn smollm2() -> Option<(PathBuf, PathBuf)> {
     let model = PathBuf::from(std::env::var_os("LORAD_TEST_MODEL")?);
@@ -173,6 +188,12 @@ fn smollm2_answers_the_same_in_every_arrangement() {
         "layers-subset",
         "target-regex",
         "mix-0.7pirate-0.3sql",
+        "alora",
+        "dora",
+        "lora-bias",
+        "embed-lora",
+        "lm-head-lora",
+        "token-indices",
     ];
     let guessed = check(&Bench::smollm2(model, &fixtures, &names, cpu()), 14, "SmolLM2");
     assert!(guessed > 0, "nothing was guessed");
