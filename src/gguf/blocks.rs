@@ -1,10 +1,11 @@
 //! Tensor types: how many bytes their blocks take, and what numbers they stand for.
 use candle_core::{
     DType, Device, Result, Tensor,
-    quantized::{GgmlDType, ggml_file::qtensor_from_ggml},
+    quantized::{GgmlDType, QTensor, ggml_file::qtensor_from_ggml},
 };
+use std::fmt;
 
-/// How a tensor's elements are stored.
+/// How a tensor's elements are stored. `Display` is the type's name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Storage {
     /// One by one.
@@ -31,6 +32,39 @@ const STORAGES: &[(u32, Storage)] = &[
 ];
 
 impl Storage {
+    /// 32-bit floats.
+    pub const F32: Self = Self::Plain(DType::F32);
+    /// 16-bit floats of IEEE 754.
+    pub const F16: Self = Self::Plain(DType::F16);
+    /// The upper half of a 32-bit float.
+    pub const BF16: Self = Self::Plain(DType::BF16);
+    /// 32 octets that share a scale.
+    pub const Q8_0: Self = Self::Blocks(GgmlDType::Q8_0);
+
+    /// Its number in the file; `None` for a type the format has none for here.
+    pub fn number(self) -> Option<u32> {
+        STORAGES.iter().find(|(_, storage)| *storage == self).map(|(number, _)| *number)
+    }
+
+    /// Whether rows of `cols` elements can be stored so.
+    pub fn fits(self, cols: usize) -> bool {
+        self.bytes(1, cols).is_some()
+    }
+
+    /// The bytes that `tensor` has when it is stored so, rounded to the nearest.
+    ///
+    /// # Errors
+    /// When blocks do not fill a row.
+    pub fn encode(self, tensor: &Tensor) -> Result<Vec<u8>> {
+        match self {
+            Self::Blocks(dtype) => Ok(QTensor::quantize(tensor, dtype)?.data()?.into_owned()),
+            Self::Plain(dtype) => {
+                let tensor = tensor.to_dtype(dtype)?;
+                Ok(safetensors::View::data(&tensor).into_owned())
+            }
+        }
+    }
+
     /// From its number in the file.
     pub(super) fn from_number(number: u32) -> Option<Self> {
         STORAGES.iter().find(|(known, _)| *known == number).map(|(_, storage)| *storage)
@@ -59,6 +93,15 @@ impl Storage {
     }
 }
 
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(dtype) => write!(f, "{dtype:?}"),
+            Self::Blocks(dtype) => write!(f, "{dtype:?}"),
+        }
+    }
+}
+
 /// Rows of each head from rotary pairs side by side, as llama.cpp keeps them, to rotary halves: `[heads * head_dim, …]`.
 ///
 /// The inverse of `LlamaModel.permute` in llama.cpp's converter.
@@ -72,6 +115,17 @@ pub fn pairs_to_halves(tensor: &Tensor, heads: usize) -> Result<Tensor> {
     pairs.transpose(1, 2)?.contiguous()?.reshape(tensor.shape())
 }
 
+/// The inverse of [`pairs_to_halves`].
+///
+/// # Errors
+/// When `heads` does not divide the rows into even numbers.
+pub fn halves_to_pairs(tensor: &Tensor, heads: usize) -> Result<Tensor> {
+    let rows = tensor.dim(0)?;
+    let rest = tensor.elem_count() / rows.max(1);
+    let halves = tensor.reshape((heads, 2, rows / heads / 2, rest))?;
+    halves.transpose(1, 2)?.contiguous()?.reshape(tensor.shape())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +135,9 @@ mod tests {
         let rows = Tensor::arange(0_u32, 8, &Device::Cpu).unwrap();
         let halves = pairs_to_halves(&rows, 2).unwrap().to_vec1::<u32>().unwrap();
         assert_eq!(halves, [0, 2, 1, 3, 4, 6, 5, 7]);
+        let halves = pairs_to_halves(&rows, 2).unwrap();
+        let pairs = halves_to_pairs(&halves, 2).unwrap().to_vec1::<u32>().unwrap();
+        assert_eq!(pairs, rows.to_vec1::<u32>().unwrap());
     }
 
     #[test]

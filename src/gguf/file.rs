@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::{collections::BTreeMap, ops::Range};
 
 const ALIGNMENT: &str = "general.alignment";
-const DEFAULT_ALIGNMENT: usize = 32;
+pub(super) const DEFAULT_ALIGNMENT: usize = 32;
 const MAX_DIMS: u32 = 4;
 /// Key length, type, one byte.
 const LEAST_ENTRY_BYTES: usize = 13;

@@ -8,12 +8,14 @@ mod error;
 mod file;
 mod names;
 mod value;
+mod writer;
 
-pub use blocks::{Storage, pairs_to_halves};
+pub use blocks::{Storage, halves_to_pairs, pairs_to_halves};
 pub use error::GgufError;
 pub use file::{GgufFile, TensorEntry};
-pub use names::to_transformers;
+pub use names::{to_gguf, to_transformers};
 pub use value::{Array, Kind, Value};
+pub use writer::GgufWriter;
 
 /// How every GGUF file begins.
 pub const MAGIC: &[u8; 4] = b"GGUF";

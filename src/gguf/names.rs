@@ -1,4 +1,6 @@
 //! llama.cpp's tensor names and `transformers`'.
+//!
+//! Of models whose layers each have a weight of their own; where some are one weight, llama.cpp calls it otherwise.
 
 /// Outside the layers.
 const TOP: &[(&str, &str)] = &[
@@ -35,6 +37,17 @@ pub fn to_transformers(name: &str) -> Option<String> {
     plain.then(|| format!("model.layers.{layer}.{part}.{kind}"))
 }
 
+/// llama.cpp's name; `None` for a tensor that it has no name for.
+pub fn to_gguf(name: &str) -> Option<String> {
+    if let Some((top, _)) = TOP.iter().find(|(_, transformers)| *transformers == name) {
+        return Some((*top).to_owned());
+    }
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (part, kind) = rest.rsplit_once('.')?;
+    let (part, _) = LAYER.iter().find(|(_, transformers)| *transformers == part)?;
+    Some(format!("blk.{layer}.{part}.{kind}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +64,10 @@ mod tests {
         ];
         for (gguf, expected) in names {
             assert_eq!(to_transformers(gguf).as_deref(), expected, "{gguf}");
+            if let Some(name) = expected {
+                assert_eq!(to_gguf(name).as_deref(), Some(gguf), "{name}");
+            }
         }
+        assert_eq!(to_gguf("model.layers.0.self_attn.qkv_proj.weight"), None);
     }
 }
