@@ -41,7 +41,7 @@ pub fn adapters() -> impl Iterator<Item = (AdapterName, AdapterFiles)> {
     ADAPTERS.iter().map(|(name, config, weights)| {
         let name = name.parse().expect("the embedded names are names");
         let (config, weights) = (Bytes::from_static(config), Bytes::from_static(weights));
-        (name, AdapterFiles { config, weights })
+        (name, AdapterFiles::Peft { config, weights })
     })
 }
 

@@ -216,11 +216,13 @@ fn a_directory_is_served_but_for_what_is_broken_in_it() {
     let write = |directory: &str, files: &AdapterFiles| {
         let path = root.path().join(directory);
         fs::create_dir(&path).expect("made");
-        fs::write(path.join("adapter_config.json"), &files.config).expect("written");
-        fs::write(path.join("adapter_model.safetensors"), &files.weights).expect("written");
+        for (name, bytes) in files.named() {
+            fs::write(path.join(name), bytes).expect("written");
+        }
     };
     write("good", &content(0));
-    write("broken", &AdapterFiles { config: content(0).config, weights: vec![1, 2, 3].into() });
+    let AdapterFiles::Peft { config, .. } = content(0) else { unreachable!("the maker's form") };
+    write("broken", &AdapterFiles::Peft { config, weights: vec![1, 2, 3].into() });
     write("no name", &content(1));
     write("Base", &content(2));
     fs::write(root.path().join("README.md"), "not an adapter").expect("written");
@@ -423,8 +425,9 @@ proptest! {
 fn lay(root: &Path, directory: &str, number: usize) {
     let directory = root.join(directory);
     fs::create_dir_all(&directory).expect("made");
-    fs::write(directory.join(CONFIG_FILE), content(number).config).expect("written");
-    fs::write(directory.join(WEIGHTS_FILE), content(number).weights).expect("written");
+    for (name, bytes) in content(number).named() {
+        fs::write(directory.join(name), bytes).expect("written");
+    }
 }
 
 /// What a training run leaves beside its adapter.
@@ -459,7 +462,9 @@ fn files_of_others_survive_replacing_and_retiring() {
     for round in 0..2 {
         publish(&registry, "a", round, PublishRule::Replace).expect("always");
         assert_eq!(names_in(&directory), WITH_CHECKPOINT);
-        assert_eq!(fs::read(directory.join(WEIGHTS_FILE)).expect("there"), content(round).weights);
+        for (name, bytes) in content(round).named() {
+            assert_eq!(fs::read(directory.join(name)).expect("there"), **bytes);
+        }
     }
     wait(registry.retire(name("a"), None)).expect("published");
     assert_eq!(names_in(&directory), CHECKPOINT);

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 /// Where adapters come from and how large they may be.
 #[derive(Args, Clone, Debug, Default)]
 pub struct AdapterConfig {
-    /// Serve every adapter in this directory, each sub-directory under its own name; uploads are kept there
+    /// Serve every adapter in this directory, each sub-directory and each GGUF file under its own name; uploads are kept
+    /// there
     #[arg(long, env = "LORAD_ADAPTERS", value_name = "DIR")]
     pub adapters: Option<PathBuf>,
     /// What is refused.

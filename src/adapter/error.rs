@@ -1,6 +1,9 @@
 //! Everything that can go wrong with an adapter.
 use super::{AdapterName, VersionId};
-use crate::error::{Classified, ErrorKind};
+use crate::{
+    error::{Classified, ErrorKind},
+    gguf::GgufError,
+};
 
 /// See each variant.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +47,23 @@ pub enum AdapterError {
     Store(#[from] std::io::Error),
 }
 
+impl From<GgufError> for AdapterError {
+    fn from(error: GgufError) -> Self {
+        Self::Invalid(format!("{} {}", error.place, error.detail))
+    }
+}
+
 impl AdapterError {
+    /// Says of an error about files that nobody has seen whose they are.
+    pub(super) fn in_peft_words(self) -> Self {
+        let explained = |reason| format!("{reason} (the GGUF file's contents in PEFT's words)");
+        match self {
+            Self::Invalid(reason) => Self::Invalid(explained(reason)),
+            Self::Unsupported(reason) => Self::Unsupported(explained(reason)),
+            other => other,
+        }
+    }
+
     pub(super) fn invalid(reason: impl Into<String>) -> Self {
         Self::Invalid(reason.into())
     }

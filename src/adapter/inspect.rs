@@ -1,4 +1,4 @@
-//! A report on one adapter directory: what it is, and whether a model can serve it.
+//! A report on one adapter: what it is, and whether a model can serve it.
 use super::{
     AdapterDescription, AdapterError, AdapterLimits, VersionId,
     format::{self, AdapterFiles},
@@ -25,17 +25,17 @@ fn as_text<S: Serializer>(version: &VersionId, serializer: S) -> Result<S::Ok, S
     serializer.collect_str(version)
 }
 
-/// Reads the adapter in `directory`, checks it by itself, and against the model, its name and its layers, when there is
-/// one.
+/// Reads the adapter at `path`, a directory or a GGUF file, checks it by itself, and against the model, its name and its
+/// layers, when there is one.
 ///
 /// # Errors
 /// When no model of any shape could serve the adapter; the message says why.
 pub fn inspect(
-    directory: &Path,
+    path: &Path,
     model: Option<(&str, &LoraLayout)>,
     limits: &AdapterLimits,
 ) -> Result<Inspection, AdapterError> {
-    let files = AdapterFiles::read(directory, limits)?;
+    let files = AdapterFiles::read(path, limits)?;
     let mut alone = format::check(&files, None, limits)?;
     if let Some((name, _)) = model {
         alone = alone.beside(name);

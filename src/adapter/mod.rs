@@ -3,6 +3,7 @@
 //! Knows files and layouts. Knows no device memory, no slots, no sequences.
 mod catalogue;
 mod config;
+mod convert;
 mod describe;
 mod error;
 pub mod format;
@@ -13,6 +14,7 @@ mod registry;
 mod store;
 
 pub use config::{AdapterConfig, AdapterLimits};
+pub use convert::{ConvertBase, to_gguf, to_peft, write};
 pub use describe::{AdapterDescription, ProjectionSummary};
 pub use error::AdapterError;
 pub use format::{AdapterFiles, ParsedAdapter};

@@ -15,7 +15,7 @@ use std::{
 /// What to look at.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct InspectArgs {
-    /// Directory with `adapter_config.json` and `adapter_model.safetensors`
+    /// Directory with `adapter_config.json` and `adapter_model.safetensors`, or a GGUF file
     #[arg(value_name = "ADAPTER")]
     adapter: PathBuf,
     /// Base model it should fit: a directory, a GGUF file, a hub id, or `demo` for the embedded one

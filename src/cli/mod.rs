@@ -1,5 +1,6 @@
-//! The command line: `serve`, `inspect`, `bench`, `healthcheck`.
+//! The command line: `serve`, `inspect`, `convert`, `bench`, `healthcheck`.
 mod bench;
+mod convert;
 mod fail;
 mod healthcheck;
 mod inspect;
@@ -28,6 +29,11 @@ enum Command {
     Serve(Box<ServeConfig>),
     /// Say what an adapter is: its layers, ranks, size and norms, and whether it fits a model.
     Inspect(inspect::InspectArgs),
+    /// Turn a GGUF adapter into a PEFT directory, or a PEFT adapter into a GGUF file.
+    ///
+    /// Factors keep their type and every bit, unless --outtype says otherwise. What the other form cannot say exactly is
+    /// refused by name.
+    Convert(convert::ConvertArgs),
     /// Measure a server, with or without a second one beside it.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -41,6 +47,7 @@ impl Cli {
         match self.command {
             Command::Serve(config) => serve::run(&config),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Convert(args) => convert::run(&args),
             Command::Bench(command) => bench::run(&command),
             Command::Healthcheck(args) => healthcheck::run(&args),
         }

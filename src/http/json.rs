@@ -69,7 +69,14 @@ impl JsonBody {
     }
 }
 
-async fn read_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+/// The whole body, up to its limit.
+///
+/// # Errors
+/// 413 over the limit, 408 when it does not come.
+pub(super) async fn read_bytes<S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<Bytes, ApiError> {
     let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
     Bytes::from_request(request, state).await.map_err(|rejection| {
         match rejection.into_response().status() {

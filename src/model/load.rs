@@ -92,14 +92,31 @@ pub fn load(
     load_checkpoint(checkpoint.as_ref(), source.name(), kernels, options)
 }
 
+/// What adapters have to know of a model.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// `config.json`'s word for what it is.
+    pub architecture: &'static str,
+    /// What adapters may change.
+    pub layout: LoraLayout,
+}
+
+/// What adapters of this model have to know of it, from its config alone.
+///
+/// # Errors
+/// As [`load`], as far as the config goes.
+pub fn outline(source: &ModelSource) -> Result<Outline, ModelError> {
+    let checkpoint = open(source, Progress::Shown)?;
+    let (architecture, spec) = read_spec(checkpoint.config())?;
+    Ok(Outline { architecture, layout: spec.lora_layout() })
+}
+
 /// The sites that adapters of this model may change, from its config alone.
 ///
 /// # Errors
 /// As [`load`], as far as the config goes.
 pub fn layout(source: &ModelSource) -> Result<LoraLayout, ModelError> {
-    let checkpoint = open(source, Progress::Shown)?;
-    let (_, spec) = read_spec(checkpoint.config())?;
-    Ok(spec.lora_layout())
+    Ok(outline(source)?.layout)
 }
 
 fn open(source: &ModelSource, progress: Progress) -> Result<Box<dyn Checkpoint>, ModelError> {

@@ -21,7 +21,7 @@ pub use batch::ForwardBatch;
 pub use config::ModelConfig;
 pub use error::ModelError;
 pub use hub::HubId;
-pub use load::{LoadOptions, LoadedModel, ModelFacts, Progress, layout, load};
+pub use load::{LoadOptions, LoadedModel, ModelFacts, Outline, Progress, layout, load, outline};
 pub use source::ModelSource;
 pub use text::{SamplingDefaults, TextAssets};
 

@@ -22,7 +22,8 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-fn base(directory: &Path) -> BaseWeights {
+/// A base as it is served.
+pub(crate) fn base(directory: &Path) -> BaseWeights {
     let options = LoadOptions {
         precision: Precision::F32,
         kv_precision: KvChoice::Auto,

@@ -1,8 +1,10 @@
 //! Adapter files: what is served is read exactly, everything else is refused with a reason, garbage never panics.
 #[path = "../adapter_maker/mod.rs"]
 mod adapter_maker;
+mod convert;
 mod family;
 mod fixtures;
+mod gguf;
 mod made;
 mod refusals;
 mod tied;
@@ -210,14 +212,15 @@ fn directories_are_read_without_following_pickles() {
     let read = || AdapterFiles::read(directory.path(), &AdapterLimits::default());
     assert!(read().expect_err("empty").to_string().contains(CONFIG_FILE));
     let files = Maker::new(1).files();
-    fs::write(directory.path().join(CONFIG_FILE), &files.config).expect("written");
+    let [(_, config), (_, weights)] = files.named()[..] else { unreachable!("PEFT's form") };
+    fs::write(directory.path().join(CONFIG_FILE), config).expect("written");
     assert!(read().expect_err("no weights").to_string().contains(WEIGHTS_FILE));
     fs::write(directory.path().join("adapter_model.bin"), b"\x80\x02}q\x00.").expect("written");
     assert!(read().expect_err("pickle").to_string().contains("pickle"));
     fs::create_dir(directory.path().join(WEIGHTS_FILE)).expect("made");
     assert!(read().expect_err("a directory").to_string().contains("not a regular file"));
     fs::remove_dir(directory.path().join(WEIGHTS_FILE)).expect("removed");
-    fs::write(directory.path().join(WEIGHTS_FILE), &files.weights).expect("written");
+    fs::write(directory.path().join(WEIGHTS_FILE), weights).expect("written");
     assert_eq!(read().expect("both").version(), files.version());
 }
 
@@ -254,7 +257,8 @@ proptest! {
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let files = rich().files();
-        let (mut config, mut weights) = (files.config.to_vec(), files.weights.to_vec());
+        let [(_, config), (_, weights)] = files.named()[..] else { unreachable!("PEFT's form") };
+        let (mut config, mut weights) = (config.to_vec(), weights.to_vec());
         for (at, byte, in_config) in flips {
             let bytes = if in_config { &mut config } else { &mut weights };
             let at = at.index(bytes.len());
@@ -263,7 +267,7 @@ proptest! {
         if let Some(cut) = cut {
             weights.truncate(cut.index(weights.len()));
         }
-        let bent = AdapterFiles { config: config.into(), weights: weights.into() };
+        let bent = AdapterFiles::Peft { config: config.into(), weights: weights.into() };
         if let Ok(parsed) = parse_files(&bent, small_base().as_ref()) {
             // Whatever was let through is a whole adapter with finite numbers.
             for (site, delta) in parsed.weights.sites() {
@@ -298,8 +302,9 @@ proptest! {
 fn a_switch_in_the_environment_is_on_or_off_in_any_words() {
     let directory = tempfile::TempDir::new().expect("a directory");
     let files = Maker::new(1).with("use_unheard_of", json!(true)).files();
-    fs::write(directory.path().join(CONFIG_FILE), &files.config).expect("written");
-    fs::write(directory.path().join(WEIGHTS_FILE), &files.weights).expect("written");
+    for (name, bytes) in files.named() {
+        fs::write(directory.path().join(name), bytes).expect("written");
+    }
     for (value, served) in [("1", true), ("yes", true), ("true", true), ("0", false), ("", false)] {
         let mut lorad = Command::new(env!("CARGO_BIN_EXE_lorad"));
         let lorad = lorad.arg("inspect").arg(directory.path());

@@ -90,7 +90,7 @@ impl Maker {
             (name, TensorView::new(*dtype, shape.clone(), bytes).expect("bytes fit the shape"))
         });
         let weights = safetensors::serialize(views, None);
-        AdapterFiles {
+        AdapterFiles::Peft {
             config: serde_json::to_vec(&self.config).expect("JSON").into(),
             weights: weights.expect("safetensors").into(),
         }

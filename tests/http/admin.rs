@@ -13,11 +13,12 @@ fn server() -> Server {
 
 /// The files of a golden adapter as a form.
 fn form(adapter: &str) -> Form {
-    let files = adapter_files("llama", adapter);
-    let part = |bytes: &[u8], name: &'static str| Part::bytes(bytes.to_vec()).file_name(name);
-    Form::new()
-        .part("config", part(&files.config, "adapter_config.json"))
-        .part("weights", part(&files.weights, "adapter_model.safetensors"))
+    let mut form = Form::new();
+    for (name, bytes) in adapter_files("llama", adapter).named() {
+        let field = if name == "adapter_config.json" { "config" } else { "weights" };
+        form = form.part(field, Part::bytes(bytes.to_vec()).file_name(name));
+    }
+    form
 }
 
 async fn put(
@@ -68,6 +69,35 @@ async fn an_uploaded_adapter_answers_at_once_and_as_if_it_had_always_been_there(
     let entry = server.get("/admin/adapters/fresh").await;
     assert_eq!(entry.headers["etag"], created.headers["etag"]);
     assert_eq!(entry.ok()["version"], version);
+}
+
+/// A GGUF adapter of `tests/golden`.
+fn gguf(name: &str) -> Vec<u8> {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/gguf/lora");
+    std::fs::read(format!("{directory}/{name}.gguf")).expect("a GGUF adapter")
+}
+
+#[tokio::test]
+async fn a_gguf_file_is_an_adapter_as_a_part_or_as_the_body() {
+    let server = server();
+    let layers = text(&ask(&server, "layers").await);
+    let body = server.request("PUT", "/admin/adapters/body").body(gguf("llama-layers-f32"));
+    let body = Answer::of(body).await;
+    assert_eq!(body.status, StatusCode::CREATED, "{}", body.text);
+    let part = Part::bytes(gguf("llama-layers-f32")).file_name("mine-f32.gguf");
+    let form = Form::new().part("file", part);
+    let form = server.request("PUT", "/admin/adapters/part").multipart(form);
+    let part = Answer::of(form).await;
+    assert_eq!(part.status, StatusCode::CREATED, "{}", part.text);
+    assert_eq!(part.headers["etag"], body.headers["etag"]);
+    for name in ["body", "part"] {
+        assert_eq!(text(&ask(&server, name).await), layers, "{name}");
+    }
+    let neither = server.request("PUT", "/admin/adapters/x").body("no adapter");
+    let refused = Answer::of(neither).await.error(400);
+    assert!(refused["message"].as_str().expect("text").contains("GGUF"), "{refused}");
+    let other = server.request("PUT", "/admin/adapters/x").body(gguf("qwen3-all-linear-f32"));
+    Answer::of(other).await.error(400);
 }
 
 #[tokio::test]
@@ -126,7 +156,8 @@ async fn what_is_no_adapter_is_refused_and_leaves_nothing() {
     };
     let files = adapter_files("llama", "layers");
     let bytes = |bytes: &[u8]| Part::bytes(bytes.to_vec());
-    let (config, weights) = (files.config.as_ref(), files.weights.as_ref());
+    let [(_, config), (_, weights)] = files.named()[..] else { unreachable!("PEFT's form") };
+    let (config, weights) = (config.as_ref(), weights.as_ref());
     let cut = &weights[..weights.len() / 2];
     for (form, param) in [
         (Form::new(), "body"),
@@ -166,9 +197,10 @@ async fn a_file_name_says_which_part_it_is() {
     let server = server();
     let files = adapter_files("llama", "layers");
     let part = |bytes: &[u8], name: &'static str| Part::bytes(bytes.to_vec()).file_name(name);
+    let [(_, config), (_, weights)] = files.named()[..] else { unreachable!("PEFT's form") };
     let form = Form::new()
-        .part("file", part(&files.weights, "adapter_model.safetensors"))
-        .part("file", part(&files.config, "adapter_config.json"));
+        .part("file", part(weights, "adapter_model.safetensors"))
+        .part("file", part(config, "adapter_config.json"));
     let answer = Answer::of(server.request("PUT", "/admin/adapters/a").multipart(form)).await;
     assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
 }

@@ -71,7 +71,7 @@ impl Sequence {
 
 impl Harness {
     pub(crate) fn open(directory: &Path, kernels: &Arc<dyn Kernels>, precision: Precision) -> Self {
-        let source = ModelSource::Directory(directory.to_owned());
+        let source = ModelSource::parse(directory.to_str().unwrap()).unwrap();
         let options = LoadOptions {
             precision,
             kv_precision: KvChoice::Auto,

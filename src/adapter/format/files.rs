@@ -1,5 +1,8 @@
-//! The two files that are an adapter, as bytes.
-use crate::adapter::{AdapterError, AdapterLimits, VersionId};
+//! The files that are an adapter, as bytes.
+use crate::{
+    adapter::{AdapterError, AdapterLimits, VersionId},
+    gguf,
+};
 use bytes::Bytes;
 use std::{
     fs::{self, File},
@@ -7,10 +10,14 @@ use std::{
     path::Path,
 };
 
-/// The adapter's hyper-parameters, JSON.
+/// The hyper-parameters of a PEFT adapter, JSON.
 pub const CONFIG_FILE: &str = "adapter_config.json";
-/// The adapter's tensors.
+/// The tensors of a PEFT adapter.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// What an uploaded GGUF adapter is called in its directory.
+pub const GGUF_FILE: &str = "adapter.gguf";
+/// How names of GGUF files end.
+pub const GGUF_ENDING: &str = ".gguf";
 
 /// Names under which PEFT stores tensors as pickles.
 const PICKLE_FILES: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
@@ -19,39 +26,79 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// An adapter as it is stored and uploaded. Owned memory, never a mapping: files may change under a mapping.
 #[derive(Clone, Debug)]
-pub struct AdapterFiles {
-    /// `adapter_config.json`
-    pub config: Bytes,
-    /// `adapter_model.safetensors`
-    pub weights: Bytes,
+pub enum AdapterFiles {
+    /// As PEFT's `save_pretrained` writes it.
+    Peft {
+        /// `adapter_config.json`
+        config: Bytes,
+        /// `adapter_model.safetensors`
+        weights: Bytes,
+    },
+    /// As llama.cpp's converter writes it.
+    Gguf(Bytes),
 }
 
 impl AdapterFiles {
-    /// Reads both files of a PEFT directory.
+    /// Reads a PEFT directory, a directory with a GGUF file, or a GGUF file.
     ///
     /// # Errors
     /// When a file is missing, is not a regular file, is over its limit, or cannot be read.
-    pub fn read(directory: &Path, limits: &AdapterLimits) -> Result<Self, AdapterError> {
-        let config = read_file(directory, CONFIG_FILE, MAX_CONFIG_BYTES)?;
-        let Some(config) = config else {
-            return Err(AdapterError::invalid(format!(
-                "there is no `{CONFIG_FILE}`: an adapter is a directory as PEFT's save_pretrained writes it"
-            )));
-        };
-        match read_file(directory, WEIGHTS_FILE, limits.max_adapter_bytes)? {
-            Some(weights) => Ok(Self { config, weights }),
-            None => Err(missing_weights(directory)),
+    pub fn read(path: &Path, limits: &AdapterLimits) -> Result<Self, AdapterError> {
+        if path.is_file() {
+            return Self::read_gguf(path, limits);
         }
+        let Some(config) = read_file(path, CONFIG_FILE, MAX_CONFIG_BYTES)? else {
+            return match gguf_in(path) {
+                Some(name) => Self::read_gguf(&path.join(name), limits),
+                None => Err(no_adapter(path)),
+            };
+        };
+        match read_file(path, WEIGHTS_FILE, limits.max_adapter_bytes)? {
+            Some(weights) => Ok(Self::Peft { config, weights }),
+            None => Err(missing_weights(path)),
+        }
+    }
+
+    fn read_gguf(path: &Path, limits: &AdapterLimits) -> Result<Self, AdapterError> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let directory = path.parent().unwrap_or(path);
+        let bytes = read_file(directory, name, limits.max_adapter_bytes)?;
+        match bytes {
+            Some(bytes) if bytes.starts_with(gguf::MAGIC) => Ok(Self::Gguf(bytes)),
+            _ => Err(AdapterError::invalid(format!(
+                "`{name}` is not a GGUF file: an adapter is one, or a directory as PEFT's save_pretrained writes it"
+            ))),
+        }
+    }
+
+    /// Whether there is something at `path` that wants to be an adapter.
+    pub fn is_at(path: &Path) -> bool {
+        let gguf = || path.extension().is_some_and(|extension| extension == "gguf");
+        path.join(CONFIG_FILE).exists() || path.is_file() && gguf() || gguf_in(path).is_some()
     }
 
     /// Identity of the content.
     pub fn version(&self) -> VersionId {
-        VersionId::of(&[&self.config, &self.weights])
+        match self {
+            Self::Peft { config, weights } => VersionId::of(&[config, weights]),
+            Self::Gguf(bytes) => VersionId::of(&[bytes]),
+        }
     }
 
-    /// Bytes of both files.
+    /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        (self.config.len() + self.weights.len()) as u64
+        match self {
+            Self::Peft { config, weights } => (config.len() + weights.len()) as u64,
+            Self::Gguf(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Each file with its name.
+    pub fn named(&self) -> Vec<(&'static str, &Bytes)> {
+        match self {
+            Self::Peft { config, weights } => vec![(CONFIG_FILE, config), (WEIGHTS_FILE, weights)],
+            Self::Gguf(bytes) => vec![(GGUF_FILE, bytes)],
+        }
     }
 
     /// # Errors
@@ -60,7 +107,10 @@ impl AdapterFiles {
         &self,
         limits: &AdapterLimits,
     ) -> Result<(), AdapterError> {
-        let config = self.config.len() as u64;
+        let config = match self {
+            Self::Peft { config, .. } => config.len() as u64,
+            Self::Gguf(_) => 0,
+        };
         if config > MAX_CONFIG_BYTES {
             return Err(AdapterError::TooLarge { bytes: config, limit: MAX_CONFIG_BYTES });
         }
@@ -69,6 +119,20 @@ impl AdapterFiles {
             _ => Ok(()),
         }
     }
+}
+
+/// The GGUF file that a directory without a config holds: the one called [`GGUF_FILE`], or the only one.
+pub(in crate::adapter) fn gguf_in(directory: &Path) -> Option<String> {
+    if directory.join(GGUF_FILE).is_file() {
+        return Some(GGUF_FILE.to_owned());
+    }
+    let entries = fs::read_dir(directory).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut found = names
+        .filter(|name| !name.starts_with('.') && name.ends_with(GGUF_ENDING))
+        .filter(|name| directory.join(name).is_file());
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
 }
 
 /// `None` when there is no such file. A pipe or device is not opened: that could block for ever.
@@ -97,6 +161,17 @@ fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn no_adapter(directory: &Path) -> AdapterError {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let several = entries.filter(|e| e.file_name().as_encoded_bytes().ends_with(b".gguf")).count();
+    AdapterError::invalid(match several {
+        0 | 1 => format!(
+            "there is no `{CONFIG_FILE}`: an adapter is a directory as PEFT's save_pretrained writes it, or a GGUF file"
+        ),
+        _ => format!("there are {several} GGUF files: call the adapter `{GGUF_FILE}`"),
+    })
 }
 
 fn missing_weights(directory: &Path) -> AdapterError {

@@ -3,9 +3,12 @@
 //!
 //! Knows file formats and the frozen base. Knows no registry, no store and no HTTP.
 mod files;
+pub(in crate::adapter) mod gguf;
 mod peft;
 mod table;
 mod tensors;
 
-pub use files::{AdapterFiles, CONFIG_FILE, WEIGHTS_FILE};
+pub(in crate::adapter) use files::gguf_in;
+pub use files::{AdapterFiles, CONFIG_FILE, GGUF_ENDING, GGUF_FILE, WEIGHTS_FILE};
+pub(in crate::adapter) use table::export;
 pub use table::{ParsedAdapter, check, parse};

@@ -1,9 +1,11 @@
 //! Which adapter kinds are served: one line each.
-use super::{AdapterFiles, peft, tensors::shown};
+use super::tensors::shown;
+use super::{AdapterFiles, gguf, peft, tensors};
 use crate::{
     adapter::{AdapterDescription, AdapterError, AdapterLimits},
     lora::{FrozenBase, LoraLayout, LoraWeights},
 };
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 /// An adapter that fits the base.
@@ -46,7 +48,7 @@ impl<'a> Fit<'a> {
 /// What a format's parser gets.
 pub(super) struct Source<'a> {
     pub(super) config: &'a Map<String, Value>,
-    pub(super) files: &'a AdapterFiles,
+    pub(super) weights: &'a Bytes,
     pub(super) fit: Fit<'a>,
     pub(super) limits: &'a AdapterLimits,
 }
@@ -91,11 +93,60 @@ fn read(
     limits: &AdapterLimits,
 ) -> Result<ParsedAdapter, AdapterError> {
     files.check_size(limits)?;
-    let config: Map<String, Value> = serde_json::from_slice(&files.config).map_err(|error| {
-        AdapterError::invalid(format!("adapter_config.json is not a JSON object: {error}"))
-    })?;
+    let mut parsed = match files {
+        AdapterFiles::Peft { config, weights } => parse_peft(config, weights, fit, limits)?,
+        AdapterFiles::Gguf(bytes) => parse_gguf(bytes, fit, limits)?,
+    };
+    parsed.description.file_bytes = files.bytes();
+    Ok(parsed)
+}
+
+fn parse_peft(
+    config: &Bytes,
+    weights: &Bytes,
+    fit: Fit<'_>,
+    limits: &AdapterLimits,
+) -> Result<ParsedAdapter, AdapterError> {
+    let config = read_config(config)?;
     let format = find(&config)?;
-    (format.parse)(&Source { config: &config, files, fit, limits })
+    (format.parse)(&Source { config: &config, weights, fit, limits })
+}
+
+/// By way of PEFT's form, so that both forms pass the same checks.
+fn parse_gguf(
+    bytes: &Bytes,
+    fit: Fit<'_>,
+    limits: &AdapterLimits,
+) -> Result<ParsedAdapter, AdapterError> {
+    let peft = gguf::translate(bytes, fit.layout())?;
+    if fit.layout().is_some() && peft.rows_in_pairs {
+        return Err(AdapterError::invalid("the base does not say how many attention heads it has"));
+    }
+    let parsed = parse_peft(&peft.config, &peft.weights, fit, limits);
+    let mut parsed = parsed.map_err(AdapterError::in_peft_words)?;
+    parsed.description.dtypes = peft.types;
+    Ok(parsed)
+}
+
+fn read_config(config: &Bytes) -> Result<Map<String, Value>, AdapterError> {
+    serde_json::from_slice(config).map_err(|error| {
+        AdapterError::invalid(format!("adapter_config.json is not a JSON object: {error}"))
+    })
+}
+
+/// A PEFT adapter as a GGUF file.
+///
+/// # Errors
+/// When it has what a GGUF adapter cannot carry.
+pub(in crate::adapter) fn export(
+    config: &Bytes,
+    weights: &Bytes,
+    target: &gguf::Target<'_>,
+    limits: &AdapterLimits,
+) -> Result<Vec<u8>, AdapterError> {
+    let config = read_config(config)?;
+    let scaling = peft::scaling(&config, limits)?;
+    gguf::export(&config, &tensors::open(weights)?, target, scaling)
 }
 
 fn find(config: &Map<String, Value>) -> Result<&'static Format, AdapterError> {

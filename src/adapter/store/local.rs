@@ -1,4 +1,5 @@
-//! A directory with one PEFT directory for each adapter, which other programs can read as it is.
+//! A directory with one directory for each adapter, PEFT's or with a GGUF file in it, which other programs can read as
+//! it is; GGUF files beside them are adapters too.
 //!
 //! Names that begin with a dot are never adapters; some of them carry a change, and [`LocalStore::open`] finishes or
 //! undoes what a crash left. One process may write to a directory at a time.
@@ -8,7 +9,7 @@ use super::{
 };
 use crate::adapter::{
     AdapterError, AdapterLimits, AdapterName,
-    format::{AdapterFiles, CONFIG_FILE, WEIGHTS_FILE},
+    format::{AdapterFiles, CONFIG_FILE, GGUF_ENDING},
 };
 use std::{
     collections::BTreeSet,
@@ -79,17 +80,24 @@ impl AdapterStore for LocalStore {
         name: &AdapterName,
         limits: &AdapterLimits,
     ) -> Result<StoredAdapter, AdapterError> {
-        let directory = self.place(name).directory();
-        let files = AdapterFiles::read(&directory, limits)?;
-        let modified = fs::metadata(directory.join(WEIGHTS_FILE)).and_then(|m| m.modified());
+        let place = self.place(name);
+        let path = place.current().unwrap_or_else(|| place.directory());
+        let files = AdapterFiles::read(&path, limits)?;
+        let written = files.named().last().map(|(name, _)| path.join(name));
+        let written = written.filter(|file| file.exists()).unwrap_or(path);
+        let modified = fs::metadata(written).and_then(|metadata| metadata.modified());
         Ok(StoredAdapter { files, stored_at: modified.unwrap_or_else(|_| SystemTime::now()) })
     }
 
     fn list(&self) -> Result<Vec<String>, AdapterError> {
-        let wants_to_be_one = |name: &String| {
-            !name.starts_with('.') && self.root.join(name).join(CONFIG_FILE).exists()
+        let wants_to_be_one = |file: &String| {
+            let plain = file.strip_suffix(GGUF_ENDING).filter(|_| self.root.join(file).is_file());
+            let name = plain.unwrap_or(file);
+            let found = Place::new(&self.root, name).current();
+            (!name.starts_with('.') && found.is_some()).then(|| name.to_owned())
         };
-        Ok(self.file_names()?.into_iter().filter(wants_to_be_one).collect())
+        let found: BTreeSet<_> = self.file_names()?.iter().filter_map(wants_to_be_one).collect();
+        Ok(found.into_iter().collect())
     }
 
     fn delete(&self, name: &AdapterName) -> Result<(), AdapterError> {

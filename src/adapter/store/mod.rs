@@ -1,9 +1,10 @@
 //! Where published adapters outlive the process.
 //!
-//! Knows names and bytes. Knows no formats, no versions and no models.
+//! Knows names, and which files are an adapter. Knows nothing in them, no versions and no models.
 mod contract;
 mod local;
 mod place;
 
 pub use contract::{AdapterStore, StoredAdapter};
 pub use local::LocalStore;
+pub(super) use place::replace_directory;

@@ -2,11 +2,14 @@
 //!
 //! To replace: `.incoming-NAME` is written and flushed, `NAME` moves to `.replaced-NAME`, `.incoming-NAME` moves to
 //! `NAME`, what else lay in the old directory moves over, the old directory is removed. To forget: the config, which is
-//! what makes a directory an adapter, gets another name; then the adapter's files are removed, and the directory when
+//! what makes a directory an adapter (or the GGUF file, where it is one), gets another name; then the adapter's files are removed, and the directory when
 //! nothing else lies in it. Of a link to a directory only the link goes. Files that are not the adapter's are never
 //! removed: people serve the directory that a training run still writes its checkpoints to.
-use crate::adapter::format::{AdapterFiles, CONFIG_FILE, WEIGHTS_FILE};
+use crate::adapter::format::{
+    AdapterFiles, CONFIG_FILE, GGUF_ENDING, GGUF_FILE, WEIGHTS_FILE, gguf_in,
+};
 use std::{
+    borrow::Cow,
     ffi::OsStr,
     fs::{self, DirEntry, File, Metadata},
     io::{self, Write},
@@ -15,15 +18,17 @@ use std::{
 
 const INCOMING: &str = ".incoming-";
 const REPLACED: &str = ".replaced-";
-/// Of a link.
+/// Of a link, or of a GGUF file beside the directories.
 const RETIRED: &str = ".retired-";
 /// Beside `NAME`; an adapter's name begins with a letter or digit.
 pub(super) const PREFIXES: [&str; 3] = [INCOMING, REPLACED, RETIRED];
 
 /// The config of an adapter that is being forgotten.
 const RETIRED_CONFIG: &str = ".retired-adapter_config.json";
-/// In the order of removal: as long as the last one is there, the next start goes on.
-const OURS: [&str; 3] = [CONFIG_FILE, WEIGHTS_FILE, RETIRED_CONFIG];
+/// The GGUF file of an adapter that is being forgotten.
+const RETIRED_GGUF: &str = ".retired-adapter.gguf";
+/// In the order of removal: as long as one of the last two is there, the next start goes on.
+const OURS: [&str; 5] = [CONFIG_FILE, WEIGHTS_FILE, GGUF_FILE, RETIRED_CONFIG, RETIRED_GGUF];
 
 /// Where the adapter `name` lies in `root`.
 pub(super) struct Place<'a> {
@@ -42,6 +47,20 @@ impl<'a> Place<'a> {
         self.root.join(self.name)
     }
 
+    /// A GGUF file beside the directories, which is an adapter where no directory is.
+    pub(super) fn file(&self) -> PathBuf {
+        self.root.join(format!("{}{GGUF_ENDING}", self.name))
+    }
+
+    /// What the adapter is read from; `None` where there is none.
+    pub(super) fn current(&self) -> Option<PathBuf> {
+        let directory = self.directory();
+        match mark(&directory) {
+            Some(_) => Some(directory),
+            None => Some(self.file()).filter(|file| file.is_file()),
+        }
+    }
+
     fn hidden(&self, prefix: &str) -> PathBuf {
         self.root.join(format!("{prefix}{}", self.name))
     }
@@ -52,7 +71,7 @@ impl<'a> Place<'a> {
         if done.is_err() {
             // The error that led here is the one to tell; the next start removes what stays.
             let _ = discard(&self.hidden(INCOMING));
-        } else if let Err(error) = self.settle() {
+        } else if let Err(error) = self.settle().and_then(|()| remove_if_there(&self.file())) {
             // The new adapter is in place whatever happened; the next start tries again.
             tracing::warn!(adapter = self.name, %error, "could not clear the replaced directory");
         }
@@ -63,7 +82,7 @@ impl<'a> Place<'a> {
         let incoming = self.hidden(INCOMING);
         discard(&incoming)?;
         fs::create_dir(&incoming)?;
-        for (name, bytes) in [(CONFIG_FILE, &files.config), (WEIGHTS_FILE, &files.weights)] {
+        for (name, bytes) in files.named() {
             let mut file = File::create_new(incoming.join(name))?;
             file.write_all(bytes)?;
             file.sync_all()?;
@@ -114,10 +133,11 @@ impl<'a> Place<'a> {
     /// Moves everything that is not an adapter's own from one directory to the other.
     fn carry(&self, from: &Path, to: &Path) -> io::Result<()> {
         let entries: Vec<DirEntry> = fs::read_dir(from)?.collect::<io::Result<_>>()?;
+        let ours = ours(from);
         let mut carried = false;
         for entry in entries {
             let name = entry.file_name();
-            if entry.file_type()?.is_dir() || !OURS.iter().any(|ours| name == *ours) {
+            if entry.file_type()?.is_dir() || !ours.iter().any(|ours| name == **ours) {
                 fs::rename(entry.path(), free_path(to, &name))?;
                 carried = true;
             }
@@ -130,10 +150,18 @@ impl<'a> Place<'a> {
         self.settle()?;
         let current = self.directory();
         let is_link = look(&current)?.is_some_and(|found| found.is_symlink());
-        let (parent, from, to) = if is_link {
-            (self.root, current.clone(), self.hidden(RETIRED))
-        } else {
-            (&*current, current.join(CONFIG_FILE), current.join(RETIRED_CONFIG))
+        let mark = mark(&current);
+        if mark.is_some() || is_link {
+            // The directory hid it; it must not come back when the directory is gone.
+            remove_if_there(&self.file())?;
+        }
+        let (parent, from, to) = match mark {
+            _ if is_link => (self.root, current.clone(), self.hidden(RETIRED)),
+            None => (self.root, self.file(), self.hidden(RETIRED)),
+            Some(config) if config == CONFIG_FILE => {
+                (&*current, current.join(config), current.join(RETIRED_CONFIG))
+            }
+            Some(gguf) => (&*current, current.join(gguf), current.join(RETIRED_GGUF)),
         };
         if !rename_if_there(&from, &to)? {
             return Ok(());
@@ -152,15 +180,16 @@ impl<'a> Place<'a> {
     fn clean(&self) -> io::Result<()> {
         discard(&self.hidden(RETIRED))?;
         let current = self.directory();
-        let retired = current.join(RETIRED_CONFIG);
         let is_directory = look(&current)?.is_some_and(|found| found.is_dir());
-        if !is_directory || look(&retired)?.is_none() {
+        if !is_directory || !is_retired(&current) {
             return Ok(());
         }
-        match look(&current.join(CONFIG_FILE))? {
+        match mark(&current) {
             None => discard(&current),
             // Somebody made it an adapter again.
-            Some(_) => fs::remove_file(&retired),
+            Some(_) => [RETIRED_CONFIG, RETIRED_GGUF]
+                .iter()
+                .try_for_each(|name| remove_if_there(&current.join(name))),
         }
     }
 
@@ -170,6 +199,40 @@ impl<'a> Place<'a> {
         discard(&self.hidden(INCOMING))?;
         self.clean()
     }
+}
+
+/// Makes `files` the directory `name` in `parent`, as [`Place::put`] does.
+///
+/// # Errors
+/// When the disk fails; what was there is there still.
+pub(in crate::adapter) fn replace_directory(
+    parent: &Path,
+    name: &str,
+    files: &AdapterFiles,
+) -> io::Result<()> {
+    Place::new(parent, name).put(files)
+}
+
+/// The file that makes a directory an adapter. A GGUF file that lies in a forgotten one does not, unless it bears the
+/// name that the store gives.
+fn mark(directory: &Path) -> Option<String> {
+    let named = [CONFIG_FILE, GGUF_FILE].into_iter().find(|name| directory.join(name).exists());
+    match named {
+        Some(name) => Some(name.to_owned()),
+        None if is_retired(directory) => None,
+        None => gguf_in(directory),
+    }
+}
+
+/// Whether an adapter was forgotten here and the directory is not cleaned up.
+fn is_retired(directory: &Path) -> bool {
+    [RETIRED_CONFIG, RETIRED_GGUF].iter().any(|name| directory.join(name).exists())
+}
+
+/// The names of an adapter's files in its directory.
+fn ours(directory: &Path) -> Vec<Cow<'static, str>> {
+    let mark = mark(directory).filter(|mark| !OURS.contains(&mark.as_str()));
+    mark.into_iter().map(Cow::Owned).chain(OURS.map(Cow::Borrowed)).collect()
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
@@ -209,17 +272,25 @@ fn free_path(directory: &Path, name: &OsStr) -> PathBuf {
     path
 }
 
-/// Removes an adapter's files, and their directory when nothing else lies in it; of a link, the link.
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if is_absence(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes an adapter's files, and their directory when nothing else lies in it; of a link or a file, itself. Where a
+/// GGUF file stays that would be an adapter, so does the sign that there is none.
 fn discard(directory: &Path) -> io::Result<()> {
     let Some(found) = look(directory)? else { return Ok(()) };
-    if found.is_symlink() {
+    if !found.is_dir() {
         return fs::remove_file(directory);
     }
-    for name in OURS {
-        match fs::remove_file(directory.join(name)) {
-            Err(error) if is_absence(&error) => {}
-            other => other?,
+    for name in ours(directory) {
+        if name.starts_with(RETIRED) && gguf_in(directory).is_some() {
+            return Ok(());
         }
+        remove_if_there(&directory.join(&*name))?;
     }
     // Fails when something else lies in it, as it should.
     let _ = fs::remove_dir(directory);
@@ -232,7 +303,7 @@ mod tests {
     use tempfile::TempDir;
 
     fn files(text: &'static str) -> AdapterFiles {
-        AdapterFiles { config: text.into(), weights: text.into() }
+        AdapterFiles::Peft { config: text.into(), weights: text.into() }
     }
 
     fn failing(root: &Path, flush: fn(&Path) -> io::Result<()>) -> Place<'_> {
@@ -292,5 +363,59 @@ mod tests {
         place.clear().expect("nothing to forget");
         place.recover().expect("nothing to do");
         assert_eq!(names(root.path()), ["a"]);
+    }
+
+    fn gguf(text: &'static str) -> AdapterFiles {
+        AdapterFiles::Gguf(text.into())
+    }
+
+    #[test]
+    fn a_gguf_file_beside_the_directories_is_an_adapter_until_it_is_replaced_or_forgotten() {
+        let root = TempDir::new().expect("a directory");
+        let place = Place::new(root.path(), "a");
+        fs::write(root.path().join("a.gguf"), "old").expect("written");
+        assert_eq!(place.current(), Some(root.path().join("a.gguf")));
+        place.put(&gguf("new")).expect("stored");
+        assert_eq!(names(root.path()), ["a"]);
+        assert_eq!(names(&root.path().join("a")), [GGUF_FILE]);
+        // Put there by hand: hidden by the directory, and gone with it.
+        fs::write(root.path().join("a.gguf"), "other").expect("written");
+        place.clear().expect("forgotten");
+        assert!(names(root.path()).is_empty());
+        fs::write(root.path().join("a.gguf"), "again").expect("written");
+        place.clear().expect("forgotten");
+        assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn the_only_gguf_file_of_a_directory_is_the_adapters_own() {
+        let root = TempDir::new().expect("a directory");
+        let place = Place::new(root.path(), "a");
+        let directory = root.path().join("a");
+        fs::create_dir(&directory).expect("made");
+        fs::write(directory.join("mine-f16.gguf"), "old").expect("written");
+        fs::write(directory.join("notes"), "mine").expect("written");
+        assert_eq!(place.current(), Some(directory.clone()));
+        place.put(&files("new")).expect("stored");
+        assert_eq!(names(&directory), [CONFIG_FILE, WEIGHTS_FILE, "notes"]);
+        place.put(&gguf("newer")).expect("stored");
+        assert_eq!(names(&directory), [GGUF_FILE, "notes"]);
+        place.clear().expect("forgotten");
+        assert_eq!(names(&directory), ["notes"]);
+    }
+
+    #[test]
+    fn a_gguf_file_beside_a_forgotten_peft_adapter_does_not_take_its_place() {
+        let root = TempDir::new().expect("a directory");
+        let place = Place::new(root.path(), "a");
+        place.put(&files("one")).expect("stored");
+        fs::write(root.path().join("a/export.gguf"), "mine").expect("written");
+        place.clear().expect("forgotten");
+        place.recover().expect("nothing to do");
+        assert_eq!(place.current(), None);
+        assert_eq!(names(&root.path().join("a")), [RETIRED_CONFIG, "export.gguf"]);
+        place.put(&files("two")).expect("stored");
+        assert_eq!(place.current(), Some(root.path().join("a")));
+        assert_eq!(names(&root.path().join("a")), [CONFIG_FILE, WEIGHTS_FILE, "export.gguf"]);
     }
 }

@@ -22,4 +22,4 @@ mod targets;
 mod tied;
 mod tokens;
 
-pub(super) use parse::parse;
+pub(super) use parse::{parse, scaling};

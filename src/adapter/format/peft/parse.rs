@@ -1,13 +1,14 @@
 //! From the two files to weights and their description.
 use super::{assemble::assemble, config::LoraConfig, keys::Role, parts};
 use crate::adapter::{
-    AdapterError,
+    AdapterError, AdapterLimits,
     describe::{AdapterDescription, Facts},
     format::{
         table::{Fit, ParsedAdapter, Source},
         tensors,
     },
 };
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
 /// # Errors
@@ -16,7 +17,7 @@ pub(in crate::adapter::format) fn parse(
     source: &Source<'_>,
 ) -> Result<ParsedAdapter, AdapterError> {
     let config = LoraConfig::read(source.config, source.limits)?;
-    let tensors = tensors::open(&source.files.weights)?;
+    let tensors = tensors::open(source.weights)?;
     let dtypes: BTreeSet<_> = tensors.values().map(|view| format!("{:?}", view.dtype())).collect();
     let modules = parts::sort(&tensors)?;
     let biases = [Role::BBias, Role::Bias, Role::TargetBias];
@@ -32,7 +33,7 @@ pub(in crate::adapter::format) fn parse(
         base_model: config.base_model.clone(),
         ignored_fields: config.ignored.clone(),
         dtypes: dtypes.into_iter().collect(),
-        file_bytes: source.files.bytes(),
+        file_bytes: 0,
     };
     if let (Fit::Base(_), false) = (source.fit, config.ignored.is_empty()) {
         let fields = config.ignored.join(", ");
@@ -41,4 +42,16 @@ pub(in crate::adapter::format) fn parse(
     let weights = assemble(&config, modules, source.fit)?;
     let description = AdapterDescription::new(facts, &weights)?;
     Ok(ParsedAdapter { weights, description })
+}
+
+/// PEFT's factor on `B·A`, by a module's path and its rank.
+///
+/// # Errors
+/// As [`parse`], as far as the config goes.
+pub(in crate::adapter::format) fn scaling(
+    config: &Map<String, Value>,
+    limits: &AdapterLimits,
+) -> Result<impl Fn(&str, usize) -> Result<f32, AdapterError>, AdapterError> {
+    let config = LoraConfig::read(config, limits)?;
+    Ok(move |path: &str, rank: usize| config.scaling(path, rank))
 }
