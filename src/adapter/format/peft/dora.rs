@@ -3,8 +3,7 @@
 //! Computed once, from the base as it is served. Every norm is summed in one order, whatever the number of threads.
 use crate::{
     adapter::AdapterError,
-    kernel,
-    lora::{FrozenBase, Site, SiteShape},
+    lora::{BaseResult, FrozenBase, Site, SiteShape},
 };
 use std::{ops::Range, thread};
 
@@ -80,7 +79,7 @@ fn add_scaled(sum: &mut [f32], factor: f32, row: &[f32]) {
 /// What `work` makes of each chunk of the rows, in their order; several threads take every so-manieth chunk.
 fn chunked<T: Send>(
     rows: usize,
-    work: impl Fn(Range<usize>) -> kernel::Result<T> + Sync,
+    work: impl Fn(Range<usize>) -> BaseResult<T> + Sync,
 ) -> Result<Vec<T>, AdapterError> {
     let chunks = rows.div_ceil(CHUNK);
     let threads =
@@ -89,12 +88,12 @@ fn chunked<T: Send>(
         let own = (first..chunks).step_by(threads);
         own.map(|chunk| Ok((chunk, work(chunk * CHUNK..rows.min((chunk + 1) * CHUNK))?))).collect()
     };
-    let all: kernel::Result<Vec<(usize, T)>> = thread::scope(|scope| {
+    let all: BaseResult<Vec<(usize, T)>> = thread::scope(|scope| {
         let some = &some;
         let others: Vec<_> = (1..threads).map(|first| scope.spawn(move || some(first))).collect();
         let mut all: Vec<_> = some(0)?;
         for thread in others {
-            let found: kernel::Result<Vec<(usize, T)>> =
+            let found: BaseResult<Vec<(usize, T)>> =
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             all.extend(found?);
         }
@@ -105,7 +104,7 @@ fn chunked<T: Send>(
     Ok(all.into_iter().map(|(_, made)| made).collect())
 }
 
-fn unreadable(error: &kernel::KernelError) -> AdapterError {
+fn unreadable(error: &dyn std::fmt::Display) -> AdapterError {
     AdapterError::Store(std::io::Error::other(format!(
         "the base's weights cannot be read: {error}"
     )))
