@@ -66,13 +66,13 @@ impl Storage {
     }
 
     /// From its number in the file.
-    pub(super) fn from_number(number: u32) -> Option<Self> {
+    pub fn from_number(number: u32) -> Option<Self> {
         STORAGES.iter().find(|(known, _)| *known == number).map(|(_, storage)| *storage)
     }
 
     /// Bytes of a tensor whose rows have `cols` elements; `None` where blocks do not fill a row, or for more than
     /// there can be.
-    pub(super) fn bytes(self, rows: usize, cols: usize) -> Option<usize> {
+    pub fn bytes(self, rows: usize, cols: usize) -> Option<usize> {
         let (block, size) = match self {
             Self::Plain(dtype) => (1, dtype.size_in_bytes()),
             Self::Blocks(dtype) => (dtype.block_size(), dtype.type_size()),

@@ -11,7 +11,11 @@ use lorad::{
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
-use std::fs;
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
 use tempfile::TempDir;
 
 fn bytes(files: &AdapterFiles) -> &[u8] {
@@ -159,6 +163,43 @@ fn nothing_is_written_over_unless_it_is_asked_for() {
     let error = write(&source, &other, true).expect_err("something else").to_string();
     assert!(error.contains("something else"), "{error}");
     assert!(golden("gguf/lora").is_dir());
+}
+
+fn lorad(source: &Path, destination: &Path, more: &[&str]) -> Output {
+    let mut lorad = Command::new(env!("CARGO_BIN_EXE_lorad"));
+    let lorad = lorad.arg("convert").args([source, destination]).args(more);
+    lorad.env_remove("LORAD_MODEL").output().expect("it runs")
+}
+
+#[test]
+fn the_command_takes_an_adapter_there_and_back() {
+    let root = TempDir::new().expect("a directory");
+    let source = golden("llama_tied/adapters/all-linear");
+    let (file, back) = (root.path().join("adapter.gguf"), root.path().join("back"));
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let base = golden("llama_tied");
+    let model = ["--model", base.to_str().expect("a plain path")];
+    let blind = lorad(&source, &file, &[]);
+    assert!(!blind.status.success() && said(&blind).contains("--model"), "{}", said(&blind));
+    for (from, to) in [(&source, &file), (&file, &back)] {
+        let done = lorad(from, to, &model);
+        assert!(done.status.success(), "{}", said(&done));
+        let again = lorad(from, to, &model);
+        assert!(!again.status.success() && said(&again).contains("--force"), "{}", said(&again));
+    }
+    let weights = |directory: &Path| fs::read(directory.join("adapter_model.safetensors")).unwrap();
+    assert!(weights(&source) == weights(&back));
+    let same = lorad(&file, &root.path().join("other.gguf"), &model);
+    assert!(said(&same).contains("a GGUF file already"), "{}", said(&same));
+    let whole = [&model[..], &["--outtype", "q8_0", "--force"]].concat();
+    assert!(lorad(&source, &file, &whole).status.success());
+    assert!(bytes(&read(&file)) == bytes(&export_q8_0(&source)));
+}
+
+/// What the command should have written.
+fn export_q8_0(source: &Path) -> AdapterFiles {
+    let base = convert_base("llama_tied");
+    export(&read(source), &base, "all-linear", Some(Storage::Q8_0)).expect("written")
 }
 
 /// Numbers of a type, as bytes.

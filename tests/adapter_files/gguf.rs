@@ -258,7 +258,7 @@ fn what_is_no_lora_adapter_is_said() {
 }
 
 #[test]
-fn a_cut_file_and_numbers_that_are_none_are_refused() {
+fn cut_files_other_types_and_numbers_that_are_none_are_refused() {
     let mut file = header("llama");
     add_pair(&mut file);
     let whole = file.finish();
@@ -266,6 +266,12 @@ fn a_cut_file_and_numbers_that_are_none_are_refused() {
         let error = refusal(whole[..len].to_vec());
         assert!(error.contains("GGUF file"), "{len}: {error}");
     }
+    let q4_0 = Storage::from_number(2).expect("a known type");
+    let tensor = Tensor::ones((2, 32), DType::F32, &Device::Cpu).expect("a tensor");
+    let mut small = header("llama");
+    small.tensor("blk.0.ffn_down.weight.lora_a", &tensor, q4_0).expect("written");
+    add(&mut small, "blk.0.ffn_down.weight.lora_b", &[8, 2]);
+    assert!(refusal(small.finish()).contains("is Q4_0; factors in F32, F16, BF16, Q8_0"));
     let mut spoilt = whole.clone();
     let last = spoilt.len() - 64;
     spoilt[last..last + 4].copy_from_slice(&f32::NAN.to_le_bytes());

@@ -2,7 +2,7 @@
 use super::architecture::Architecture;
 use crate::{
     adapter::{AdapterError, format::tensors::quoted},
-    gguf::{GgufFile, TensorEntry, pairs_to_halves},
+    gguf::{GgufFile, Storage, TensorEntry, pairs_to_halves},
     lora::{EmbeddingShape, HeadCounts},
 };
 use candle_core::Tensor;
@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 const A: &str = ".lora_a";
 const B: &str = ".lora_b";
+/// What llama.cpp's converter writes. Smaller blocks would make a small file a large adapter.
+const TYPES: [Storage; 4] = [Storage::F32, Storage::F16, Storage::BF16, Storage::Q8_0];
 /// A norm that was trained as a whole, as `mergekit-extract-lora` saves it.
 const NORM: &str = "_norm.weight";
 
@@ -154,6 +156,13 @@ fn unpair(
 }
 
 fn tensor(file: &GgufFile, (name, entry): Named<'_>) -> Result<Tensor, AdapterError> {
+    if !TYPES.contains(&entry.storage) {
+        let (stored, known) = (entry.storage, TYPES.map(|known| known.to_string()).join(", "));
+        return Err(AdapterError::unsupported(format!(
+            "tensor {} is {stored}; factors in {known} are read",
+            quoted(name)
+        )));
+    }
     entry.read(file).map_err(|error| unreadable(name, &error))
 }
 
