@@ -1,11 +1,15 @@
 //! One adapter in the other form: GGUF as PEFT's directory, PEFT's directory as GGUF.
 use super::{
     AdapterError, AdapterFiles, AdapterLimits,
-    format::{self, gguf},
+    format::{self, gguf, gguf_in},
     store::replace_directory,
 };
 use crate::{gguf::Storage, lora::LoraLayout};
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 
 /// What has to be known of the base.
 #[derive(Debug)]
@@ -74,6 +78,10 @@ pub fn write(files: &AdapterFiles, destination: &Path, force: bool) -> Result<()
     if exists && !is_adapter && fs::read_dir(destination).is_ok_and(|mut d| d.next().is_some()) {
         return Err(AdapterError::invalid("it is a directory of something else"));
     }
+    if let Some(file) = gguf_in(destination) {
+        let reason = format!("it holds the GGUF file `{file}`: choose another place, or move it");
+        return Err(AdapterError::invalid(reason));
+    }
     let (Some(name), Some(parent)) = (destination.file_name(), destination.parent()) else {
         return Err(AdapterError::invalid("it is no place for an adapter"));
     };
@@ -83,10 +91,19 @@ pub fn write(files: &AdapterFiles, destination: &Path, force: bool) -> Result<()
         AdapterFiles::Peft { .. } => Ok(replace_directory(parent, name, files)?),
         AdapterFiles::Gguf(bytes) => {
             let incoming = parent.join(format!(".incoming-{name}"));
-            let mut file = fs::File::create(&incoming)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            Ok(fs::rename(&incoming, destination)?)
+            let done =
+                write_file(&incoming, bytes).and_then(|()| fs::rename(&incoming, destination));
+            if done.is_err() {
+                // The error that led here is the one to tell.
+                let _ = fs::remove_file(&incoming);
+            }
+            Ok(done?)
         }
     }
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }

@@ -187,6 +187,14 @@ fn the_command_takes_an_adapter_there_and_back() {
         let again = lorad(from, to, &model);
         assert!(!again.status.success() && said(&again).contains("--force"), "{}", said(&again));
     }
+    assert!(file.is_file(), "the source stays, whatever the other form is called");
+    let beside = root.path().join("adapter");
+    assert!(lorad(&file, &beside, &model).status.success() && file.is_file());
+    let inside = beside.join("export.gguf");
+    fs::copy(&file, &inside).expect("copied");
+    let over = lorad(&inside, &beside, &[&model[..], &["--force"]].concat());
+    assert!(!over.status.success() && said(&over).contains("export.gguf"), "{}", said(&over));
+    assert!(inside.is_file());
     let weights = |directory: &Path| fs::read(directory.join("adapter_model.safetensors")).unwrap();
     assert!(weights(&source) == weights(&back));
     let same = lorad(&file, &root.path().join("other.gguf"), &model);

@@ -65,13 +65,24 @@ impl<'a> Place<'a> {
         self.root.join(format!("{prefix}{}", self.name))
     }
 
-    /// Makes `files` the adapter here. On an error the former adapter is here still.
+    /// Makes `files` the adapter here, in place of a GGUF file beside the directories too. On an error the former
+    /// adapter is here still.
     pub(super) fn put(&self, files: &AdapterFiles) -> io::Result<()> {
+        self.replace(files)?;
+        if let Err(error) = remove_if_there(&self.file()) {
+            // The directory hides it.
+            tracing::warn!(adapter = self.name, %error, "could not remove the replaced GGUF file");
+        }
+        Ok(())
+    }
+
+    /// Makes `files` the directory here. On an error the former one is here still.
+    fn replace(&self, files: &AdapterFiles) -> io::Result<()> {
         let done = self.settle().and_then(|()| self.write(files)).and_then(|()| self.swap());
         if done.is_err() {
             // The error that led here is the one to tell; the next start removes what stays.
             let _ = discard(&self.hidden(INCOMING));
-        } else if let Err(error) = self.settle().and_then(|()| remove_if_there(&self.file())) {
+        } else if let Err(error) = self.settle() {
             // The new adapter is in place whatever happened; the next start tries again.
             tracing::warn!(adapter = self.name, %error, "could not clear the replaced directory");
         }
@@ -201,7 +212,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Makes `files` the directory `name` in `parent`, as [`Place::put`] does.
+/// Makes `files` the directory `name` in `parent`, all or nothing; what else lies in `parent` stays.
 ///
 /// # Errors
 /// When the disk fails; what was there is there still.
@@ -210,7 +221,7 @@ pub(in crate::adapter) fn replace_directory(
     name: &str,
     files: &AdapterFiles,
 ) -> io::Result<()> {
-    Place::new(parent, name).put(files)
+    Place::new(parent, name).replace(files)
 }
 
 /// The file that makes a directory an adapter. A GGUF file that lies in a forgotten one does not, unless it bears the
