@@ -1,7 +1,7 @@
 //! Random adapters of a model's shape: enough to measure with, and no others.
 use super::BenchError;
 use crate::{
-    lora::{LoraLayout, Projection, Site, SiteShape},
+    lora::{EmbeddingShape, LoraLayout, Projection, Site, SiteShape},
     model::{self, ModelSource},
 };
 use rand::{RngExt, SeedableRng};
@@ -34,6 +34,24 @@ pub struct AdaptersArgs {
     #[arg(long, value_delimiter = ',', value_name = "LIST",
         default_values = ["q", "k", "v", "o", "gate", "up", "down"])]
     targets: Vec<Target>,
+    /// What they are besides pairs at those layers
+    #[arg(long, value_enum, default_value_t = Kind::Lora)]
+    kind: Kind,
+}
+
+/// A member of the LoRA family.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Kind {
+    /// Nothing else
+    Lora,
+    /// Magnitudes of their own at every layer (`DoRA`)
+    Dora,
+    /// A pair at the embedding too
+    Embedding,
+    /// A pair at the head too
+    Head,
+    /// A head and an embedding of their own (`modules_to_save`)
+    Saved,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -79,16 +97,30 @@ impl AdaptersArgs {
     fn write(&self, layout: &LoraLayout, directory: &Path, seed: u64) -> io::Result<()> {
         let projections: Vec<Projection> = self.targets.iter().copied().map(Into::into).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let chosen = |site: Site| projections.iter().any(|p| p.module_path() == site.module_path());
+        let chosen = |site: Site| {
+            let head = self.kind == Kind::Head && site == Site::Head;
+            head || projections.iter().any(|p| p.module_path() == site.module_path())
+        };
         let sites = layout.sites().filter(|(site, _)| chosen(*site));
-        let tensors: Vec<(String, Factor)> =
+        let mut tensors: Vec<(String, Factor)> =
             sites.flat_map(|(site, shape)| self.factors(site, shape, &mut rng)).collect();
-        let modules: Vec<&str> =
+        if let Some(table) = layout.embedding() {
+            tensors.extend(self.tables(table, &mut rng));
+        }
+        let mut modules: Vec<&str> =
             projections.iter().filter_map(|p| p.module_path().split('.').nth(1)).collect();
-        let config = json!({
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": self.rank, "lora_alpha": 2 * self.rank,
-            "target_modules": modules,
+        modules.extend(match self.kind {
+            Kind::Head => Some("lm_head"),
+            Kind::Embedding => Some("embed_tokens"),
+            Kind::Lora | Kind::Dora | Kind::Saved => None,
         });
+        let mut config = json!({
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": self.rank, "lora_alpha": 2 * self.rank,
+            "target_modules": modules, "use_dora": self.kind == Kind::Dora,
+        });
+        if self.kind == Kind::Saved {
+            config["modules_to_save"] = json!(["lm_head", "embed_tokens"]);
+        }
         fs::create_dir_all(directory)?;
         fs::write(directory.join("adapter_config.json"), format!("{config:#}\n"))?;
         serialize_to_file(tensors, None, &directory.join("adapter_model.safetensors"))
@@ -96,27 +128,55 @@ impl AdaptersArgs {
     }
 
     /// `A` as PEFT starts it, `B` small: the answers stay finite, and differ from the base's.
-    fn factors(&self, site: Site, shape: SiteShape, rng: &mut ChaCha8Rng) -> [(String, Factor); 2] {
+    fn factors(&self, site: Site, shape: SiteShape, rng: &mut ChaCha8Rng) -> Vec<(String, Factor)> {
         let rank = self.rank as usize;
         let width = (shape.in_features as f32).powf(-0.5);
-        let name = |factor| format!("base_model.model.{site}.lora_{factor}.weight");
-        [
-            (name("A"), Factor::uniform([rank, shape.in_features], width, rng)),
-            (name("B"), Factor::uniform([shape.out_features, rank], 0.01, rng)),
-        ]
+        let name = |factor| format!("base_model.model.{site}.{factor}");
+        let mut factors = vec![
+            (name("lora_A.weight"), Factor::around(0.0, &[rank, shape.in_features], width, rng)),
+            (name("lora_B.weight"), Factor::around(0.0, &[shape.out_features, rank], 0.01, rng)),
+        ];
+        if self.kind == Kind::Dora {
+            // About the norm of a row of such a weight.
+            let magnitudes = Factor::around(2.0, &[shape.out_features], 1.0, rng);
+            factors.push((name("lora_magnitude_vector"), magnitudes));
+        }
+        factors
+    }
+
+    /// What the kind has for each token.
+    fn tables(&self, table: EmbeddingShape, rng: &mut ChaCha8Rng) -> Vec<(String, Factor)> {
+        let EmbeddingShape { vocab, hidden, .. } = table;
+        let (rank, embedding) = (self.rank as usize, EmbeddingShape::PATH);
+        let mut named = |path: String, shape: &[usize], width: f32| {
+            (format!("base_model.model.{path}"), Factor::around(0.0, shape, width, rng))
+        };
+        match self.kind {
+            Kind::Lora | Kind::Dora | Kind::Head => Vec::new(),
+            Kind::Embedding => vec![
+                named(format!("{embedding}.lora_embedding_A"), &[rank, vocab], 0.1),
+                named(format!("{embedding}.lora_embedding_B"), &[hidden, rank], 0.01),
+            ],
+            Kind::Saved => vec![
+                named(format!("{}.weight", Site::Head), &[vocab, hidden], 0.1),
+                named(format!("{embedding}.weight"), &[vocab, hidden], 0.1),
+            ],
+        }
     }
 }
 
-/// An f32 matrix as the file holds it.
+/// An f32 tensor as the file holds it.
 struct Factor {
-    shape: [usize; 2],
+    shape: Vec<usize>,
     bytes: Vec<u8>,
 }
 
 impl Factor {
-    fn uniform(shape: [usize; 2], width: f32, rng: &mut ChaCha8Rng) -> Self {
-        let values = (0..shape[0] * shape[1]).map(|_| rng.random_range(-width..width));
-        Self { shape, bytes: values.flat_map(f32::to_le_bytes).collect() }
+    /// No further than `width` from `middle`.
+    fn around(middle: f32, shape: &[usize], width: f32, rng: &mut ChaCha8Rng) -> Self {
+        let count = shape.iter().product();
+        let values = (0..count).map(|_| middle + rng.random_range(-width..width));
+        Self { shape: shape.to_vec(), bytes: values.flat_map(f32::to_le_bytes).collect() }
     }
 }
 
