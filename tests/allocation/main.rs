@@ -1,8 +1,8 @@
 //! A steady step asks the system for no memory.
 //!
 //! Counted is every allocation of every thread but the listener's: the kernels', the model's and the engine's, the
-//! events it sends and the snapshot it puts up. The batch holds several adapters, a mix of them and the base, greedy
-//! and drawn answers; the contexts grow over borders of KV blocks meanwhile. One thread computes: with more, the
+//! events it sends and the snapshot it puts up. The batch holds adapters of every kind, mixes of them and the base,
+//! greedy and drawn answers; the contexts grow over borders of KV blocks meanwhile. One thread computes: with more, the
 //! first time that all of them hold a buffer at once is the system's choice, and may be a late one.
 mod counting;
 
@@ -104,8 +104,22 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
     let model =
         load(&ModelSource::Directory(directory()), kernels.as_ref(), &options).expect("a model");
     let [all, some] = ["all-linear", "layers"].map(|name| adapter(name, &model.weights));
-    let mixed = AdapterMix::new([(all.clone(), 0.7), (some.clone(), 0.3)]).expect("a mix");
-    let mixes = [AdapterMix::default(), all.into(), some.into(), mixed];
+    let mix = |adapters: [AdapterLease; 2]| {
+        AdapterMix::new(adapters.into_iter().zip([0.7, 0.3])).expect("a mix")
+    };
+    // Gains, shifts, pairs and rows at the embedding, norms: each part alone in a row, and with another's.
+    let [dora, tokens, whole, embedding, norms] =
+        ["dora-bias", "tokens-both", "whole", "embedding-dora", "norms"]
+            .map(|name| adapter(name, &model.weights));
+    let mixes = [
+        AdapterMix::default(),
+        all.clone().into(),
+        mix([all, some]),
+        dora.clone().into(),
+        mix([dora, whole]),
+        mix([embedding, tokens]),
+        norms.into(),
+    ];
     let submission = |(adapters, temperature): (AdapterMix, f32)| {
         let max_tokens = WARM_UP + COUNTED + 10;
         let options = SamplingOptions {
@@ -152,7 +166,7 @@ fn a_steady_step_allocates_nothing() {
         let mut streams: Vec<_> = submissions.into_iter().map(submit).collect();
         listen(&mut streams, &pace);
         assert!(pace.begun.load(SeqCst) > WARM_UP + COUNTED, "all steps were there");
-        assert_eq!(engine.snapshot().resident_adapters.len(), 2);
+        assert_eq!(engine.snapshot().resident_adapters.len(), 7);
         assert_eq!(ALLOCATOR.take(), 0, "{precision}");
     }
 }

@@ -1,7 +1,10 @@
 //! Logits and greedy tokens of every golden base and adapter against transformers and PEFT, on every kernel.
-use crate::harness::{
-    Harness, Sequence, all_kernels, argmax, cpu_kernels, ids, json, max_difference, repository,
-    rows,
+use crate::{
+    answers::{TOLERANCE, assert_same, step_all},
+    harness::{
+        Harness, Sequence, all_kernels, argmax, cpu_kernels, ids, json, max_difference, repository,
+        rows,
+    },
 };
 use lorad::{
     kernel::{Kernels, Precision},
@@ -9,8 +12,6 @@ use lorad::{
 };
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
-/// Two correct f32 programs differ by 1e-4 at most here (tests/golden/PROVENANCE.md).
-const TOLERANCE: f32 = 1e-3;
 /// Each weight and each input of a product is rounded to bf16, by 2^-9 of itself at most; logits of standard deviation
 /// 2.4 move by less than this.
 const BF16_TOLERANCE: f32 = 0.3;
@@ -152,17 +153,6 @@ fn other_generation(base: &str) -> tempfile::TempDir {
     copy
 }
 
-/// What a kernel promises about a row in other company: the same bits, or at least the same numbers.
-fn assert_same(kernels: &str, what: &str, alone: &[Vec<f32>], together: &[Vec<f32>]) {
-    match kernels {
-        "candle" => {
-            let difference = max_difference(alone, together);
-            assert!(difference <= TOLERANCE, "{what} on {kernels}: differs by {difference}");
-        }
-        _ => assert!(alone == together, "{what} on {kernels}: the bits differ"),
-    }
-}
-
 #[test]
 fn a_prompt_in_chunks_is_the_prompt_as_a_whole() {
     for (name, kernels) in all_kernels() {
@@ -234,18 +224,6 @@ fn assert_decodes_together(
         assert_eq!(decoded, case.greedy, "{:?}", case.adapter);
         harness.release(sequence);
     }
-}
-
-/// One step over all that is left of every sequence.
-fn step_all(harness: &mut Harness, sequences: &mut [Sequence]) -> Vec<Vec<Vec<f32>>> {
-    let mut work: Vec<_> = sequences
-        .iter_mut()
-        .map(|sequence| {
-            let left = sequence.left();
-            (sequence, left)
-        })
-        .collect();
-    harness.step(&mut work)
 }
 
 #[test]

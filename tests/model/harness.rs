@@ -5,7 +5,7 @@ use lorad::{
         self, CandleOps, DeviceChoice, KernelConfig, Kernels, KvCache, KvChoice, KvShape,
         Precision, Reference,
     },
-    lora::{AdapterSlot, LoraRouting, LoraSlots},
+    lora::{AdapterSlot, LoraRouting, LoraSlots, SlotUse},
     model::{ForwardBatch, LoadOptions, LoadedModel, ModelSource, Progress, StepContext, load},
 };
 use safetensors::SafeTensors;
@@ -47,20 +47,24 @@ pub(crate) struct Harness {
     kv: KvCache,
     lora: LoraSlots,
     free_blocks: Vec<u32>,
-    loaded: usize,
+    /// The tokens that make each loaded adapter act, where it waits for some.
+    invocations: Vec<Option<Vec<u32>>>,
 }
 
 /// A sequence of tokens, the first `computed` of which are in the cache.
 pub(crate) struct Sequence {
     pub(crate) tokens: Vec<u32>,
     pub(crate) computed: usize,
-    pub(crate) slot: Option<AdapterSlot>,
+    /// Its adapters, each from a token of the sequence on.
+    adapters: Vec<SlotUse>,
     blocks: Vec<u32>,
 }
 
 impl Sequence {
+    /// With an adapter that acts on all of it.
     pub(crate) fn new(tokens: &[u32], slot: Option<AdapterSlot>) -> Self {
-        Self { tokens: tokens.to_vec(), computed: 0, slot, blocks: Vec::new() }
+        let adapters = slot.into_iter().map(SlotUse::from).collect();
+        Self { tokens: tokens.to_vec(), computed: 0, adapters, blocks: Vec::new() }
     }
 
     /// Tokens not computed yet.
@@ -96,7 +100,7 @@ impl Harness {
             kernels: Arc::clone(kernels),
             kv: kernels.new_kv(shape).unwrap(),
             free_blocks: scattered_blocks(),
-            loaded: 0,
+            invocations: Vec::new(),
         }
     }
 
@@ -106,8 +110,8 @@ impl Harness {
         let files = AdapterFiles::read(directory, &limits).unwrap();
         let adapter = format::parse(&files, &self.model.weights, &limits)
             .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let slot = AdapterSlot(self.loaded);
-        self.loaded += 1;
+        let slot = AdapterSlot(self.invocations.len());
+        self.invocations.push(adapter.weights.invocation().map(<[u32]>::to_vec));
         self.lora.load(slot, &adapter.weights, self.kernels.as_ref()).unwrap();
         slot
     }
@@ -115,6 +119,22 @@ impl Harness {
     /// Empties an adapter slot.
     pub(crate) fn clear_adapter(&mut self, slot: AdapterSlot) {
         self.lora.clear(slot);
+    }
+
+    /// A prompt with some of each adapter; those that wait for tokens begin where the prompt has them last.
+    pub(crate) fn sequence(&self, prompt: &[u32], mix: &[(AdapterSlot, f32)]) -> Sequence {
+        let begins = |tokens: &Vec<u32>| {
+            prompt
+                .windows(tokens.len())
+                .rposition(|window| window == tokens.as_slice())
+                .unwrap_or(usize::MAX)
+        };
+        let adapter = |&(slot, weight): &(AdapterSlot, f32)| SlotUse {
+            slot,
+            weight,
+            from: self.invocations[slot.0].as_ref().map_or(0, begins),
+        };
+        Sequence { adapters: mix.iter().map(adapter).collect(), ..Sequence::new(prompt, None) }
     }
 
     /// Computes the next `count` tokens of each sequence in one forward pass; logits of all of them, `[rows][vocab]`
@@ -191,7 +211,12 @@ impl Harness {
             batch.context_lens.push(end as u32);
         }
         batch.logit_rows = (0..batch.token_ids.len() as u32).collect();
-        batch.lora = LoraRouting::new(work.iter().map(|(sequence, count)| (*count, sequence.slot)));
+        batch.lora = LoraRouting::new(work.iter().map(|(sequence, count)| {
+            let after = sequence.computed;
+            let here =
+                move |used: &SlotUse| SlotUse { from: used.from.saturating_sub(after), ..*used };
+            (*count, sequence.adapters.iter().map(here))
+        }));
         batch.logit_lora = batch.lora.clone();
         batch
     }
