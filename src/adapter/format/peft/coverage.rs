@@ -6,6 +6,7 @@ use super::{
     module::Module,
     named::Named,
     parts::{Modules, Parts},
+    roles::Roles,
     tied,
 };
 use crate::{
@@ -25,11 +26,12 @@ impl Coverage<'_> {
     /// When a tensor is on a module that the model does not have or the config does not select, does not go with what
     /// else is there, or when a module that the config selects has none.
     pub(super) fn check(&self, modules: &Modules<'_>) -> Result<(), AdapterError> {
+        let roles = Roles { extras: &self.config.extras, base: self.base };
         for (module, parts) in modules {
             parts.check_whole()?;
             self.check_exists(*module, parts)?;
             self.check_selected(*module, parts)?;
-            self.check_roles(*module, parts)?;
+            roles.check(*module, parts)?;
         }
         let Some(layout) = self.layout else { return Ok(()) };
         check_fused(modules)?;
@@ -82,86 +84,6 @@ impl Coverage<'_> {
         };
         let tied = extras.ensure_tying && (self.layout.is_none() || tied::is_tied(self.layout));
         Ok(tied && self.config.targets.select(other)? && !extras.saves(other))
-    }
-
-    /// What each tensor needs beside it, and what it excludes.
-    fn check_roles(&self, module: Module, parts: &Parts<'_>) -> Result<(), AdapterError> {
-        let (paired, extras) = (parts.pair().is_some(), &self.config.extras);
-        for (role, tensor) in parts.iter() {
-            let problem = match role {
-                _ if !belongs(role, module) => Some("is nothing that such a module has"),
-                Role::Magnitude if !extras.dora => Some("is DoRA's, and `use_dora` is not set"),
-                Role::BBias if !extras.lora_bias => {
-                    Some("is a bias of lora_B, and `lora_bias` is not set")
-                }
-                Role::Magnitude | Role::BBias if !paired => {
-                    Some("has no lora_A and lora_B beside it")
-                }
-                Role::Weight if paired => Some("is a whole weight beside lora_A and lora_B"),
-                Role::Weight if parts.has(Role::TokenRows) => {
-                    Some("is a whole weight beside rows of single tokens")
-                }
-                Role::TokenRows if paired && (module == Module::Embedding || extras.dora) => {
-                    Some("is beside lora_A and lora_B of the same table")
-                }
-                Role::Bias if paired => Some(
-                    "is on a layer with lora_A and lora_B, where PEFT reads `base_layer.bias` and drops this: rename \
-                     it",
-                ),
-                Role::TargetBias if !paired => Some(
-                    "is on a layer without lora_A and lora_B, where PEFT reads `bias` and drops this: rename it",
-                ),
-                Role::SavedWeight if !parts.has(Role::Weight) => {
-                    Some("has no plain `weight` beside it")
-                }
-                Role::SavedBias if !parts.has(Role::Bias) => Some("has no plain `bias` beside it"),
-                Role::Bias | Role::TargetBias if self.has_no_bias(module) => Some(
-                    "is a bias of a layer that has none in this model: was the adapter made for another base?",
-                ),
-                _ => self.activated(role),
-            };
-            if let Some(problem) = problem {
-                return Err(AdapterError::invalid(format!("tensor {tensor} {problem}")));
-            }
-        }
-        self.check_complete(module, parts)
-    }
-
-    fn has_no_bias(&self, module: Module) -> bool {
-        match (module, self.base) {
-            (Module::Linear(site), Some(base)) => base.bias(site).is_none(),
-            _ => false,
-        }
-    }
-
-    /// In PEFT only pairs wait for the invocation tokens; the rest acts from the first token on.
-    fn activated(&self, role: Role) -> Option<&'static str> {
-        use Role::{Bias, TargetBias, TokenRows, Weight};
-        let always = matches!(role, Bias | TargetBias | TokenRows | Weight);
-        (always && !self.config.extras.invocation.is_empty())
-            .then_some("acts on every token, beside `alora_invocation_tokens`, which is not served")
-    }
-
-    /// What the config says beside a pair or a weight must be there.
-    fn check_complete(&self, module: Module, parts: &Parts<'_>) -> Result<(), AdapterError> {
-        let (extras, pair) = (&self.config.extras, parts.pair());
-        let Some(tensor) = pair.map(|(a, _)| a).or_else(|| parts.get(Role::Weight)) else {
-            return Ok(());
-        };
-        let biased = match (module, self.base) {
-            (Module::Linear(site), Some(base)) => base.bias(site).is_some(),
-            _ => false,
-        };
-        let missing = match pair {
-            Some(_) if extras.dora && !parts.has(Role::Magnitude) => "lora_magnitude_vector",
-            Some(_) if extras.lora_bias && !parts.has(Role::BBias) => "lora_B.bias",
-            Some(_) if extras.bias != Biases::None && biased && !parts.has(Role::TargetBias) => {
-                "base_layer.bias"
-            }
-            None if biased && !parts.has(Role::Bias) => "bias",
-            _ => return Ok(()),
-        };
-        Err(incomplete(tensor, missing))
     }
 
     fn check_missing(
@@ -238,13 +160,6 @@ impl Coverage<'_> {
     }
 }
 
-fn incomplete(tensor: Named<'_>, missing: &str) -> AdapterError {
-    AdapterError::invalid(format!(
-        "tensor {tensor} has no {missing} beside it, which adapter_config.json and the model ask for: the file is \
-         incomplete, save or upload it again"
-    ))
-}
-
 fn absent(selects: &str, missing: &[Module]) -> Result<(), AdapterError> {
     if missing.is_empty() {
         return Ok(());
@@ -257,19 +172,6 @@ fn absent(selects: &str, missing: &[Module]) -> Result<(), AdapterError> {
         first.join(", "),
         if missing.len() > first.len() { ", …" } else { "" }
     )))
-}
-
-fn belongs(role: Role, module: Module) -> bool {
-    use Role::{A, B, BBias, Bias, EmbeddingA, EmbeddingB, TargetBias, TokenRows};
-    match module {
-        Module::Linear(Site::Head) => !matches!(role, EmbeddingA | EmbeddingB),
-        Module::Linear(_) => !matches!(role, EmbeddingA | EmbeddingB | TokenRows),
-        Module::Embedding => !matches!(
-            role,
-            A | B | BBias | Bias | TargetBias | Role::SavedBias | Role::OriginalBias
-        ),
-        Module::Norm(_) => matches!(role, Role::Weight | Role::SavedWeight | Role::OriginalWeight),
-    }
 }
 
 fn first<'a>(parts: &Parts<'a>) -> Option<Named<'a>> {

@@ -18,6 +18,7 @@ mod named;
 mod parse;
 mod parts;
 mod pattern;
+mod roles;
 mod targets;
 mod tied;
 mod tokens;
