@@ -35,6 +35,10 @@ def openai_client():
     pieces = list(client.completions.create(**asked, stream=True))
     assert "".join(piece.choices[0].text for piece in pieces) == choice.text
 
+    mix = {"adapters": [{"name": adapter, "weight": 1.0}]}
+    mixed = client.completions.create(**{**asked, "model": base}, extra_body=mix)
+    assert mixed.choices[0].text == choice.text and mixed.model == base
+
     asked = {"model": adapter, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "temperature": 0}
     whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
     assert len(whole.choices[0].logprobs.content) == whole.usage.completion_tokens
