@@ -173,7 +173,7 @@ fn a_machine_has_limits_and_products_below_them() {
     assert!(figures["read"].as_array().expect("a list").iter().all(positive), "{figures}");
     assert_eq!(figures["peaks"][0]["operands"], "f32", "{figures}");
     let products = figures["products"].as_array().expect("a list");
-    assert_eq!(products.len(), 2, "one part, two numbers of rows: {figures}");
+    assert_eq!(products.len(), 4, "layers and head, two numbers of rows: {figures}");
     assert!(products.iter().all(|product| positive(&product["share_of_peak"])), "{figures}");
 }
 
