@@ -52,11 +52,13 @@ impl Summary {
 
 /// One model on one line.
 fn model(f: &mut fmt::Formatter<'_>, name: &str, figures: &Figures) -> fmt::Result {
-    let p50 = |spread: Option<Spread>| spread.map_or(f64::NAN, |spread| spread.p50);
+    // Answers that come in one piece have nothing between their tokens.
+    let p50 = |spread: Option<Spread>| {
+        spread.map_or_else(|| "-".to_owned(), |spread| format!("{:.2} ms", spread.p50))
+    };
     writeln!(
         f,
-        "  {name}: {} answered, {} failed, {} tokens; p50 to the first token {:.2} ms, between tokens {:.2} ms, end to \
-         end {:.2} ms",
+        "  {name}: {} answered, {} failed, {} tokens; p50 to the first token {}, between tokens {}, end to end {}",
         figures.answered,
         figures.failed,
         figures.output_tokens,
@@ -64,4 +66,41 @@ fn model(f: &mut fmt::Formatter<'_>, name: &str, figures: &Figures) -> fmt::Resu
         p50(figures.inter_token),
         p50(figures.end_to_end)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeMap, time::Duration};
+
+    #[test]
+    fn what_nobody_measured_is_a_dash() {
+        let spread = |ms| Spread::of([Duration::from_millis(ms)].into_iter());
+        let figures = || Figures {
+            answered: 1,
+            failed: 0,
+            prompt_tokens: 2,
+            output_tokens: 1,
+            first_token: spread(4),
+            inter_token: None,
+            per_token: None,
+            end_to_end: spread(5),
+        };
+        let summary = Summary {
+            server: "here".into(),
+            seconds: 1.0,
+            output_tokens_per_second: 1.0,
+            prompt_tokens_per_second: 2.0,
+            requests_per_second: 1.0,
+            all: figures(),
+            models: BTreeMap::from([("a".into(), figures())]),
+            failures: BTreeMap::new(),
+            notes: Vec::new(),
+        };
+        let text = summary.to_string();
+        assert!(
+            text.contains("first token 4.00 ms, between tokens -, end to end 5.00 ms"),
+            "{text}"
+        );
+    }
 }
