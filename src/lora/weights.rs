@@ -1,5 +1,5 @@
 //! One adapter in host memory, in the only form the hot path knows.
-use super::{EmbeddingDelta, LinearDelta, LowRank, NormSite, Site};
+use super::{EmbeddingDelta, LinearDelta, NormSite, Site};
 use candle_core::Tensor;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -70,22 +70,12 @@ impl LoraWeights {
         self.sites.is_empty() && self.embedding.is_none() && self.norms.is_empty()
     }
 
-    /// Largest rank of any pair; 0 for none.
-    pub fn max_rank(&self) -> usize {
-        self.pairs().map(LowRank::rank).max().unwrap_or(0)
-    }
-
     /// Host bytes of everything.
     pub fn bytes(&self) -> usize {
         let sites = self.sites.values().map(LinearDelta::bytes).sum::<usize>();
         let embedding = self.embedding.as_ref().map_or(0, EmbeddingDelta::bytes);
         let norms = self.norms.values().map(|w| w.elem_count() * w.dtype().size_in_bytes());
         sites + embedding + norms.sum::<usize>()
-    }
-
-    fn pairs(&self) -> impl Iterator<Item = &LowRank> {
-        let linear = self.sites.values().filter_map(|delta| delta.low_rank.as_ref());
-        linear.chain(self.embedding.as_ref().and_then(|delta| delta.low_rank.as_ref()))
     }
 }
 
