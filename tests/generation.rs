@@ -77,11 +77,8 @@ impl Backend for Stub {
             *self.leases.lock().unwrap() += 1;
             let (name, id) =
                 (wanted.name.clone(), VersionId::of(&[wanted.name.as_str().as_bytes()]));
-            Ok(AdapterLease::new(Arc::new(AdapterVersion {
-                name,
-                id,
-                weights: LoraWeights::default(),
-            })))
+            let weights = LoraWeights::default();
+            Ok(AdapterLease::new(name, Arc::new(AdapterVersion { id, weights })))
         } else {
             Err(AdapterError::NotFound(wanted.name.clone()))
         };

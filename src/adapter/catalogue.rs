@@ -12,6 +12,7 @@ use std::{
 /// What a name means now.
 #[derive(Debug)]
 pub(super) struct Published {
+    pub(super) name: AdapterName,
     pub(super) version: Arc<AdapterVersion>,
     pub(super) description: Arc<AdapterDescription>,
     pub(super) since: SystemTime,
@@ -27,9 +28,9 @@ struct Place {
 
 impl Place {
     fn entry(&self) -> AdapterEntry {
-        let Published { version, description, since, durable } = &self.published;
+        let Published { name, version, description, since, durable } = &self.published;
         AdapterEntry {
-            name: version.name.clone(),
+            name: name.clone(),
             number: self.number,
             version: version.id,
             description: Arc::clone(description),
@@ -47,7 +48,7 @@ pub(super) struct Catalogue {
     /// How many names have had a number, which is the next one's.
     numbers: u64,
     /// Replaced versions of names that are still published, for `name@version` while someone leases them.
-    former: Vec<Weak<AdapterVersion>>,
+    former: Vec<(AdapterName, Weak<AdapterVersion>)>,
 }
 
 impl Catalogue {
@@ -81,10 +82,10 @@ impl Catalogue {
         let Some(version) = version.filter(|version| *version != current.version.id) else {
             return Ok(Arc::clone(&current.version));
         };
-        let living = self.former.iter().filter_map(Weak::upgrade);
-        living
-            .into_iter()
-            .find(|former| former.name == *name && former.id == version)
+        let of_name = self.former.iter().filter(|(former, _)| former == name);
+        of_name
+            .filter_map(|(_, former)| former.upgrade())
+            .find(|former| former.id == version)
             .ok_or_else(|| AdapterError::VersionNotFound(name.clone(), version))
     }
 
@@ -104,7 +105,7 @@ impl Catalogue {
 
     /// Returns the version that `published` replaces.
     pub(super) fn insert(&mut self, published: Published) -> Option<VersionId> {
-        let name = published.version.name.clone();
+        let name = published.name.clone();
         let Some(place) = self.current.get_mut(&name) else {
             let number = self.numbers;
             self.numbers += 1;
@@ -112,13 +113,13 @@ impl Catalogue {
             return None;
         };
         let previous = std::mem::replace(&mut place.published, published);
-        self.former.retain(|former| former.strong_count() > 0);
-        self.former.push(Arc::downgrade(&previous.version));
+        self.former.retain(|(_, former)| former.strong_count() > 0);
+        self.former.push((previous.name, Arc::downgrade(&previous.version)));
         Some(previous.version.id)
     }
 
     pub(super) fn remove(&mut self, name: &AdapterName) {
         self.current.remove(name);
-        self.former.retain(|former| former.upgrade().is_some_and(|former| former.name != *name));
+        self.former.retain(|(former, _)| former != name);
     }
 }

@@ -1,13 +1,11 @@
 //! The right to use one version of an adapter.
-use super::{AdapterName, VersionId};
+use super::{AdapterName, AdapterTerms, VersionId};
 use crate::lora::LoraWeights;
 use std::{ops::Deref, sync::Arc};
 
-/// One immutable version, parsed and in host memory.
+/// One immutable version, parsed and in host memory. Names that mean the same content share it.
 #[derive(Debug)]
 pub struct AdapterVersion {
-    /// Its name when published.
-    pub name: AdapterName,
     /// Content hash; also the salt of the prefix cache.
     pub id: VersionId,
     /// The factors.
@@ -16,12 +14,32 @@ pub struct AdapterVersion {
 
 /// While any lease lives, the version does; dropping it is the release.
 #[derive(Clone, Debug)]
-pub struct AdapterLease(Arc<AdapterVersion>);
+pub struct AdapterLease {
+    /// The name that was asked for.
+    pub name: AdapterName,
+    /// On which terms that name is served.
+    pub terms: Arc<AdapterTerms>,
+    version: Arc<AdapterVersion>,
+}
 
 impl AdapterLease {
-    /// A lease on `version`.
-    pub fn new(version: Arc<AdapterVersion>) -> Self {
-        Self(version)
+    /// A lease on `version` under `name`, on the usual terms.
+    pub fn new(name: AdapterName, version: Arc<AdapterVersion>) -> Self {
+        Self::on_terms(name, version, Arc::default())
+    }
+
+    /// A lease on `version` under `name`, on its own terms.
+    pub fn on_terms(
+        name: AdapterName,
+        version: Arc<AdapterVersion>,
+        terms: Arc<AdapterTerms>,
+    ) -> Self {
+        Self { name, terms, version }
+    }
+
+    /// What is leased.
+    pub fn version(&self) -> &Arc<AdapterVersion> {
+        &self.version
     }
 }
 
@@ -29,6 +47,6 @@ impl Deref for AdapterLease {
     type Target = AdapterVersion;
 
     fn deref(&self) -> &AdapterVersion {
-        &self.0
+        &self.version
     }
 }

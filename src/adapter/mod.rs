@@ -12,6 +12,7 @@ mod lease;
 mod name;
 mod registry;
 mod store;
+mod terms;
 
 pub use config::{AdapterConfig, AdapterLimits};
 pub use convert::{ConvertBase, to_gguf, to_peft, write};
@@ -24,4 +25,7 @@ pub use name::{AdapterName, AdapterRef, VersionId};
 pub use registry::{
     AdapterEntry, AdapterRegistry, LoadReport, Publication, PublishOutcome, PublishRule,
 };
-pub use store::{AdapterStore, LocalStore, StoredAdapter};
+pub use store::{
+    AdapterStore, Content, LocalStore, ObjectInfo, Objects, Stamp, StoredAdapter, WriteRule,
+};
+pub use terms::AdapterTerms;

@@ -1,11 +1,11 @@
 //! What an adapter is called.
 use super::AdapterError;
 use sha2::{Digest, Sha256};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// 1 to 128 of `A-Z a-z 0-9 - _ .`, first one a letter or digit. Safe as a file name by construction.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct AdapterName(String);
+pub struct AdapterName(Arc<str>);
 
 impl FromStr for AdapterName {
     type Err = AdapterError;

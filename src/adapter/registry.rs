@@ -147,7 +147,7 @@ impl AdapterRegistry {
     )]
     pub async fn lease(&self, wanted: &AdapterRef) -> Result<AdapterLease, AdapterError> {
         let found = self.0.read(|catalogue| catalogue.find(wanted))?;
-        Ok(AdapterLease::new(found))
+        Ok(AdapterLease::new(wanted.name.clone(), found))
     }
 
     /// Makes `files` what `name` means. The work is done on the blocking pool, to its end even when the caller leaves.
@@ -243,8 +243,9 @@ impl Inner {
         if let Some(store) = &self.store {
             store.put(name, files)?;
         }
-        let version = AdapterVersion { name: name.clone(), id: version, weights: parsed.weights };
+        let version = AdapterVersion { id: version, weights: parsed.weights };
         let publication = self.put(Published {
+            name: name.clone(),
             version: Arc::new(version),
             description: Arc::new(parsed.description),
             since: SystemTime::now(),
@@ -358,8 +359,9 @@ impl Inner {
         let stored = store.get(&name, &self.limits)?;
         let parsed = self.parse(&stored.files)?;
         let id = stored.files.version();
-        let version = AdapterVersion { name: name.clone(), id, weights: parsed.weights };
+        let version = AdapterVersion { id, weights: parsed.weights };
         self.put(Published {
+            name: name.clone(),
             version: Arc::new(version),
             description: Arc::new(parsed.description),
             since: stored.stored_at,

@@ -25,7 +25,7 @@ pub(super) fn invoked(name: &str, invocation: &[u32]) -> AdapterLease {
 
 fn version(name: &str, weights: LoraWeights) -> AdapterLease {
     let (name, id) = (name.parse().expect("a valid name"), VersionId::of(&[name.as_bytes()]));
-    AdapterLease::new(Arc::new(AdapterVersion { name, id, weights }))
+    AdapterLease::new(name, Arc::new(AdapterVersion { id, weights }))
 }
 
 /// A prompt as it comes in.

@@ -88,7 +88,7 @@ fn adapter(name: &str, base: &dyn FrozenBase) -> AdapterLease {
         AdapterFiles::read(&directory().join("adapters").join(name), &limits).expect("files");
     let weights = format::parse(&files, base, &limits).expect("an adapter").weights;
     let (name, id) = (name.parse().expect("a name"), files.version());
-    AdapterLease::new(Arc::new(AdapterVersion { name, id, weights }))
+    AdapterLease::new(name, Arc::new(AdapterVersion { id, weights }))
 }
 
 /// An engine on one thread, and a submission for each adapter and the base, greedy and drawn.

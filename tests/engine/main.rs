@@ -174,7 +174,8 @@ fn a_retired_version_leaves_its_slot_and_its_memory() {
     let (engine, _) = engine();
     let version = version("a");
     let submission = lorad::engine::Submission {
-        adapters: lorad::adapter::AdapterLease::new(version.clone()).into(),
+        adapters: lorad::adapter::AdapterLease::new("a".parse().expect("a name"), version.clone())
+            .into(),
         ..submission(&[1, 2], None, greedy(3))
     };
     assert_eq!(answer(engine.submit(submission).expect("room")).tokens.len(), 3);

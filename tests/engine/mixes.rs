@@ -104,8 +104,10 @@ fn a_retired_version_leaves_the_mixes_it_was_in() {
     let parts = [("a", 0.7), ("b", 0.3)];
     let kept = version("a");
     let mut submission = mixed_submission(&PROMPT, &[], greedy(3));
-    let leases = [(kept.clone(), 0.7), (version("b"), 0.3)];
-    let leases = leases.map(|(version, w)| (lorad::adapter::AdapterLease::new(version), w));
+    let named = |name: &str, version| {
+        lorad::adapter::AdapterLease::new(name.parse().expect("a name"), version)
+    };
+    let leases = [(named("a", kept.clone()), 0.7), (named("b", version("b")), 0.3)];
     submission.adapters = lorad::engine::AdapterMix::new(leases).expect("a mix");
     answer(engine.submit(submission).expect("room"));
     until("residence", || engine.snapshot().resident_adapters == ["a", "b"]);

@@ -158,11 +158,11 @@ pub(crate) fn version(name: &str) -> Arc<AdapterVersion> {
         weights.set_invocation(invocation);
     }
     let id = VersionId::of(&[name.as_bytes()]);
-    Arc::new(AdapterVersion { name: name.parse().expect("a valid name"), id, weights })
+    Arc::new(AdapterVersion { id, weights })
 }
 
 pub(crate) fn lease(name: &str) -> AdapterLease {
-    AdapterLease::new(version(name))
+    AdapterLease::new(name.parse().expect("a valid name"), version(name))
 }
 
 /// Small enough that everything happens: chunks, preemption, waiting for slots.

@@ -109,11 +109,11 @@ impl Bench {
             let files = AdapterFiles::read(&adapters.join(name), &limits).expect("files");
             let parsed = format::parse(&files, &model.weights, &limits);
             let version = AdapterVersion {
-                name: name.parse().expect("a name"),
                 id: files.version(),
                 weights: parsed.expect("an adapter").weights,
             };
-            bench.leases.insert(name.into(), AdapterLease::new(Arc::new(version)));
+            let lease = AdapterLease::new(name.parse().expect("a name"), Arc::new(version));
+            bench.leases.insert(name.into(), lease);
         }
         bench
     }
