@@ -42,6 +42,12 @@ pub enum AdapterError {
     /// As many as the server holds.
     #[error("{0} adapters are published, which is the limit: retire one, or raise --max-adapters")]
     TooMany(usize),
+    /// The store can be read only; the text says what to do.
+    #[error("{0}")]
+    ReadOnly(String),
+    /// The store cannot be reached or refuses; the text says which, why and what to do.
+    #[error("{0}")]
+    Unreachable(String),
     /// The disk.
     #[error("the adapter store failed")]
     Store(#[from] std::io::Error),
@@ -77,11 +83,12 @@ impl Classified for AdapterError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound(_) | Self::VersionNotFound(..) => ErrorKind::NotFound,
-            Self::Conflict { .. } | Self::TooMany(_) => ErrorKind::Conflict,
+            Self::Conflict { .. } | Self::TooMany(_) | Self::ReadOnly(_) => ErrorKind::Conflict,
             Self::InvalidName(_) | Self::Invalid(_) | Self::Unsupported(_) => {
                 ErrorKind::InvalidRequest
             }
             Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::Unreachable(_) => ErrorKind::Unavailable,
             Self::Store(_) => ErrorKind::Internal,
         }
     }
@@ -96,7 +103,8 @@ impl Classified for AdapterError {
             Self::Unsupported(_) => "unsupported_adapter",
             Self::TooLarge { .. } => "adapter_too_large",
             Self::TooMany(_) => "too_many_adapters",
-            Self::Store(_) => "adapter_store_failed",
+            Self::ReadOnly(_) => "adapter_store_read_only",
+            Self::Unreachable(_) | Self::Store(_) => "adapter_store_failed",
         }
     }
 }

@@ -26,6 +26,7 @@ pub use registry::{
     AdapterEntry, AdapterRegistry, LoadReport, Publication, PublishOutcome, PublishRule,
 };
 pub use store::{
-    AdapterStore, Content, LocalStore, ObjectInfo, Objects, Stamp, StoredAdapter, WriteRule,
+    AdapterStore, Content, DirectoryObjects, LocalStore, ObjectInfo, Objects, Stamp, StoredAdapter,
+    WriteRule,
 };
 pub use terms::AdapterTerms;

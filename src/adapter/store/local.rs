@@ -5,7 +5,7 @@
 //! undoes what a crash left. One process may write to a directory at a time.
 use super::{
     AdapterStore, StoredAdapter,
-    place::{PREFIXES, Place},
+    place::{self, Place, file_names},
 };
 use crate::adapter::{
     AdapterError, AdapterLimits, AdapterName,
@@ -13,7 +13,7 @@ use crate::adapter::{
 };
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -36,33 +36,13 @@ impl LocalStore {
                 root.display()
             )));
         }
-        let store = Self { root: root.to_owned() };
-        store.recover().map_err(|error| {
+        place::recover_all(root).map_err(|error| {
             AdapterError::invalid(format!(
                 "`{}` cannot be used as a directory of adapters: {error}",
                 root.display()
             ))
         })?;
-        Ok(store)
-    }
-
-    fn recover(&self) -> io::Result<()> {
-        let name_of = |file: &String| {
-            let name = PREFIXES.iter().find_map(|prefix| file.strip_prefix(prefix)).unwrap_or(file);
-            name.parse().ok()
-        };
-        let names: BTreeSet<AdapterName> = self.file_names()?.iter().filter_map(name_of).collect();
-        names.iter().try_for_each(|name| self.place(name).recover())
-    }
-
-    /// In order; names that are not UTF-8 are nobody's adapter.
-    fn file_names(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.root)? {
-            names.extend(entry?.file_name().into_string());
-        }
-        names.sort();
-        Ok(names)
+        Ok(Self { root: root.to_owned() })
     }
 
     fn place<'a>(&'a self, name: &'a AdapterName) -> Place<'a> {
@@ -96,7 +76,8 @@ impl AdapterStore for LocalStore {
             let found = Place::new(&self.root, name).current();
             (!name.starts_with('.') && found.is_some()).then(|| name.to_owned())
         };
-        let found: BTreeSet<_> = self.file_names()?.iter().filter_map(wants_to_be_one).collect();
+        let found: BTreeSet<_> =
+            file_names(&self.root)?.iter().filter_map(wants_to_be_one).collect();
         Ok(found.into_iter().collect())
     }
 

@@ -2,11 +2,15 @@
 //!
 //! Knows names, and which files are an adapter. Knows nothing in them, no versions and no models.
 mod contract;
+mod directory;
 mod local;
 mod objects;
 mod place;
+#[cfg(test)]
+mod tests;
 
 pub use contract::{AdapterStore, StoredAdapter};
+pub use directory::DirectoryObjects;
 pub use local::LocalStore;
 pub use objects::{Content, ObjectInfo, Objects, Stamp, WriteRule};
 pub(super) use place::replace_directory;

@@ -87,4 +87,9 @@ pub trait Objects: fmt::Debug + Send + Sync {
 
     /// Whether anything can be written.
     fn is_writable(&self) -> bool;
+
+    /// The directory that the objects' paths lie below, where they are files on this machine.
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
 }

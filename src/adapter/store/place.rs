@@ -5,11 +5,13 @@
 //! what makes a directory an adapter (or the GGUF file, where it is one), gets another name; then the adapter's files are removed, and the directory when
 //! nothing else lies in it. Of a link to a directory only the link goes. Files that are not the adapter's are never
 //! removed: people serve the directory that a training run still writes its checkpoints to.
-use crate::adapter::format::{
-    AdapterFiles, CONFIG_FILE, GGUF_ENDING, GGUF_FILE, WEIGHTS_FILE, gguf_in,
+use crate::adapter::{
+    AdapterName,
+    format::{AdapterFiles, CONFIG_FILE, GGUF_ENDING, GGUF_FILE, WEIGHTS_FILE, gguf_in},
 };
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, DirEntry, File, Metadata},
     io::{self, Write},
@@ -21,12 +23,14 @@ const REPLACED: &str = ".replaced-";
 /// Of a link, or of a GGUF file beside the directories.
 const RETIRED: &str = ".retired-";
 /// Beside `NAME`; an adapter's name begins with a letter or digit.
-pub(super) const PREFIXES: [&str; 3] = [INCOMING, REPLACED, RETIRED];
+const PREFIXES: [&str; 3] = [INCOMING, REPLACED, RETIRED];
 
 /// The config of an adapter that is being forgotten.
 const RETIRED_CONFIG: &str = ".retired-adapter_config.json";
 /// The GGUF file of an adapter that is being forgotten.
 const RETIRED_GGUF: &str = ".retired-adapter.gguf";
+/// What says of a directory that it is no adapter any more.
+pub(super) const RETIRED_MARKS: [&str; 2] = [RETIRED_CONFIG, RETIRED_GGUF];
 /// In the order of removal: as long as one of the last two is there, the next start goes on.
 const OURS: [&str; 5] = [CONFIG_FILE, WEIGHTS_FILE, GGUF_FILE, RETIRED_CONFIG, RETIRED_GGUF];
 
@@ -198,9 +202,9 @@ impl<'a> Place<'a> {
         match mark(&current) {
             None => discard(&current),
             // Somebody made it an adapter again.
-            Some(_) => [RETIRED_CONFIG, RETIRED_GGUF]
-                .iter()
-                .try_for_each(|name| remove_if_there(&current.join(name))),
+            Some(_) => {
+                RETIRED_MARKS.iter().try_for_each(|name| remove_if_there(&current.join(name)))
+            }
         }
     }
 
@@ -210,6 +214,26 @@ impl<'a> Place<'a> {
         discard(&self.hidden(INCOMING))?;
         self.clean()
     }
+}
+
+/// Finishes or undoes what a crash interrupted anywhere in `root`.
+pub(super) fn recover_all(root: &Path) -> io::Result<()> {
+    let name_of = |file: &String| {
+        let name = PREFIXES.iter().find_map(|prefix| file.strip_prefix(prefix)).unwrap_or(file);
+        name.parse().ok()
+    };
+    let names: BTreeSet<AdapterName> = file_names(root)?.iter().filter_map(name_of).collect();
+    names.iter().try_for_each(|name| Place::new(root, name.as_str()).recover())
+}
+
+/// In order; names that are not UTF-8 are nobody's adapter.
+pub(super) fn file_names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Makes `files` the directory `name` in `parent`, all or nothing; what else lies in `parent` stays.
@@ -237,7 +261,7 @@ fn mark(directory: &Path) -> Option<String> {
 
 /// Whether an adapter was forgotten here and the directory is not cleaned up.
 fn is_retired(directory: &Path) -> bool {
-    [RETIRED_CONFIG, RETIRED_GGUF].iter().any(|name| directory.join(name).exists())
+    RETIRED_MARKS.iter().any(|name| directory.join(name).exists())
 }
 
 /// The names of an adapter's files in its directory.
@@ -246,7 +270,8 @@ fn ours(directory: &Path) -> Vec<Cow<'static, str>> {
     mark.into_iter().map(Cow::Owned).chain(OURS.map(Cow::Borrowed)).collect()
 }
 
-fn sync_directory(directory: &Path) -> io::Result<()> {
+/// Makes renames inside a directory survive a power cut.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
