@@ -1,6 +1,7 @@
 //! Adapters as users know them: names, versions, files.
 //!
 //! Knows files and layouts. Knows no device memory, no slots, no sequences.
+pub mod alias;
 mod catalogue;
 mod config;
 mod convert;

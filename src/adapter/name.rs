@@ -95,6 +95,13 @@ pub struct AdapterRef {
     pub version: Option<VersionId>,
 }
 
+impl From<AdapterName> for AdapterRef {
+    /// Its current version.
+    fn from(name: AdapterName) -> Self {
+        Self { name, version: None }
+    }
+}
+
 impl FromStr for AdapterRef {
     type Err = AdapterError;
 
