@@ -31,4 +31,9 @@ pub trait Classified: std::error::Error {
     fn param(&self) -> Option<&str> {
         None
     }
+
+    /// Seconds after which the caller may try again, where they are known.
+    fn retry_after(&self) -> Option<u64> {
+        None
+    }
 }

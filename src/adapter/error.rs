@@ -42,6 +42,37 @@ pub enum AdapterError {
     /// As many as the server holds.
     #[error("{0} adapters are published, which is the limit: retire one, or raise --max-adapters")]
     TooMany(usize),
+    /// As many requests as the name's terms allow are worked on.
+    #[error(
+        "adapter `{name}` works on {limit} requests at one time, as many as it may; try again when one has ended"
+    )]
+    Busy {
+        /// Which.
+        name: AdapterName,
+        /// Its `max_requests`.
+        limit: u32,
+    },
+    /// As many requests have started as the name's terms allow.
+    #[error(
+        "adapter `{name}` takes {limit} requests a minute, a tenth of them at once; try again in \
+         {retry_after} s"
+    )]
+    RateLimited {
+        /// Which.
+        name: AdapterName,
+        /// Its `requests_per_minute`.
+        limit: u32,
+        /// Seconds until it takes the next one.
+        retry_after: u64,
+    },
+    /// Terms that cannot be kept.
+    #[error("{reason}")]
+    InvalidTerms {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        reason: String,
+    },
     /// The store can be read only; the text says what to do.
     #[error("{0}")]
     ReadOnly(String),
@@ -84,9 +115,11 @@ impl Classified for AdapterError {
         match self {
             Self::NotFound(_) | Self::VersionNotFound(..) => ErrorKind::NotFound,
             Self::Conflict { .. } | Self::TooMany(_) | Self::ReadOnly(_) => ErrorKind::Conflict,
-            Self::InvalidName(_) | Self::Invalid(_) | Self::Unsupported(_) => {
-                ErrorKind::InvalidRequest
-            }
+            Self::InvalidName(_)
+            | Self::Invalid(_)
+            | Self::Unsupported(_)
+            | Self::InvalidTerms { .. } => ErrorKind::InvalidRequest,
+            Self::Busy { .. } | Self::RateLimited { .. } => ErrorKind::Overloaded,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Unreachable(_) => ErrorKind::Unavailable,
             Self::Store(_) => ErrorKind::Internal,
@@ -103,8 +136,25 @@ impl Classified for AdapterError {
             Self::Unsupported(_) => "unsupported_adapter",
             Self::TooLarge { .. } => "adapter_too_large",
             Self::TooMany(_) => "too_many_adapters",
+            Self::Busy { .. } => "adapter_busy",
+            Self::RateLimited { .. } => "adapter_rate_limited",
+            Self::InvalidTerms { .. } => "invalid_adapter_terms",
             Self::ReadOnly(_) => "adapter_store_read_only",
             Self::Unreachable(_) | Self::Store(_) => "adapter_store_failed",
+        }
+    }
+
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::InvalidTerms { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
+            _ => None,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The right to use one version of an adapter.
-use super::{AdapterName, AdapterTerms, VersionId};
+use super::{AdapterName, AdapterTerms, Ledger, VersionId};
 use crate::lora::LoraWeights;
 use std::{ops::Deref, sync::Arc};
 
@@ -19,6 +19,8 @@ pub struct AdapterLease {
     pub name: AdapterName,
     /// On which terms that name is served.
     pub terms: Arc<AdapterTerms>,
+    /// Where what it answers is counted.
+    pub ledger: Arc<Ledger>,
     version: Arc<AdapterVersion>,
 }
 
@@ -34,7 +36,13 @@ impl AdapterLease {
         version: Arc<AdapterVersion>,
         terms: Arc<AdapterTerms>,
     ) -> Self {
-        Self { name, terms, version }
+        Self { name, terms, ledger: Arc::default(), version }
+    }
+
+    /// The same lease, counted in the name's ledger.
+    #[must_use]
+    pub fn counted_in(self, ledger: Arc<Ledger>) -> Self {
+        Self { ledger, ..self }
     }
 
     /// What is leased.

@@ -8,8 +8,10 @@ mod convert;
 mod describe;
 mod error;
 pub mod format;
+mod gate;
 mod inspect;
 mod lease;
+mod ledger;
 mod name;
 mod registry;
 mod store;
@@ -20,8 +22,10 @@ pub use convert::{ConvertBase, to_gguf, to_peft, write};
 pub use describe::{AdapterDescription, ProjectionSummary};
 pub use error::AdapterError;
 pub use format::{AdapterFiles, ParsedAdapter};
+pub use gate::{Gate, Permit, Wanted};
 pub use inspect::{Inspection, inspect};
 pub use lease::{AdapterLease, AdapterVersion};
+pub use ledger::{AdapterUsage, Ledger};
 pub use name::{AdapterName, AdapterRef, VersionId};
 pub use registry::{
     AdapterEntry, AdapterRegistry, LoadReport, Publication, PublishOutcome, PublishRule,

@@ -101,4 +101,10 @@ impl Classified for GenerateError {
             Self::Internal(_) => None,
         }
     }
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Adapter { error, .. } => error.retry_after(),
+            _ => None,
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub struct ApiError {
     reason: Cow<'static, str>,
     message: String,
     param: Option<String>,
+    /// Seconds.
+    retry_after: Option<u64>,
 }
 
 impl<E: Classified> From<E> for ApiError {
@@ -36,7 +38,8 @@ impl<E: Classified> From<E> for ApiError {
             return Self::internal(error.code());
         }
         let param = error.param().map(ToOwned::to_owned);
-        Self { param, ..Self::new(status, error.code(), error.to_string()) }
+        let retry_after = error.retry_after();
+        Self { param, retry_after, ..Self::new(status, error.code(), error.to_string()) }
     }
 }
 
@@ -47,7 +50,7 @@ impl ApiError {
             Some((end, _)) => format!("{}…", &message[..end]),
             None => message,
         };
-        Self { status, reason: reason.into(), message, param: None }
+        Self { status, reason: reason.into(), message, param: None, retry_after: None }
     }
 
     /// 400: the body is no JSON, or not of the shape it must have. `path` leads to the field.
@@ -238,7 +241,7 @@ impl ApiError {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(header::RETRY_AFTER, self.retry_after.unwrap_or(1).into());
             }
             _ => {}
         }
