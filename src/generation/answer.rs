@@ -48,6 +48,10 @@ impl Answer {
         match event {
             Some(Event::Started { cached_tokens, queued }) => {
                 self.meter.queued(queued);
+                // The same prompt is found once for all its answers.
+                if self.index == 0 {
+                    self.meter.cached(cached_tokens);
+                }
                 self.usage.cached_tokens = cached_tokens;
                 self.usage.queued = queued;
             }

@@ -2,6 +2,7 @@
 use super::{
     Backend, EngineSnapshot, GenerateError, GenerateRequest, Generation, Prompt, SamplingOptions,
     SamplingParams, Token, Usage, WeightedAdapter,
+    account::{self, Account},
     answer::Answer,
     chat_template::{Chat, ChatTemplate},
     meter::Meter,
@@ -9,7 +10,8 @@ use super::{
     tokenizer::Tokenizer,
 };
 use crate::{
-    engine::{AdapterMix, EventStream, Submission},
+    adapter::AdapterLease,
+    engine::{AdapterMix, EngineError, EventStream, Submission},
     telemetry::Metrics,
 };
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
@@ -179,15 +181,21 @@ impl Generator {
             min_tokens: sampling.min_tokens,
         };
         let sampling = self.sampling(&sampling, n)?;
-        let adapters = self.lease(adapters).await?;
-        let streams = self.submit(&prompt, &adapters, sampling)?;
-        let answer = |(index, events)| self.answer(index, events, &prompt, &options);
+        let leases = self.lease(adapters).await?;
+        let served = account::served(&leases);
+        let streams = self.submit(&prompt, &AdapterMix::new(leases)?, sampling)?;
+        let account = Account::new(self.0.metrics.clone(), &served);
+        account.accepted(prompt.len());
+        let answer = |(index, events)| self.answer(index, events, &prompt, &options, &account);
         let answers = streams.into_iter().enumerate().map(answer).collect();
-        Ok(Generation::new(prompt, answers))
+        Ok(Generation::new(prompt, account::told(&served), answers))
     }
 
     /// Pins every version of a mix, or none.
-    async fn lease(&self, wanted: Vec<WeightedAdapter>) -> Result<AdapterMix, GenerateError> {
+    async fn lease(
+        &self,
+        wanted: Vec<WeightedAdapter>,
+    ) -> Result<Vec<(AdapterLease, f32)>, GenerateError> {
         let mut parts = Vec::with_capacity(wanted.len());
         for WeightedAdapter { adapter, weight, field } in wanted {
             match self.0.backend.lease(&adapter).await {
@@ -195,7 +203,7 @@ impl Generator {
                 Err(error) => return Err(GenerateError::Adapter { error, field }),
             }
         }
-        Ok(AdapterMix::new(parts)?)
+        Ok(parts)
     }
 
     /// All answers or none: what is queued when one is refused is dropped, and so cancelled.
@@ -209,10 +217,7 @@ impl Generator {
             let (prompt, adapters) = (prompt.to_vec(), adapters.clone());
             self.0.backend.submit(Submission { prompt, adapters, sampling })
         };
-        let streams = sampling.into_iter().map(submit).collect::<Result<_, _>>()?;
-        let parts = adapters.parts().iter();
-        self.0.metrics.request_started(parts.map(|part| part.lease.name.as_str()));
-        Ok(streams)
+        Ok(sampling.into_iter().map(submit).collect::<Result<_, EngineError>>()?)
     }
 
     fn answer(
@@ -221,11 +226,12 @@ impl Generator {
         events: EventStream,
         prompt: &[u32],
         options: &TextOptions,
+        account: &Account,
     ) -> Answer {
         let tokenizer = self.0.tokenizer.clone();
         let text = TextStream::new(tokenizer.clone(), options.clone(), prompt);
         let usage = Usage { prompt_tokens: prompt.len(), ..Usage::default() };
-        let meter = Meter::start(self.0.metrics.clone(), prompt.len());
+        let meter = Meter::start(account.clone(), prompt.len());
         Answer { index, events, text, tokenizer, usage, meter }
     }
 

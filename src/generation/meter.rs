@@ -1,11 +1,11 @@
 //! Times one answer.
-use super::FinishedBecause;
-use crate::telemetry::{Metrics, Outcome};
+use super::{FinishedBecause, account::Account};
+use crate::telemetry::Outcome;
 use std::time::{Duration, Instant};
 
 /// From the submission to the end of an answer; an end that nobody told it of is the client's.
 pub(super) struct Meter {
-    metrics: Metrics,
+    account: Account,
     submitted: Instant,
     last_token: Option<Instant>,
     prompt_tokens: usize,
@@ -15,9 +15,9 @@ pub(super) struct Meter {
 
 impl Meter {
     /// The answer is submitted now.
-    pub(super) fn start(metrics: Metrics, prompt_tokens: usize) -> Self {
+    pub(super) fn start(account: Account, prompt_tokens: usize) -> Self {
         Self {
-            metrics,
+            account,
             submitted: Instant::now(),
             last_token: None,
             prompt_tokens,
@@ -29,15 +29,20 @@ impl Meter {
     pub(super) fn token(&mut self) {
         let now = Instant::now();
         match self.last_token {
-            None => self.metrics.first_token(now - self.submitted),
-            Some(last) => self.metrics.inter_token(now - last),
+            None => self.account.first_token(now - self.submitted),
+            Some(last) => self.account.metrics.inter_token(now - last),
         }
         self.last_token = Some(now);
         self.generated_tokens += 1;
     }
 
     pub(super) fn queued(&self, waited: Duration) {
-        self.metrics.queued(waited);
+        self.account.metrics.queued(waited);
+    }
+
+    /// So many of the prompt's tokens did not have to be computed.
+    pub(super) fn cached(&self, tokens: usize) {
+        self.account.cached(tokens);
     }
 
     pub(super) fn finished(&mut self, because: &FinishedBecause) {
@@ -49,12 +54,14 @@ impl Meter {
 
     pub(super) fn failed(&mut self) {
         self.outcome = Outcome::Error;
+        self.account.failed();
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        let elapsed = self.submitted.elapsed();
-        self.metrics.finished(self.outcome, self.prompt_tokens, self.generated_tokens, elapsed);
+        let (metrics, elapsed) = (&self.account.metrics, self.submitted.elapsed());
+        metrics.finished(self.outcome, self.prompt_tokens, self.generated_tokens, elapsed);
+        self.account.generated(self.generated_tokens);
     }
 }

@@ -1,6 +1,7 @@
 //! Text in, text out: the one service behind every API dialect.
 //!
 //! Knows tokens, templates and leases. Knows no HTTP and no tensors.
+mod account;
 mod answer;
 mod backend;
 mod chat_template;
@@ -24,7 +25,7 @@ pub use backend::Backend;
 pub use error::GenerateError;
 pub use generator::{Generator, ModelCard, TextSetup};
 pub use request::{
-    Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, StopReason, Token, Usage,
-    WeightedAdapter,
+    Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, ServedAdapter, StopReason,
+    Token, Usage, WeightedAdapter,
 };
 pub use stream::Generation;

@@ -1,6 +1,6 @@
 //! What every dialect is translated to, and what comes back.
 use super::SamplingOptions;
-use crate::adapter::AdapterRef;
+use crate::adapter::{AdapterName, AdapterRef, VersionId};
 use std::time::Duration;
 
 /// What to continue.
@@ -39,6 +39,17 @@ pub struct WeightedAdapter {
     pub weight: f32,
     /// The request's field that names it, for errors.
     pub field: String,
+}
+
+/// An adapter that answers a request, at the version that it was leased at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServedAdapter {
+    /// Which.
+    pub name: AdapterName,
+    /// Its content.
+    pub version: VersionId,
+    /// How much of it: 1 is all.
+    pub weight: f32,
 }
 
 /// One prompt and how to continue it.

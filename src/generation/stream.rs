@@ -1,5 +1,5 @@
 //! A request's answers while they are made.
-use super::{Completion, GenerateError, GenerateEvent, answer::Answer};
+use super::{Completion, GenerateError, GenerateEvent, ServedAdapter, answer::Answer};
 use futures_util::{Stream, StreamExt};
 use std::{
     collections::VecDeque,
@@ -11,6 +11,8 @@ use std::{
 pub struct Generation {
     /// Tokens of the prompt, after truncation.
     pub prompt_tokens: usize,
+    /// What changes the base in these answers, in the request's order.
+    pub served: Vec<ServedAdapter>,
     prompt: Vec<u32>,
     /// The running ones; the front one is asked first.
     running: VecDeque<Answer>,
@@ -19,9 +21,10 @@ pub struct Generation {
 }
 
 impl Generation {
-    pub(super) fn new(prompt: Vec<u32>, answers: Vec<Answer>) -> Self {
+    pub(super) fn new(prompt: Vec<u32>, served: Vec<ServedAdapter>, answers: Vec<Answer>) -> Self {
         Self {
             prompt_tokens: prompt.len(),
+            served,
             prompt,
             running: answers.into(),
             ready: VecDeque::new(),

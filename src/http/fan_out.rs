@@ -1,8 +1,8 @@
 //! Several prompts of one HTTP request, generated side by side.
-use super::ApiError;
+use super::{ApiError, AppState};
 use crate::generation::{
     Completion, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest, Generation,
-    Generator, Token, Usage,
+    ServedAdapter, Token, Usage,
 };
 use futures_util::{
     StreamExt,
@@ -15,28 +15,36 @@ use futures_util::{
 pub(super) struct Answers {
     streams: SelectAll<BoxStream<'static, Result<GenerateEvent, GenerateError>>>,
     count: usize,
+    served: Vec<ServedAdapter>,
 }
 
 impl Answers {
-    /// Starts every request; they all have the same `n`.
+    /// Starts every request; they all have the same adapters and the same `n`.
     ///
     /// # Errors
     /// The first request that is refused; those before it are cancelled.
     pub(super) async fn start(
-        generator: &Generator,
+        app: &AppState,
         requests: Vec<GenerateRequest>,
     ) -> Result<Self, ApiError> {
         let mut streams = SelectAll::new();
-        let mut count = 0;
-        for request in requests {
+        let (mut count, mut served) = (0, Vec::new());
+        for mut request in requests {
             let (first, n) = (count, request.n);
-            let generation: Generation = generator.generate(request).await?;
+            pin(&mut request, &served);
+            let generation: Generation = app.generator.generate(request).await?;
+            served.clone_from(&generation.served);
             streams.push(generation.map(move |event| Ok(shift(event?, first))).boxed());
             count += n;
             // A hundred short prompts are tokenised here one after the other; others want the thread too.
             tokio::task::yield_now().await;
         }
-        Ok(Self { streams, count })
+        Ok(Self { streams, count, served })
+    }
+
+    /// What changes the base in all of them.
+    pub(super) fn served(&self) -> &[ServedAdapter] {
+        &self.served
     }
 
     /// The next event of any answer; `None` when all have ended.
@@ -62,6 +70,16 @@ impl Answers {
             }
         }
         gathered.into_iter().enumerate().map(|(index, answer)| answer.complete(index)).collect()
+    }
+}
+
+/// All prompts of one response are answered by the versions of the first, whatever is published meanwhile.
+fn pin(request: &mut GenerateRequest, served: &[ServedAdapter]) {
+    for wanted in request.adapters.iter_mut().map(|one| &mut one.adapter) {
+        let mut same = served.iter().filter(|one| one.name == wanted.name);
+        if let (None, Some(one), None) = (wanted.version, same.next(), same.next()) {
+            wanted.version = Some(one.version);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod mix;
 mod openai;
 mod router;
 mod serve;
+mod served;
 mod sse;
 mod state;
 mod time;

@@ -8,3 +8,4 @@ mod mixes;
 mod openai;
 mod operations;
 mod robustness;
+mod served;

@@ -3,7 +3,7 @@ use super::parameters::Shown;
 use crate::{
     generation::{Completion, FinishedBecause, GenerateEvent, StopReason, Token, Usage},
     http::{
-        ApiError,
+        ApiError, served,
         sse::{SseBuffer, StreamDialect},
     },
 };
@@ -17,7 +17,7 @@ pub(super) fn whole(answer: &Completion, shown: &Shown) -> Value {
     let prompt = shown.prompt.as_deref().unwrap_or_default();
     let mut response = json!({"generated_text": format!("{prompt}{}", answer.text)});
     if shown.details {
-        let mut details = details(&answer.because, answer.usage, shown.seed);
+        let mut details = details(&answer.because, answer.usage, shown);
         details["prefill"] = json!([]);
         details["tokens"] = answer.tokens.iter().map(|token| described(token, shown)).collect();
         response["details"] = details;
@@ -25,15 +25,19 @@ pub(super) fn whole(answer: &Completion, shown: &Shown) -> Value {
     response
 }
 
-fn details(because: &FinishedBecause, usage: Usage, seed: Option<u64>) -> Value {
-    json!({
+fn details(because: &FinishedBecause, usage: Usage, shown: &Shown) -> Value {
+    let mut details = json!({
         "finish_reason": finish_reason(because),
         "prompt_tokens": usage.prompt_tokens,
         "input_length": usage.prompt_tokens,
         "generated_tokens": usage.completion_tokens,
         "skipped_tokens": 0,
-        "seed": seed,
-    })
+        "seed": shown.seed,
+    });
+    if let Some(adapters) = served::list(&shown.served) {
+        details["adapters"] = adapters;
+    }
+    details
 }
 
 fn finish_reason(because: &FinishedBecause) -> &'static str {
@@ -108,7 +112,7 @@ impl StreamDialect for LoraxStream {
                 }
             }
             GenerateEvent::Finished { because, usage, .. } => {
-                let details = details(&because, usage, self.shown.seed);
+                let details = details(&because, usage, &self.shown);
                 // An answer without any token still needs an event to end with.
                 let last = self.held.take().unwrap_or_else(nothing);
                 let text = std::mem::take(&mut self.text);

@@ -1,6 +1,6 @@
 //! `inputs` and `parameters`.
 use crate::{
-    generation::{GenerateRequest, Prompt, SamplingOptions},
+    generation::{GenerateRequest, Prompt, SamplingOptions, ServedAdapter},
     http::{
         ApiError,
         json::JsonBody,
@@ -74,6 +74,8 @@ pub(super) struct Shown {
     pub(super) seed: Option<u64>,
     /// Alternatives to every token.
     pub(super) alternatives: bool,
+    /// What answered; empty until it is known.
+    pub(super) served: Vec<ServedAdapter>,
 }
 
 /// Whether a route streams.
@@ -111,7 +113,7 @@ impl LoraxRequest {
         // Where tokens are shown, clients require a number at every one.
         request.sampling.logprobs = (details || stream).then_some(alternatives.unwrap_or(0));
         let (seed, alternatives) = (request.sampling.seed, alternatives.is_some());
-        let shown = Shown { details, prompt, seed, alternatives };
+        let shown = Shown { details, prompt, seed, alternatives, served: Vec::new() };
         Ok(Self { request, adapter, named, stream, shown })
     }
 }

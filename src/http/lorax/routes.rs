@@ -4,7 +4,7 @@ use super::{
     headers,
     parameters::{LoraxRequest, Streams},
 };
-use crate::http::{ApiError, AppState, fan_out::Answers, json::JsonBody, sse};
+use crate::http::{ApiError, AppState, fan_out::Answers, json::JsonBody, served, sse};
 use axum::{
     Json,
     extract::State,
@@ -49,8 +49,9 @@ async fn answered(
     form: impl FnOnce(Value) -> Value,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
-    let shown = request.shown.clone();
+    let mut shown = request.shown.clone();
     let (adapter, answers) = started(app, request).await?;
+    shown.served = answers.served().to_vec();
     let completions = answers.collect().await?;
     let answer = completions.first().ok_or_else(|| ApiError::internal("no_answer"))?;
     let measured = headers::measured(answer.usage, begun.elapsed());
@@ -58,8 +59,10 @@ async fn answered(
 }
 
 async fn streamed(app: &AppState, request: LoraxRequest) -> Result<Response, ApiError> {
-    let stream = LoraxStream::new(request.shown.clone());
+    let mut shown = request.shown.clone();
     let (adapter, answers) = started(app, request).await?;
+    shown.served = answers.served().to_vec();
+    let stream = LoraxStream::new(shown);
     Ok((adapter, sse::respond(answers, stream, app.config.write_timeout())).into_response())
 }
 
@@ -68,8 +71,10 @@ async fn started(app: &AppState, asked: LoraxRequest) -> Result<(HeaderMap, Answ
     let mut request = asked.request;
     let adapter_id = ("parameters.adapter_id", asked.adapter.as_deref());
     request.adapters = app.choose(adapter_id, asked.named)?.adapters;
-    let adapter = headers::adapters(&request.adapters);
-    Ok((adapter, Answers::start(&app.generator, vec![request]).await?))
+    let mut adapter = headers::adapters(&request.adapters);
+    let answers = Answers::start(app, vec![request]).await?;
+    adapter.extend(served::header(answers.served()));
+    Ok((adapter, answers))
 }
 
 /// `GET /info`: both spellings of every limit.

@@ -6,7 +6,7 @@ use super::{
     refused,
     usage::Head,
 };
-use crate::http::{ApiError, AppState, fan_out::Answers, json::JsonBody, sse};
+use crate::http::{ApiError, AppState, fan_out::Answers, json::JsonBody, served, sse};
 use axum::{
     Json,
     extract::State,
@@ -47,7 +47,6 @@ pub(in crate::http) async fn chat_completions(
     let prompt = chat_prompt(&body)?;
 
     let chosen = app.choose(("model", shared.model.as_deref()), named_adapters(&body)?)?;
-    let head = Head::new("chatcmpl", chosen.model);
     let context = app.generator.model().max_context;
     let defaults = app.generator.default_sampling();
     let mut request = shared.request(prompt, chosen.adapters, context, defaults)?;
@@ -55,13 +54,16 @@ pub(in crate::http) async fn chat_completions(
     request.sampling.logprobs = fields.alternatives()?;
     let with_logprobs = request.sampling.logprobs.is_some();
 
-    let answers = Answers::start(&app.generator, vec![request]).await?;
+    let answers = Answers::start(&app, vec![request]).await?;
+    let head = Head::new("chatcmpl", chosen.model, answers.served());
+    let served = served::header(answers.served());
     if shared.streams() {
         let stream = ChatStream::new(head, &shared, with_logprobs);
-        return Ok(sse::respond(answers, stream, app.config.write_timeout()));
+        let stream = sse::respond(answers, stream, app.config.write_timeout());
+        return Ok((served, stream).into_response());
     }
     let completions = answers.collect().await?;
-    Ok(Json(whole(&head, &completions, with_logprobs)).into_response())
+    Ok((served, Json(whole(&head, &completions, with_logprobs))).into_response())
 }
 
 #[cfg(test)]

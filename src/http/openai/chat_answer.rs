@@ -30,7 +30,7 @@ pub(super) fn whole(head: &Head, answers: &[Completion], with_logprobs: bool) ->
         }));
     }
     let mut response = head.json("chat.completion", &choices);
-    response["usage"] = usage.json();
+    response["usage"] = usage.json(head);
     response["system_fingerprint"] = Value::Null;
     response
 }
@@ -95,7 +95,7 @@ impl StreamDialect for ChatStream {
     fn close(&mut self, out: &mut SseBuffer) {
         if self.include_usage {
             let mut chunk = self.head.json(CHUNK, &[]);
-            chunk["usage"] = self.usage.json();
+            chunk["usage"] = self.usage.json(&self.head);
             out.json(&chunk);
         }
         out.done();
@@ -124,7 +124,7 @@ mod tests {
         let because = FinishedBecause::Stop(StopReason::Token(7));
         let answer =
             Completion { index: 0, text: "hi".into(), tokens: vec![], because, usage: USAGE };
-        let mut shown = whole(&Head::new("chatcmpl", "rate".into()), &[answer], false);
+        let mut shown = whole(&Head::new("chatcmpl", "rate".into(), &[]), &[answer], false);
         assert!(shown["id"].take().as_str().expect("text").starts_with("chatcmpl-"));
         shown["created"].take();
         let expected = json!({
@@ -145,7 +145,7 @@ mod tests {
         let body = json!({"n": 2, "stream": true});
         let body = JsonBody::parse(body.to_string().as_bytes()).expect("an object");
         let shared = SharedFields::read(&body, 8).expect("valid");
-        let mut stream = ChatStream::new(Head::new("chatcmpl", "m".into()), &shared, true);
+        let mut stream = ChatStream::new(Head::new("chatcmpl", "m".into(), &[]), &shared, true);
         let mut out = SseBuffer::default();
         stream.open(&mut out);
         let token = Token {

@@ -32,7 +32,7 @@ pub(super) fn whole(head: &Head, answers: &[Completion], n: usize, with_logprobs
         }));
     }
     let mut response = head.json(OBJECT, &choices);
-    response["usage"] = usage.json();
+    response["usage"] = usage.json(head);
     response
 }
 
@@ -90,7 +90,7 @@ impl StreamDialect for CompletionStream {
     fn close(&mut self, out: &mut SseBuffer) {
         if self.include_usage {
             let mut chunk = self.head.json(OBJECT, &[]);
-            chunk["usage"] = self.usage.json();
+            chunk["usage"] = self.usage.json(&self.head);
             out.json(&chunk);
         }
         out.done();
@@ -111,7 +111,7 @@ mod tests {
     };
 
     fn head() -> Head {
-        Head::new("cmpl", "rate".into())
+        Head::new("cmpl", "rate".into(), &[])
     }
 
     fn shared(body: &Value) -> SharedFields {

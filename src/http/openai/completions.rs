@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     generation::Prompt,
-    http::{ApiError, AppState, fan_out::Answers, json::JsonBody, sse},
+    http::{ApiError, AppState, fan_out::Answers, json::JsonBody, served, sse},
 };
 use axum::{
     Json,
@@ -38,7 +38,6 @@ pub(in crate::http) async fn completions(
     check_count(prompts.len(), shared.answers(), app.config.max_prompts)?;
 
     let chosen = app.choose(("model", shared.model.as_deref()), named_adapters(&body)?)?;
-    let head = Head::new("cmpl", chosen.model);
     let context = app.generator.model().max_context;
     let defaults = app.generator.default_sampling();
     let mut requests = Vec::with_capacity(prompts.len());
@@ -49,13 +48,17 @@ pub(in crate::http) async fn completions(
         requests.push(request);
     }
 
-    let answers = Answers::start(&app.generator, requests).await?;
+    let answers = Answers::start(&app, requests).await?;
+    let head = Head::new("cmpl", chosen.model, answers.served());
+    let served = served::header(answers.served());
     if shared.streams() {
         let stream = CompletionStream::new(head, &shared, logprobs.is_some());
-        return Ok(sse::respond(answers, stream, app.config.write_timeout()));
+        let stream = sse::respond(answers, stream, app.config.write_timeout());
+        return Ok((served, stream).into_response());
     }
     let completions = answers.collect().await?;
-    Ok(Json(whole(&head, &completions, shared.answers(), logprobs.is_some())).into_response())
+    let answer = whole(&head, &completions, shared.answers(), logprobs.is_some());
+    Ok((served, Json(answer)).into_response())
 }
 
 fn check_count(prompts: usize, answers: usize, most: usize) -> Result<(), ApiError> {

@@ -1,7 +1,7 @@
 //! What every answer of this dialect says besides text: who answers, why it ended, what it took.
 use crate::{
-    generation::{FinishedBecause, StopReason, Usage},
-    http::unix_seconds,
+    generation::{FinishedBecause, ServedAdapter, StopReason, Usage},
+    http::{served, unix_seconds},
 };
 use serde_json::{Value, json};
 use std::time::SystemTime;
@@ -14,13 +14,15 @@ pub(super) struct Head {
     id: String,
     created: u64,
     model: String,
+    served: Vec<ServedAdapter>,
 }
 
 impl Head {
-    /// A new id, and now.
-    pub(super) fn new(prefix: &str, model: String) -> Self {
+    /// A new id, and now. `model` is what the request calls it, `served` what answers.
+    pub(super) fn new(prefix: &str, model: String, served: &[ServedAdapter]) -> Self {
         let id = format!("{prefix}-{}", Uuid::new_v4().simple());
-        Self { id, created: unix_seconds(SystemTime::now()), model }
+        let (created, served) = (unix_seconds(SystemTime::now()), served.to_vec());
+        Self { id, created, model, served }
     }
 
     /// An object of the kind `object` with these choices.
@@ -57,15 +59,19 @@ impl UsageSum {
         }
     }
 
-    /// The `usage` object.
-    pub(super) fn json(&self) -> Value {
+    /// The `usage` object of the response that begins with `head`. `adapters` is an extension.
+    pub(super) fn json(&self, head: &Head) -> Value {
         let Usage { prompt_tokens, completion_tokens, cached_tokens, .. } = self.total;
-        json!({
+        let mut usage = json!({
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
             "prompt_tokens_details": {"cached_tokens": cached_tokens},
-        })
+        });
+        if let Some(adapters) = served::list(&head.served) {
+            usage["adapters"] = adapters;
+        }
+        usage
     }
 }
 
@@ -96,7 +102,8 @@ mod tests {
         let (prompt_tokens, completion_tokens, cached_tokens) = (5, 3, 1);
         let usage = Usage { prompt_tokens, completion_tokens, cached_tokens, ..Usage::default() };
         (0..4).for_each(|index| sum.add(index, usage));
-        let usage = sum.json();
+        let usage = sum.json(&Head::new("cmpl", "rate".into(), &[]));
+        assert_eq!(usage.get("adapters"), None);
         assert_eq!(usage["prompt_tokens"], 10);
         assert_eq!(usage["completion_tokens"], 12);
         assert_eq!(usage["total_tokens"], 22);
