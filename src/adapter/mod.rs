@@ -31,7 +31,7 @@ pub use registry::{
     AdapterEntry, AdapterRegistry, LoadReport, Publication, PublishOutcome, PublishRule,
 };
 pub use store::{
-    AdapterStore, Content, DirectoryObjects, LocalStore, ObjectInfo, Objects, Stamp, StoredAdapter,
-    WriteRule,
+    AdapterStore, Content, DirectoryObjects, LocalStore, ObjectInfo, Objects, RemoteObjects, Stamp,
+    StoredAdapter, WriteRule, drop_ins, open as open_store,
 };
 pub use terms::AdapterTerms;

@@ -22,7 +22,7 @@ pub const GGUF_ENDING: &str = ".gguf";
 /// Names under which PEFT stores tensors as pickles.
 const PICKLE_FILES: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
 /// Configs are a few kilobytes; one entry for each layer in a pattern makes some tens.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+pub(in crate::adapter) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// An adapter as it is stored and uploaded. Owned memory, never a mapping: files may change under a mapping.
 #[derive(Clone, Debug)]
@@ -55,14 +55,21 @@ impl AdapterFiles {
         };
         match read_file(path, WEIGHTS_FILE, limits.max_adapter_bytes)? {
             Some(weights) => Ok(Self::Peft { config, weights }),
-            None => Err(missing_weights(path)),
+            None => Err(missing_weights(pickle_among(|name| path.join(name).exists()))),
         }
     }
 
     fn read_gguf(path: &Path, limits: &AdapterLimits) -> Result<Self, AdapterError> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let directory = path.parent().unwrap_or(path);
-        let bytes = read_file(directory, name, limits.max_adapter_bytes)?;
+        Self::of_gguf(name, read_file(directory, name, limits.max_adapter_bytes)?)
+    }
+
+    /// The adapter that the file `name` is, if it is one.
+    pub(in crate::adapter) fn of_gguf(
+        name: &str,
+        bytes: Option<Bytes>,
+    ) -> Result<Self, AdapterError> {
         match bytes {
             Some(bytes) if bytes.starts_with(gguf::MAGIC) => Ok(Self::Gguf(bytes)),
             _ => Err(AdapterError::invalid(format!(
@@ -174,8 +181,14 @@ fn no_adapter(directory: &Path) -> AdapterError {
     })
 }
 
-fn missing_weights(directory: &Path) -> AdapterError {
-    match PICKLE_FILES.iter().find(|name| directory.join(name).exists()) {
+/// The first of PEFT's pickles that `has` has.
+pub(in crate::adapter) fn pickle_among(has: impl Fn(&str) -> bool) -> Option<&'static str> {
+    PICKLE_FILES.into_iter().find(|name| has(name))
+}
+
+/// Of a config without weights, beside which there may be a pickle.
+pub(in crate::adapter) fn missing_weights(pickle: Option<&str>) -> AdapterError {
+    match pickle {
         Some(pickle) => AdapterError::unsupported(format!(
             "`{pickle}` is a pickle, which can run code when it is read, and there is no `{WEIGHTS_FILE}`: load the \
              adapter with PEFT and save it with safe_serialization=True"

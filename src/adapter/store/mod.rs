@@ -3,9 +3,12 @@
 //! Knows names, and which files are an adapter. Knows nothing in them, no versions and no models.
 mod contract;
 mod directory;
+pub mod drop_ins;
 mod local;
 mod objects;
+mod open;
 mod place;
+mod remote;
 #[cfg(test)]
 mod tests;
 
@@ -13,4 +16,6 @@ pub use contract::{AdapterStore, StoredAdapter};
 pub use directory::DirectoryObjects;
 pub use local::LocalStore;
 pub use objects::{Content, ObjectInfo, Objects, Stamp, WriteRule};
+pub use open::open;
 pub(super) use place::replace_directory;
+pub use remote::RemoteObjects;

@@ -4,7 +4,7 @@ use super::{
     incoming::{self, Incoming},
     log,
     turn::{Turn, Turns},
-    walk::{Walker, is_absence, stamp},
+    walk::{Walker, is_absence, same_content, stamp},
 };
 use crate::adapter::{
     AdapterError,
@@ -158,18 +158,24 @@ impl DirectoryObjects {
         if found.len() > limit {
             return over(found.len());
         }
-        let file = match File::open(&file) {
+        let mut file = match File::open(&file) {
             Err(error) if is_absence(&error) => return Ok(None),
             other => other?,
         };
-        let stamp = stamp(&file.metadata()?);
+        let before = file.metadata()?;
         let mut bytes = Vec::new();
         // It may grow while it is read.
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+        (&mut file).take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
             return over(bytes.len() as u64);
         }
-        Ok(Some((bytes.into(), stamp)))
+        // Of our own making it cannot change, but others write over their files.
+        if !same_content(&before, &file.metadata()?) {
+            return Err(AdapterError::Unreachable(format!(
+                "`{path}` changes while it is read: try again when it is whole"
+            )));
+        }
+        Ok(Some((bytes.into(), stamp(&before))))
     }
 
     fn write(

@@ -91,6 +91,11 @@ pub(super) fn stamp(metadata: &Metadata) -> Stamp {
     Stamp(format!("{}-{modified}-{}", metadata.len(), identity(metadata)))
 }
 
+/// Of an open file. Another name for it, or one name fewer, is no change of what is in it.
+pub(super) fn same_content(before: &Metadata, after: &Metadata) -> bool {
+    before.len() == after.len() && before.modified().ok() == after.modified().ok()
+}
+
 fn nanoseconds(time: SystemTime) -> u128 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
 }

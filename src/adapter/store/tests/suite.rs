@@ -142,7 +142,8 @@ pub(crate) fn race(stores: &[Arc<dyn Objects>]) {
 fn winner(stores: &[Arc<dyn Objects>], path: &str, expected: Option<&Stamp>) -> Stamp {
     let attempt = |(number, store): (usize, &Arc<dyn Objects>)| {
         let rule = expected.map_or(WriteRule::IfAbsent, WriteRule::IfUnchanged);
-        let text = format!("writer {number}");
+        // Where a stamp is a hash, the same text again would be no change.
+        let text = format!("writer {number} after {}", expected.is_some());
         store
             .put(path, Content::Bytes(text.as_bytes()), rule)
             .expect("asked")
