@@ -15,7 +15,7 @@ pub enum ErrorKind {
     Overloaded,
     /// 503: the engine is starting, draining or dead.
     Unavailable,
-    /// 500: our fault. The cause is logged, never shown.
+    /// 500: our fault. The cause is logged, and shown only where [`Classified::is_public`] says so.
     Internal,
 }
 
@@ -35,5 +35,10 @@ pub trait Classified: std::error::Error {
     /// Seconds after which the caller may try again, where they are known.
     fn retry_after(&self) -> Option<u64> {
         None
+    }
+
+    /// Whether its text is for the caller; that of an internal failure is not, unless it says what to do.
+    fn is_public(&self) -> bool {
+        self.kind() != ErrorKind::Internal
     }
 }

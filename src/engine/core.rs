@@ -60,6 +60,7 @@ impl EngineCore {
         match command {
             Command::Submit(arrival) => self.scheduler.add(arrival),
             Command::Forget(version) => self.scheduler.forget(version),
+            Command::End(version, at) => self.scheduler.end(version, at),
             Command::Drain => self.ending = true,
         }
     }

@@ -44,6 +44,31 @@ pub enum EngineError {
     /// The step this sequence was in failed.
     #[error("the forward pass failed")]
     Step,
+    /// The adapter was replaced or retired, and its owner would not let running answers end on the old version.
+    #[error("adapter `{name}` was replaced while this request used its old version; send it again")]
+    AdapterReplaced {
+        /// The name that the request used.
+        name: String,
+    },
+    /// The model's output for this sequence was not a number.
+    #[error("{}", not_a_number(adapters))]
+    NonFinite {
+        /// The adapters of the request, none for the base model.
+        adapters: Vec<String>,
+    },
+}
+
+fn not_a_number(adapters: &[String]) -> String {
+    match adapters {
+        [] => "the base model's output is not a number; check the model's files".into(),
+        [name] => format!(
+            "the output with adapter `{name}` is not a number; check its weights and publish it again"
+        ),
+        names => format!(
+            "the output with adapters `{}` is not a number; check their weights, and how much of each is asked for",
+            names.join("`, `")
+        ),
+    }
 }
 
 impl Classified for EngineError {
@@ -54,8 +79,8 @@ impl Classified for EngineError {
             | Self::TooLong { .. }
             | Self::TooManyAdapters { .. }
             | Self::InvalidWeight { .. } => ErrorKind::InvalidRequest,
-            Self::Stopped => ErrorKind::Unavailable,
-            Self::Step => ErrorKind::Internal,
+            Self::Stopped | Self::AdapterReplaced { .. } => ErrorKind::Unavailable,
+            Self::Step | Self::NonFinite { .. } => ErrorKind::Internal,
         }
     }
 
@@ -68,6 +93,8 @@ impl Classified for EngineError {
             Self::InvalidWeight { .. } => "invalid_value",
             Self::Stopped => "engine_stopped",
             Self::Step => "step_failed",
+            Self::AdapterReplaced { .. } => "adapter_replaced",
+            Self::NonFinite { .. } => "non_finite_output",
         }
     }
 
@@ -76,7 +103,15 @@ impl Classified for EngineError {
             Self::InvalidPrompt(_) => Some("prompt"),
             Self::TooLong { .. } => Some("max_tokens"),
             Self::TooManyAdapters { .. } | Self::InvalidWeight { .. } => Some("adapters"),
-            Self::Overloaded { .. } | Self::Stopped | Self::Step => None,
+            Self::Overloaded { .. }
+            | Self::Stopped
+            | Self::Step
+            | Self::AdapterReplaced { .. }
+            | Self::NonFinite { .. } => None,
         }
+    }
+
+    fn is_public(&self) -> bool {
+        self.kind() != ErrorKind::Internal || matches!(self, Self::NonFinite { .. })
     }
 }

@@ -87,7 +87,7 @@ impl EngineHandle {
     }
 
     fn check(&self, submission: &Submission) -> Result<(), EngineError> {
-        let Submission { prompt, adapters, sampling } = submission;
+        let Submission { prompt, adapters, sampling, .. } = submission;
         let (length, context) = (prompt.len(), self.max_positions);
         if length == 0 {
             return Err(EngineError::InvalidPrompt("the prompt has no tokens".into()));
@@ -116,6 +116,13 @@ impl EngineHandle {
     pub fn forget(&self, version: VersionId) {
         // A thread that has ended has forgotten already.
         let _ = self.commands.send(Command::Forget(version));
+    }
+
+    /// Requests that use an adapter version fail with [`EngineError::AdapterReplaced`]: those of now at once, or those
+    /// that are still there at `at`.
+    pub fn end(&self, version: VersionId, at: Option<Instant>) {
+        // A thread that has ended has failed them already.
+        let _ = self.commands.send(Command::End(version, at));
     }
 
     /// Refuses what comes from here on; the thread finishes what it has accepted and ends.

@@ -1,6 +1,7 @@
 //! The machine room: one thread that owns the model, the caches and every running sequence.
 //!
 //! Knows leases and slots, and is the only room that knows both. Does no I/O.
+mod accounts;
 mod config;
 mod core;
 mod counts;
@@ -30,6 +31,8 @@ pub use config::{ByteSize, EngineConfig};
 pub use error::EngineError;
 pub use handle::EngineHandle;
 pub use mix::{AdapterMix, MixPart};
-pub use protocol::{EngineSnapshot, Event, EventStream, FinishReason, Submission, TokenLogprobs};
+pub use protocol::{
+    EngineSnapshot, Event, EventStream, FinishReason, Priority, Submission, TokenLogprobs,
+};
 pub use runner::ModelRunner;
 pub use sampling::{InvalidSampling, SamplingOptions, SamplingParams};

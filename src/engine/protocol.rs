@@ -1,7 +1,7 @@
 //! What crosses the border between the async world and the engine thread.
 use super::{AdapterMix, EngineError, SamplingParams, sequence::Arrival};
 use crate::adapter::VersionId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// A prompt to continue.
@@ -13,6 +13,18 @@ pub struct Submission {
     pub adapters: AdapterMix,
     /// How to choose tokens and when to stop.
     pub sampling: SamplingParams,
+    /// Who goes first.
+    pub priority: Priority,
+}
+
+/// Who goes first where not everybody can.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Priority {
+    /// Somebody waits for the answer.
+    #[default]
+    Normal,
+    /// Nobody does, as for shadow traffic: it starts while no normal request waits, and makes way for those that come.
+    Low,
 }
 
 /// The chosen token's log-probability and the most likely alternatives.
@@ -71,6 +83,8 @@ pub(super) enum Command {
     Submit(Arrival),
     /// Nobody can ask for this version any more.
     Forget(VersionId),
+    /// Fail what still uses this version, at once or then.
+    End(VersionId, Option<Instant>),
     /// End when everything that was accepted is done, though handles are left.
     Drain,
 }
@@ -108,6 +122,8 @@ pub struct EngineSnapshot {
     pub prefix_hits: u64,
     /// Steps that failed.
     pub failed_steps: u64,
+    /// Answers that ended because the model's output was not a number.
+    pub non_finite_outputs: u64,
     /// Names of the adapters in slots now.
     pub resident_adapters: Vec<String>,
     /// Names of the adapters of waiting sequences.

@@ -1,6 +1,9 @@
 //! From a plan to tokens: builds the flat batch, runs the model, chooses.
 use super::{
-    EngineConfig, sampler::Choice, samplers::Samplers, schedule::Limits, sequence::Sequence,
+    EngineConfig,
+    samplers::Samplers,
+    schedule::{Chosen, Limits},
+    sequence::Sequence,
 };
 use crate::{
     adapter::AdapterLease,
@@ -82,7 +85,7 @@ impl ModelRunner {
         &mut self,
         work: &mut [usize],
         sequences: &[Sequence],
-        choices: &mut Vec<Option<Choice>>,
+        choices: &mut Vec<Chosen>,
     ) -> Result<()> {
         // Rows of one adapter side by side: one segment, one pass over its factors.
         work.sort_unstable_by(|&a, &b| sequences[a].cmp_adapters(&sequences[b]).then(a.cmp(&b)));

@@ -35,17 +35,26 @@ pub(super) struct Choice {
     pub(super) logprobs: Option<TokenLogprobs>,
 }
 
+/// Why no token was chosen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum NoChoice {
+    /// The logits are not numbers, or none is above minus infinity.
+    NotNumbers,
+    /// The request's own options leave nothing.
+    NothingLeft,
+}
+
 impl Sampler {
-    /// The token, or `None` where the logits are not numbers or leave nothing to choose.
-    pub(super) fn sample(&mut self, draw: &Draw<'_>) -> Option<Choice> {
-        let (mut best, mut logits) = (draw.best?, draw.logits);
+    /// The token.
+    pub(super) fn sample(&mut self, draw: &Draw<'_>) -> Result<Choice, NoChoice> {
+        let (mut best, mut logits) = (draw.best.ok_or(NoChoice::NotNumbers)?, draw.logits);
         let options = draw.params.options();
         if !draw.is_neutral() {
             self.adjusted.clear();
             self.adjusted.extend_from_slice(logits);
             adjust(&mut self.adjusted, draw);
             logits = &self.adjusted;
-            best = best_of(logits)?;
+            best = best_of(logits).ok_or(NoChoice::NothingLeft)?;
         }
         let id = if options.temperature == 0.0 {
             best
@@ -61,7 +70,7 @@ impl Sampler {
             self.ranking.pick(&self.weights, options.top_k, options.top_p, at).unwrap_or(best)
         };
         let logprobs = options.logprobs.map(|top| logprobs(draw.logits, id, top));
-        Some(Choice { id, logprobs })
+        Ok(Choice { id, logprobs })
     }
 }
 
@@ -176,7 +185,7 @@ mod tests {
             Self { params, counts, answered: answer.len() }
         }
 
-        fn sample(&self, logits: &[f32]) -> Option<Choice> {
+        fn sample(&self, logits: &[f32]) -> Result<Choice, NoChoice> {
             let (params, counts) = (&self.params, &self.counts);
             let (eos, best, answered) = (&[0], best(logits), self.answered);
             let draw = Draw { logits, best, params, counts, eos, answered };
@@ -209,7 +218,7 @@ mod tests {
         for temperature in [0.0, 1.0] {
             let case = Case::new(SamplingOptions { temperature, ..Default::default() });
             for logits in [[f32::NAN, 1.0], [1.0, f32::INFINITY], [f32::NEG_INFINITY; 2]] {
-                assert_eq!(case.sample(&logits), None, "{logits:?}");
+                assert_eq!(case.sample(&logits), Err(NoChoice::NotNumbers), "{logits:?}");
             }
         }
     }
@@ -319,7 +328,7 @@ mod tests {
             let (params, counts) = (&case.params, &case.counts);
             let draw =
                 Draw { logits: &[1.0, 2.0], best: Some(1), params, counts, eos: &[0], answered };
-            used.sample(&draw);
+            used.sample(&draw).expect("a token");
             let draw = Draw { logits: &logits, best: best(&logits), ..draw };
             let again = used.sample(&draw).expect("a token");
             prop_assert_eq!(again.id, id);

@@ -1,14 +1,20 @@
 //! Every row's next token, on as many threads as the kernels have.
-use super::sampler::{Choice, Draw, Sampler};
+use super::{
+    sampler::{Draw, NoChoice, Sampler},
+    schedule::Chosen,
+};
 use crate::kernel::{Kernels, Result};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    mem::replace,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// A sampler for each thread, and what they found for each row.
 #[derive(Debug, Default)]
 pub(super) struct Samplers {
     idle: Mutex<Vec<Sampler>>,
     best: Vec<Option<u32>>,
-    choices: Vec<Mutex<Option<Choice>>>,
+    choices: Vec<Mutex<Chosen>>,
 }
 
 impl Samplers {
@@ -22,17 +28,17 @@ impl Samplers {
         kernels: &dyn Kernels,
         (logits, vocab): (&'a [f32], usize),
         draw: &(dyn Fn(usize, &'a [f32], Option<u32>) -> Draw<'a> + Sync),
-    ) -> Result<impl Iterator<Item = Option<Choice>>> {
+    ) -> Result<impl Iterator<Item = Chosen>> {
         let Self { idle, best, choices } = self;
         kernels.highest(logits, vocab, best)?;
-        choices.resize_with(best.len(), Mutex::default);
+        choices.resize_with(best.len(), || Mutex::new(Err(NoChoice::NothingLeft)));
         kernels.for_each(best.len(), &|row| {
             let draw = draw(row, &logits[row * vocab..][..vocab], best[row]);
             let mut sampler = lock(idle).pop().unwrap_or_default();
             *lock(&choices[row]) = sampler.sample(&draw);
             lock(idle).push(sampler);
         });
-        Ok(choices.iter_mut().map(|choice| lock(choice).take()))
+        Ok(choices.iter().map(|choice| replace(&mut *lock(choice), Err(NoChoice::NothingLeft))))
     }
 }
 

@@ -1,5 +1,5 @@
 //! What goes from the scheduler to the runner and back.
-use super::sampler::Choice;
+use super::sampler::{Choice, NoChoice};
 use crate::{adapter::AdapterLease, lora::AdapterSlot};
 
 /// What one step may hold.
@@ -23,6 +23,9 @@ pub(super) struct Limits {
     pub(super) prefix_cache: bool,
 }
 
+/// The next token, or why there is none.
+pub(super) type Chosen = Result<Choice, NoChoice>;
+
 /// One step's plan.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
@@ -32,6 +35,6 @@ pub(super) struct Schedule {
     pub(super) loads: Vec<(AdapterSlot, AdapterLease)>,
     /// Indices of the sequences that compute their `granted` tokens.
     pub(super) work: Vec<usize>,
-    /// What was chosen, in the same order as many as each wants; `None` where nothing could be.
-    pub(super) choices: Vec<Option<Choice>>,
+    /// What was chosen, in the same order as many as each wants.
+    pub(super) choices: Vec<Chosen>,
 }

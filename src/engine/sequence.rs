@@ -1,6 +1,7 @@
 //! One prompt and its continuation.
 use super::{
-    EngineError, Event, FinishReason, SamplingParams, Submission,
+    EngineError, Event, FinishReason, Priority, SamplingParams, Submission,
+    accounts::AccountId,
     counts::TokenCounts,
     draft::Draft,
     kv::{BlockId, PrefixChain, PrefixPart},
@@ -33,12 +34,16 @@ pub(super) struct Sequence {
     pub(super) adapters: Box<[ActivePart]>,
     /// Where each of them lies while the sequence runs; empty otherwise.
     pub(super) slots: Vec<AdapterSlot>,
+    pub(super) priority: Priority,
+    /// Whose tokens these are, and with which share.
+    pub(super) account: AccountId,
+    pub(super) share: f32,
     versions: Versions,
     sampling: SamplingParams,
     counts: TokenCounts,
     /// Tokens that end it and are not sent; empty where the request ignores them.
     eos: Arc<[u32]>,
-    submitted: Instant,
+    pub(super) submitted: Instant,
     started: bool,
     ticket: Option<Ticket>,
     events: mpsc::UnboundedSender<Event>,
@@ -62,7 +67,9 @@ impl Sequence {
     /// Sequence number `id`, which nothing is computed of.
     pub(super) fn new(id: u64, arrival: Arrival, eos: &Arc<[u32]>) -> Self {
         let Arrival { submission, events, ticket, at } = arrival;
-        let Submission { prompt, adapters, sampling } = submission;
+        let Submission { prompt, adapters, sampling, priority } = submission;
+        let shares = adapters.parts().iter().map(|part| part.lease.terms.share);
+        let share = shares.reduce(f32::min).unwrap_or(1.0);
         let adapters = adapters.active(&prompt);
         let options = sampling.options();
         Self {
@@ -79,6 +86,9 @@ impl Sequence {
             versions: versions(&adapters),
             slots: Vec::with_capacity(adapters.len()),
             adapters,
+            priority,
+            account: AccountId::default(),
+            share,
             sampling,
             submitted: at,
             started: false,
@@ -152,6 +162,11 @@ impl Sequence {
     /// The versions that change it; none is the base model.
     pub(super) fn versions(&self) -> &Versions {
         &self.versions
+    }
+
+    /// Names of the adapters that change it.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.adapters.iter().map(|part| part.lease.name.to_string()).collect()
     }
 
     /// Where its adapters lie, and which rows each of them changes, the first of which is at position `first`.

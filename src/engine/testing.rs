@@ -1,6 +1,6 @@
 //! What the room's unit tests share.
 use super::{
-    AdapterMix, Event, EventStream, SamplingOptions, SamplingParams, Submission,
+    AdapterMix, Event, EventStream, Priority, SamplingOptions, SamplingParams, Submission,
     sequence::{Arrival, Sequence},
     ticket::TicketOffice,
 };
@@ -37,7 +37,8 @@ pub(super) fn arrival(
     let options = SamplingOptions { temperature: 0.0, max_tokens, ..Default::default() };
     let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
     let (events, stream) = mpsc::unbounded_channel();
-    let submission = Submission { prompt, adapters, sampling };
+    let priority = Priority::Normal;
+    let submission = Submission { prompt, adapters, sampling, priority };
     let ticket = TicketOffice::new(1).take().expect("a free place");
     (Arrival { submission, events, ticket, at: Instant::now() }, stream)
 }

@@ -1,82 +1,123 @@
-//! Who is next: fair between adapters, first come first served within one, and nobody starves.
-use super::{mix::Versions, sequence::Sequence};
-use std::collections::{HashMap, HashSet, VecDeque};
+//! Who is next: whoever has had least, first come first served within one adapter, and nobody starves.
+use super::{Priority, accounts::Accounts, sequence::Sequence};
+use std::collections::VecDeque;
 
-/// Running sequences of each mix of versions, whatever their weights; the empty one is the base model.
-pub(super) type RunningCounts = HashMap<Versions, usize>;
-
-/// Sequences that wait for a place in the batch, in order of arrival.
+/// Sequences that wait for a place in the batch.
 #[derive(Debug, Default)]
 pub(super) struct WaitingQueue {
+    normal: Lane,
+    low: Lane,
+}
+
+/// Those of one priority, in order of arrival.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
     sequences: VecDeque<Sequence>,
     /// How often somebody was taken since the first one became the first.
     overtakes: usize,
 }
 
 impl WaitingQueue {
-    /// After this many others went before it, the first one holds everybody up until it can start.
-    pub(super) const MAX_OVERTAKES: usize = 32;
-
     /// At the end.
     pub(super) fn push(&mut self, sequence: Sequence) {
-        self.sequences.push_back(sequence);
+        self.lane_mut(sequence.priority).sequences.push_back(sequence);
     }
 
     /// Sequences that ran already, oldest first, to the front.
     pub(super) fn put_back(&mut self, preempted: Vec<Sequence>) {
         for sequence in preempted.into_iter().rev() {
-            self.sequences.push_front(sequence);
+            self.lane_mut(sequence.priority).sequences.push_front(sequence);
         }
     }
 
-    /// Index of the next one to start: of the mix that has the fewest sequences running.
-    ///
-    /// Mixes in `without_slot` cannot start now. `None` when nobody can, or when the first one
-    /// cannot and has waited long enough.
-    pub(super) fn next(
-        &self,
-        without_slot: &HashSet<Versions>,
-        running: &RunningCounts,
-    ) -> Option<usize> {
-        let can_start = |s: &Sequence| !without_slot.contains(s.versions());
-        let first = self.sequences.front()?;
-        if first.was_preempted() || self.overtakes >= Self::MAX_OVERTAKES {
-            return can_start(first).then_some(0);
+    fn lane_mut(&mut self, priority: Priority) -> &mut Lane {
+        match priority {
+            Priority::Normal => &mut self.normal,
+            Priority::Low => &mut self.low,
         }
-        let candidates = self.sequences.iter().enumerate().filter(|(_, s)| can_start(s));
-        let fewest = candidates.min_by_key(|(_, s)| running.get(s.versions()).copied());
-        fewest.map(|(index, _)| index)
     }
 
-    /// Removes the one at `index`, which [`WaitingQueue::next`] named and which starts now.
+    /// Those whose turn it is: low ones only while no normal one waits.
+    pub(super) fn turn(&self) -> &Lane {
+        if self.normal.sequences.is_empty() { &self.low } else { &self.normal }
+    }
+
+    /// Removes the one at `index` of [`WaitingQueue::turn`], which starts now.
     pub(super) fn take(&mut self, index: usize) -> Sequence {
-        self.overtakes = if index == 0 { 0 } else { self.overtakes + 1 };
-        self.sequences.remove(index).expect("the queue has not changed since it was named")
+        let lane = if self.normal.sequences.is_empty() { &mut self.low } else { &mut self.normal };
+        lane.take(index)
     }
 
-    /// The one at `index`, which [`WaitingQueue::next`] named.
-    pub(super) fn get(&self, index: usize) -> &Sequence {
-        &self.sequences[index]
-    }
-
-    /// Lets those go whose callers have gone.
-    pub(super) fn drop_over(&mut self) {
-        self.sequences.retain(|sequence| !sequence.is_over());
+    /// Takes those out who have ended or whose callers have gone.
+    pub(super) fn drop_over(&mut self, mut dropped: impl FnMut(&Sequence)) {
+        for lane in [&mut self.normal, &mut self.low] {
+            lane.sequences.retain(|sequence| {
+                // Asked once: its caller may go at any moment.
+                let over = sequence.is_over();
+                if over {
+                    dropped(sequence);
+                }
+                !over
+            });
+        }
     }
 
     /// All of them, leaving none.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Sequence> + '_ {
-        self.sequences.drain(..)
+        self.normal.sequences.drain(..).chain(self.low.sequences.drain(..))
     }
 
-    /// In order.
+    /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> + Clone {
-        self.sequences.iter()
+        self.normal.sequences.iter().chain(&self.low.sequences)
+    }
+
+    /// All of them.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Sequence> {
+        self.normal.sequences.iter_mut().chain(&mut self.low.sequences)
     }
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.sequences.len()
+        self.normal.sequences.len() + self.low.sequences.len()
+    }
+}
+
+impl Lane {
+    /// After this many others went before it, the first one holds everybody up until it can start.
+    pub(super) const MAX_OVERTAKES: usize = 32;
+
+    /// The first one, if nobody may go before it any more: it ran already, or was overtaken often enough.
+    pub(super) fn overdue(&self) -> Option<&Sequence> {
+        let late =
+            |first: &&Sequence| first.was_preempted() || self.overtakes >= Self::MAX_OVERTAKES;
+        self.sequences.front().filter(late)
+    }
+
+    /// Index of the next one to start: an overdue one, or else whoever's adapters have had least of those that can.
+    ///
+    /// `None` when nobody can, or when an overdue one cannot.
+    pub(super) fn next(
+        &self,
+        accounts: &Accounts,
+        can_start: impl Fn(&Sequence) -> bool,
+    ) -> Option<usize> {
+        if let Some(first) = self.overdue() {
+            return can_start(first).then_some(0);
+        }
+        let candidates = self.sequences.iter().enumerate().filter(|(_, s)| can_start(s));
+        let turns = candidates.map(|(index, s)| (index, accounts.turn(s.account)));
+        turns.min_by(|(_, a), (_, b)| a.cmp(b)).map(|(index, _)| index)
+    }
+
+    fn take(&mut self, index: usize) -> Sequence {
+        self.overtakes = if index == 0 { 0 } else { self.overtakes + 1 };
+        self.sequences.remove(index).expect("the queue has not changed since it was named")
+    }
+
+    /// The one at `index`.
+    pub(super) fn get(&self, index: usize) -> &Sequence {
+        &self.sequences[index]
     }
 }
 
@@ -87,66 +128,86 @@ mod tests {
         AdapterMix,
         testing::{lease, sequence},
     };
+    use std::collections::HashSet;
 
-    fn queue(adapters: &[&str]) -> WaitingQueue {
-        let mut queue = WaitingQueue::default();
-        for (id, name) in (0..).zip(adapters) {
-            queue.push(sequence(id, of(name)).0);
+    /// Adapters that wait, in order of arrival; nothing is the base.
+    struct Queue {
+        waiting: WaitingQueue,
+        accounts: Accounts,
+        arrivals: u64,
+    }
+
+    impl Queue {
+        fn new(adapters: &[&str]) -> Self {
+            let (waiting, accounts) = Default::default();
+            let mut queue = Self { waiting, accounts, arrivals: 0 };
+            for name in adapters {
+                queue.push(name, Priority::Normal);
+            }
+            queue
         }
-        queue
-    }
 
-    /// All of one adapter; nothing is the base.
-    fn of(name: &str) -> AdapterMix {
-        if name.is_empty() { AdapterMix::default() } else { lease(name).into() }
-    }
+        fn push(&mut self, name: &str, priority: Priority) {
+            let mix = if name.is_empty() { AdapterMix::default() } else { lease(name).into() };
+            let mut sequence = sequence(self.arrivals, mix.clone()).0;
+            sequence.account = self.accounts.arrive(mix.parts().iter().map(|part| &part.lease));
+            sequence.priority = priority;
+            self.arrivals += 1;
+            self.waiting.push(sequence);
+        }
 
-    fn key(name: &str) -> Versions {
-        sequence(0, of(name)).0.versions().clone()
+        /// Who starts next while those adapters cannot, with a cost of `tokens`.
+        fn start(&mut self, stuck: &[&str], tokens: f64) -> Option<u64> {
+            let stuck: HashSet<_> = stuck.iter().map(|name| lease(name).id).collect();
+            let can_start = |s: &Sequence| !s.versions().iter().any(|v| stuck.contains(v));
+            let index = self.waiting.turn().next(&self.accounts, can_start)?;
+            let sequence = self.waiting.take(index);
+            self.accounts.start(sequence.account);
+            self.accounts.charge(sequence.account, tokens, 1.0);
+            Some(sequence.id)
+        }
     }
 
     #[test]
-    fn the_adapter_with_the_fewest_running_is_next() {
-        let queue = queue(&["a", "a", "b", "c"]);
-        let counts = || RunningCounts::from([(key("a"), 2), (key("b"), 1)]);
-        let none = HashSet::new();
-        assert_eq!(queue.next(&none, &RunningCounts::new()), Some(0), "nobody runs: arrival");
-        assert_eq!(queue.next(&none, &counts()), Some(3));
-        let without = HashSet::from([key("c")]);
-        assert_eq!(queue.next(&without, &counts()), Some(2));
+    fn whoever_has_had_least_is_next() {
+        let mut queue = Queue::new(&["a", "a", "a", "b", "", "b"]);
+        let order: Vec<_> = (0..6).map_while(|_| queue.start(&[], 1.0)).collect();
+        assert_eq!(order, [0, 3, 4, 1, 5, 2]);
+        let mut queue = Queue::new(&["a", "a", "a", "b", "b", "b"]);
+        queue.start(&[], 10.0);
+        let order: Vec<_> = (0..5).map_while(|_| queue.start(&[], 3.0)).collect();
+        assert_eq!(order, [3, 4, 5, 1, 2], "three of `b` are not yet one of `a`");
     }
 
     #[test]
-    fn a_mix_has_a_turn_of_its_own_whatever_its_weights() {
-        let mixed = |weight| {
-            let parts = [(lease("a"), weight), (lease("b"), 1.0)];
-            AdapterMix::new(parts).expect("valid")
-        };
-        let mut queue = WaitingQueue::default();
-        for (id, adapters) in (0..).zip([mixed(0.5), of("a"), mixed(0.2)]) {
-            queue.push(sequence(id, adapters).0);
-        }
-        let mix = sequence(9, mixed(0.7)).0.versions().clone();
-        let next = |counts: &RunningCounts| queue.next(&HashSet::new(), counts);
-        assert_eq!(next(&RunningCounts::from([(mix.clone(), 1)])), Some(1));
-        assert_eq!(next(&RunningCounts::from([(key("a"), 1)])), Some(0));
-        assert_eq!(queue.next(&HashSet::from([mix]), &RunningCounts::new()), Some(1));
+    fn who_cannot_start_lets_others_pass() {
+        let mut queue = Queue::new(&["a", "b", "a"]);
+        assert_eq!(queue.start(&["a"], 1.0), Some(1));
+        assert_eq!(queue.start(&["a"], 1.0), None);
+        assert_eq!(queue.start(&[], 1.0), Some(0));
+    }
+
+    #[test]
+    fn low_ones_start_only_while_no_normal_one_waits() {
+        let mut queue = Queue::new(&[]);
+        queue.push("a", Priority::Low);
+        queue.push("b", Priority::Normal);
+        assert_eq!(queue.start(&["b"], 1.0), None);
+        assert_eq!(queue.start(&[], 1.0), Some(1));
+        assert_eq!(queue.start(&[], 1.0), Some(0));
     }
 
     #[test]
     fn the_first_one_is_overtaken_only_so_often() {
-        let mut queue = queue(&["a"]);
-        let stuck = HashSet::from([key("a")]);
-        let running = RunningCounts::new();
+        let mut queue = Queue::new(&["a"]);
         let mut overtakes = 0;
-        for id in 1.. {
-            queue.push(sequence(id, of("")).0);
-            let Some(index) = queue.next(&stuck, &running) else { break };
-            assert_eq!(queue.take(index).id, id);
+        loop {
+            queue.push("", Priority::Normal);
+            let Some(id) = queue.start(&["a"], 1.0) else { break };
+            assert_ne!(id, 0);
             overtakes += 1;
         }
-        assert_eq!(overtakes, WaitingQueue::MAX_OVERTAKES);
-        let next = queue.next(&HashSet::new(), &running).expect("a slot is free");
-        assert_eq!(queue.take(next).id, 0);
+        assert_eq!(overtakes, Lane::MAX_OVERTAKES);
+        assert_eq!(queue.start(&[], 1.0), Some(0), "a slot is free");
     }
 }

@@ -101,10 +101,18 @@ impl Classified for GenerateError {
             Self::Internal(_) => None,
         }
     }
+
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Adapter { error, .. } => error.retry_after(),
             _ => None,
+        }
+    }
+
+    fn is_public(&self) -> bool {
+        match self {
+            Self::Engine(error) => error.is_public(),
+            _ => self.kind() != ErrorKind::Internal,
         }
     }
 }

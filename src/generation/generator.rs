@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     adapter::AdapterLease,
-    engine::{AdapterMix, EngineError, EventStream, Submission},
+    engine::{AdapterMix, EngineError, EventStream, Priority, Submission},
     telemetry::Metrics,
 };
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
@@ -215,7 +215,8 @@ impl Generator {
     ) -> Result<Vec<EventStream>, GenerateError> {
         let submit = |sampling| {
             let (prompt, adapters) = (prompt.to_vec(), adapters.clone());
-            self.0.backend.submit(Submission { prompt, adapters, sampling })
+            let priority = Priority::Normal;
+            self.0.backend.submit(Submission { prompt, adapters, sampling, priority })
         };
         Ok(sampling.into_iter().map(submit).collect::<Result<_, EngineError>>()?)
     }

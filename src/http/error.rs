@@ -35,6 +35,8 @@ impl<E: Classified> From<E> for ApiError {
         };
         if error.kind() == ErrorKind::Internal {
             tracing::error!(code = error.code(), cause = ?error, "a request failed");
+        }
+        if !error.is_public() {
             return Self::internal(error.code());
         }
         let param = error.param().map(ToOwned::to_owned);

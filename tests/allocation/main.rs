@@ -10,8 +10,8 @@ use counting::Counting;
 use lorad::{
     adapter::{AdapterFiles, AdapterLease, AdapterLimits, AdapterVersion, format},
     engine::{
-        AdapterMix, EngineConfig, EngineHandle, Event, EventStream, ModelRunner, SamplingOptions,
-        SamplingParams, Submission,
+        AdapterMix, EngineConfig, EngineHandle, Event, EventStream, ModelRunner, Priority,
+        SamplingOptions, SamplingParams, Submission,
     },
     kernel::{Act, CpuKernels, KvChoice, Precision, Result},
     lora::{FrozenBase, LoraLayout},
@@ -130,7 +130,7 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
             ..Default::default()
         };
         let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
-        Submission { prompt: vec![5, 6, 7], adapters, sampling }
+        Submission { prompt: vec![5, 6, 7], adapters, sampling, priority: Priority::Normal }
     };
     let kinds = mixes.into_iter().flat_map(|mix| [(mix.clone(), 0.0), (mix, 0.8)]);
     let submissions = kinds.map(submission).collect();

@@ -8,8 +8,8 @@ use lorad::engine::{
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use stub::{
-    CONTEXT, FAILS, PANICS, TOKEN_BYTES, VOCAB, answer, config, engine, engine_with, greedy,
-    submission, until, version,
+    CONTEXT, FAILS, NOT_A_NUMBER, PANICS, TOKEN_BYTES, VOCAB, answer, config, engine, engine_with,
+    greedy, submission, until, version,
 };
 
 /// Every event up to the end.
@@ -116,6 +116,39 @@ fn a_failed_step_fails_its_sequences_and_no_later_ones() {
     assert_eq!(answer(fine).tokens.len(), 5);
     until("the books", || engine.snapshot().kv_blocks_used == 0);
     assert_eq!(engine.snapshot().failed_steps, 1);
+}
+
+#[test]
+fn output_that_is_no_number_fails_its_own_sequence_and_no_other() {
+    let (engine, control) = engine();
+    let held = control.gate.lock().expect("free");
+    let first = engine.submit(submission(&[1], None, greedy(6))).expect("room");
+    until("its first step", || control.begun.load(SeqCst) == 1);
+    let broken = engine.submit(submission(&[1, NOT_A_NUMBER], Some("a"), greedy(6))).expect("room");
+    let fine = engine.submit(submission(&[1, 2], Some("a"), greedy(6))).expect("room");
+    drop(held);
+    let error = EngineError::NonFinite { adapters: vec!["a".into()] };
+    let events = events(broken);
+    assert!(matches!(&events[..], [Event::Started { .. }, Event::Failed(last)] if *last == error));
+    for stream in [first, fine] {
+        assert_eq!(answer(stream).tokens.len(), 6);
+    }
+    until("the books", || engine.snapshot().running == 0);
+    assert_eq!((engine.snapshot().non_finite_outputs, engine.snapshot().failed_steps), (1, 0));
+}
+
+#[test]
+fn requests_on_a_replaced_version_can_be_ended() {
+    let (engine, control) = engine();
+    let held = control.gate.lock().expect("free");
+    let first = engine.submit(submission(&[1], Some("b"), greedy(6))).expect("room");
+    until("its first step", || control.begun.load(SeqCst) == 1);
+    let old = engine.submit(submission(&[1, 2], Some("a"), greedy(50))).expect("room");
+    engine.end(version("a").id, None);
+    drop(held);
+    let error = EngineError::AdapterReplaced { name: "a".into() };
+    assert!(matches!(events(old).pop(), Some(Event::Failed(last)) if last == error));
+    assert_eq!(answer(first).tokens.len(), 6);
 }
 
 #[test]

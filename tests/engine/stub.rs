@@ -3,7 +3,7 @@ use lorad::{
     adapter::{AdapterLease, AdapterVersion, VersionId},
     engine::{
         AdapterMix, ByteSize, EngineConfig, EngineHandle, Event, EventStream, FinishReason,
-        ModelRunner, SamplingOptions, SamplingParams, Submission, TokenLogprobs,
+        ModelRunner, Priority, SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
     kernel::{
         Act, AttentionArgs, KernelError, KvPrecision, LoraTarget, Precision, Reference, Result,
@@ -23,6 +23,8 @@ pub(crate) const CONTEXT: usize = 60;
 pub(crate) const TOKEN_BYTES: usize = 16;
 /// A step with this token in it fails.
 pub(crate) const FAILS: u32 = 62;
+/// What follows this token is not a number.
+pub(crate) const NOT_A_NUMBER: u32 = 61;
 /// A step with this token in it panics.
 pub(crate) const PANICS: u32 = 63;
 
@@ -95,7 +97,12 @@ impl CausalLm for Stub {
         let mut y = kernels.paged_attention(&qkv, kv, 0, &args)?;
         kernels.add_lora(&mut y, &x, &target(0..2), batch.lora.segments())?;
         let last = kernels.select_rows(&y, &batch.logit_rows)?;
-        let logits: Vec<f32> = kernels.read(&last)?.chunks_exact(2).flat_map(spread).collect();
+        let mut logits: Vec<f32> = kernels.read(&last)?.chunks_exact(2).flat_map(spread).collect();
+        for (row, logits) in batch.logit_rows.iter().zip(logits.chunks_mut(VOCAB)) {
+            if batch.token_ids[*row as usize] == NOT_A_NUMBER {
+                logits[7] = f32::NAN;
+            }
+        }
         kernels.upload(&logits, batch.logit_rows.len(), VOCAB)
     }
 
@@ -130,7 +137,7 @@ fn still() -> RopeTable {
 /// Logits that hang on every bit of `state`; the tokens that break steps are never chosen.
 fn spread(state: &[f32]) -> Vec<f32> {
     let bits = [state[0].to_bits(), state[1].to_bits()];
-    let logit = |id| if id >= FAILS { -1e9 } else { 4.0 * noise(&[bits[0], bits[1], id]) };
+    let logit = |id| if id >= NOT_A_NUMBER { -1e9 } else { 4.0 * noise(&[bits[0], bits[1], id]) };
     (0..VOCAB as u32).map(logit).collect()
 }
 
@@ -212,7 +219,7 @@ pub(crate) fn mixed_submission(
     let sampling = SamplingParams::new(options, VOCAB, 0).expect("in range");
     let parts = parts.iter().map(|(name, weight)| (lease(name), *weight));
     let adapters = AdapterMix::new(parts).expect("a mix");
-    Submission { prompt: prompt.to_vec(), adapters, sampling }
+    Submission { prompt: prompt.to_vec(), adapters, sampling, priority: Priority::Normal }
 }
 
 /// A whole event stream.

@@ -3,7 +3,7 @@ use lorad::{
     adapter::{AdapterFiles, AdapterLease, AdapterLimits, AdapterVersion, format},
     engine::{
         AdapterMix, ByteSize, EngineConfig, EngineHandle, Event, EventStream, ModelRunner,
-        SamplingOptions, SamplingParams, Submission, TokenLogprobs,
+        Priority, SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
     kernel::{Kernels, KvChoice, KvShape, Precision},
     model::{LoadOptions, LoadedModel, ModelSource, Progress, load},
@@ -190,6 +190,7 @@ impl Bench {
             prompt: prompt.clone(),
             adapters: AdapterMix::new(leased).expect("a mix"),
             sampling: SamplingParams::new(options, usize::MAX, 0).expect("in range"),
+            priority: Priority::Normal,
         };
         engine.submit(submission).expect("room")
     }

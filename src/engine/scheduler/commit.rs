@@ -1,5 +1,5 @@
 //! What a step has brought.
-use super::super::{EngineError, sampler::Choice};
+use super::super::{EngineError, accounts::ANSWER_TOKEN, sampler::NoChoice, schedule::Chosen};
 use super::Scheduler;
 
 impl Scheduler {
@@ -7,7 +7,7 @@ impl Scheduler {
     pub(in crate::engine) fn commit(
         &mut self,
         work: &[usize],
-        choices: impl IntoIterator<Item = Option<Choice>>,
+        choices: impl IntoIterator<Item = Chosen>,
     ) {
         let mut choices = choices.into_iter();
         for &index in work {
@@ -21,13 +21,17 @@ impl Scheduler {
             let mut wanted = choices.by_ref().take(rows);
             // Behind a row without a choice nothing is chosen; if the answer really gets there, that row is
             // computed again and fails then.
-            let chosen = wanted.by_ref().map_while(|choice| choice);
+            let mut refusal = None;
+            let chosen =
+                wanted.by_ref().map_while(|chosen| chosen.map_err(|why| refusal = Some(why)).ok());
             let taken = sequence.accept_all(chosen, self.limits.max_positions);
             wanted.for_each(drop);
             if taken == 0 {
-                sequence.fail(EngineError::Step);
+                self.refuse(index, refusal);
                 continue;
             }
+            let tokens = ANSWER_TOKEN * taken as f64;
+            self.accounts.charge(sequence.account, tokens, sequence.share);
             self.totals.generated_tokens += taken as u64;
             self.totals.accepted_draft_tokens += taken as u64 - 1;
             // Behind a wrong guess nothing counts as computed: those positions are written again.
@@ -35,6 +39,18 @@ impl Scheduler {
         }
         self.totals.steps += 1;
         self.drop_over();
+    }
+
+    /// Nothing could be chosen for it: its own failure, and nobody else's.
+    fn refuse(&mut self, index: usize, why: Option<NoChoice>) {
+        let sequence = &mut self.running[index];
+        if why != Some(NoChoice::NotNumbers) {
+            return sequence.fail(EngineError::Step);
+        }
+        let adapters = sequence.names();
+        tracing::error!(?adapters, "the model's output is not a number");
+        sequence.fail(EngineError::NonFinite { adapters });
+        self.totals.non_finite_outputs += 1;
     }
 
     fn book_computed(&mut self, index: usize, more: usize) {

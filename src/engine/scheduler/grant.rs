@@ -1,17 +1,25 @@
 //! Tokens and blocks for the sequences that run.
-use super::super::{schedule::Limits, sequence::Sequence};
+use super::super::{
+    Priority::{Low, Normal},
+    schedule::Limits,
+    sequence::Sequence,
+};
 use super::Scheduler;
 
 impl Scheduler {
-    /// Answers first, so that nobody's next token waits for somebody's long prompt. `false`: blocks
-    /// ran out, and somebody was put back.
+    /// Answers first, so that nobody's next token waits for somebody's long prompt, and normal ones before low ones.
+    /// `false`: blocks ran out, and somebody was put back.
     pub(super) fn grant_running(&mut self, budget: &mut usize) -> bool {
-        for answers in [true, false] {
+        let turns = [true, false].map(|answers| [(answers, Normal), (answers, Low)]);
+        for turn in turns.into_iter().flatten() {
             for index in 0..self.running.len() {
-                let pending = self.running[index].pending();
+                let sequence = &self.running[index];
+                let pending = sequence.pending();
                 let granted = pending.min(*budget);
-                let turn = (pending == 1) == answers;
-                if turn && granted > 0 && self.reserve(index, granted, budget) {
+                if turn == (pending == 1, sequence.priority)
+                    && granted > 0
+                    && self.reserve(index, granted, budget)
+                {
                     self.running[index].granted = granted;
                     *budget -= granted;
                 }
@@ -41,8 +49,8 @@ impl Scheduler {
         }
     }
 
-    /// Blocks for `more` tokens, taken from the youngest where none are free. `false`: it was the
-    /// youngest itself.
+    /// Blocks for `more` tokens, taken from the youngest of low priority, or else the youngest, where none are free.
+    /// `false`: it was that one itself.
     fn reserve(&mut self, index: usize, more: usize, budget: &mut usize) -> bool {
         let sequence = &self.running[index];
         if sequence.block_table.is_empty() {
@@ -56,7 +64,9 @@ impl Scheduler {
             }
             let holders =
                 self.running.iter().enumerate().filter(|(_, s)| !s.block_table.is_empty());
-            let Some((youngest, _)) = holders.max_by_key(|(_, s)| s.id) else { return false };
+            let Some((youngest, _)) = holders.max_by_key(|(_, s)| (s.priority, s.id)) else {
+                return false;
+            };
             self.preempt(youngest, budget);
             if youngest == index {
                 return false;
@@ -65,7 +75,7 @@ impl Scheduler {
     }
 
     /// Takes its blocks away; the empty block table marks it until the step's places are given out.
-    fn preempt(&mut self, index: usize, budget: &mut usize) {
+    pub(super) fn preempt(&mut self, index: usize, budget: &mut usize) {
         let sequence = &mut self.running[index];
         *budget += std::mem::take(&mut sequence.granted);
         sequence.computed = 0;
@@ -74,8 +84,10 @@ impl Scheduler {
         self.totals.preemptions += 1;
     }
 
-    fn put_back(&mut self, mut preempted: Vec<Sequence>) {
+    /// To the front of the queue.
+    pub(super) fn put_back(&mut self, mut preempted: Vec<Sequence>) {
         for sequence in &mut preempted {
+            self.accounts.put_back(sequence.account);
             sequence.slots.drain(..).for_each(|slot| self.residency.release(slot));
         }
         preempted.sort_by_key(|sequence| sequence.id);

@@ -8,5 +8,7 @@ mod plan;
 mod start;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turns_tests;
 
 pub(super) use plan::Scheduler;

@@ -1,6 +1,7 @@
 //! The scheduler's books, and the order in which a step is planned.
 use super::super::{
     EngineError, EngineSnapshot,
+    accounts::{Accounts, PROMPT_TOKEN},
     kv::BlockAllocator,
     names::rename,
     residency::AdapterResidency,
@@ -18,6 +19,9 @@ pub(in crate::engine) struct Scheduler {
     eos: Arc<[u32]>,
     arrivals: u64,
     pub(super) waiting: WaitingQueue,
+    pub(super) accounts: Accounts,
+    /// Versions whose sequences fail then.
+    ends: Vec<(VersionId, Instant)>,
     /// In the order in which they started.
     pub(super) running: Vec<Sequence>,
     pub(super) blocks: BlockAllocator,
@@ -37,6 +41,8 @@ impl Scheduler {
             eos: eos.into(),
             arrivals: 0,
             waiting: WaitingQueue::default(),
+            accounts: Accounts::default(),
+            ends: Vec::new(),
             running: Vec::new(),
             blocks: BlockAllocator::new(limits.kv_blocks),
             residency: AdapterResidency::new(limits.adapter_slots),
@@ -51,7 +57,10 @@ impl Scheduler {
 
     /// One more that waits.
     pub(in crate::engine) fn add(&mut self, arrival: Arrival) {
+        let parts = arrival.submission.adapters.parts().iter();
+        let account = self.accounts.arrive(parts.map(|part| &part.lease));
         let mut sequence = Sequence::new(self.arrivals, arrival, &self.eos);
+        sequence.account = account;
         self.arrivals += 1;
         sequence.reserve(self.limits.max_positions, self.limits.block_size);
         if self.limits.prefix_cache {
@@ -66,6 +75,30 @@ impl Scheduler {
         self.blocks.forget(version);
     }
 
+    /// Sequences of `version` fail: those of now at once, or those that were there before a given time and still are.
+    pub(in crate::engine) fn end(&mut self, version: VersionId, at: Option<Instant>) {
+        match at {
+            Some(at) => self.ends.push((version, at)),
+            None => self.fail_version(version, |_| true),
+        }
+    }
+
+    fn fail_version(&mut self, version: VersionId, of: impl Fn(&Sequence) -> bool) {
+        for sequence in self.running.iter_mut().chain(self.waiting.iter_mut()).filter(|s| of(s)) {
+            let part = sequence.adapters.iter().find(|part| part.lease.id == version);
+            if let Some(name) = part.map(|part| part.lease.name.to_string()) {
+                sequence.fail(EngineError::AdapterReplaced { name });
+            }
+        }
+    }
+
+    fn end_due(&mut self, now: Instant) {
+        while let Some(due) = self.ends.iter().position(|(_, at)| *at <= now) {
+            let (version, at) = self.ends.swap_remove(due);
+            self.fail_version(version, |sequence| sequence.submitted <= at);
+        }
+    }
+
     /// What the runner reads; [`Schedule::work`] points into it.
     pub(in crate::engine) fn running(&self) -> &[Sequence] {
         &self.running
@@ -73,6 +106,7 @@ impl Scheduler {
 
     /// Plans one step: running sequences first, then waiting ones while budget, blocks and slots allow.
     pub(in crate::engine) fn schedule(&mut self, schedule: &mut Schedule, now: Instant) {
+        self.end_due(now);
         self.drop_over();
         schedule.clears = self.residency.sweep();
         schedule.loads.clear();
@@ -108,12 +142,18 @@ impl Scheduler {
         for mut sequence in self.running.drain(..).chain(self.waiting.drain()) {
             sequence.fail(error.clone());
         }
+        self.accounts = Accounts::default();
     }
 
     /// Takes blocks and slots back from those who ended or whose callers have gone.
     pub(super) fn drop_over(&mut self) {
-        self.waiting.drop_over();
+        let Self { waiting, accounts, .. } = self;
+        waiting.drop_over(|sequence| accounts.leave(sequence.account));
         for sequence in self.running.extract_if(.., |s| s.is_over()) {
+            // Of a prompt that is not wanted any more, what was not computed was booked too early.
+            let rest = sequence.prompt_len.saturating_sub(sequence.computed);
+            accounts.charge(sequence.account, -PROMPT_TOKEN * rest as f64, sequence.share);
+            accounts.end(sequence.account);
             self.blocks.release(&sequence.block_table);
             sequence.slots.iter().for_each(|slot| self.residency.release(*slot));
         }

@@ -1,5 +1,7 @@
 //! From the queue into the batch.
-use super::super::{mix::Versions, schedule::Schedule, waiting::RunningCounts};
+use super::super::{
+    Priority, accounts::PROMPT_TOKEN, mix::Versions, schedule::Schedule, sequence::Sequence,
+};
 use super::Scheduler;
 use crate::{adapter::AdapterLease, lora::AdapterSlot};
 use std::{collections::HashSet, time::Instant};
@@ -8,8 +10,8 @@ use std::{collections::HashSet, time::Instant};
 enum Held {
     /// Too many slots are in use; others may go on.
     NoSlot(Versions),
-    /// Too few blocks; whoever comes next would take them away from it.
-    NoBlocks,
+    /// Too few blocks, or the batch is full; whoever comes next would take away from it what is there.
+    NoPlace,
 }
 
 impl Scheduler {
@@ -23,26 +25,38 @@ impl Scheduler {
         if self.waiting.len() == 0 {
             return;
         }
-        let mut without_slot = HashSet::new();
-        let mut counts = RunningCounts::new();
-        for sequence in &self.running {
-            *counts.entry(sequence.versions().clone()).or_default() += 1;
-        }
-        while *budget > 0 && self.running.len() < self.limits.max_sequences {
-            let Some(index) = self.waiting.next(&without_slot, &counts) else { break };
-            match self.start(index, *budget, now) {
+        let mut without_slot: HashSet<Versions> = HashSet::new();
+        while *budget > 0 {
+            let can_start = |s: &Sequence| !without_slot.contains(s.versions());
+            let Some(index) = self.waiting.turn().next(&self.accounts, can_start) else { break };
+            let full = self.running.len() >= self.limits.max_sequences;
+            let held = if full { Err(Held::NoPlace) } else { self.start(index, *budget, now) };
+            match held {
                 Ok(loads) => schedule.loads.extend(loads),
                 Err(Held::NoSlot(versions)) => {
                     without_slot.insert(versions);
                     continue;
                 }
-                Err(Held::NoBlocks) => break,
+                Err(Held::NoPlace) if self.make_way(index, budget) => continue,
+                Err(Held::NoPlace) => break,
             }
             if let Some(sequence) = self.running.last() {
                 *budget -= sequence.granted;
-                *counts.entry(sequence.versions().clone()).or_default() += 1;
             }
         }
+    }
+
+    /// Puts the youngest low sequence back where a normal one lacks its place. `false`: there is none.
+    fn make_way(&mut self, index: usize, budget: &mut usize) -> bool {
+        if self.waiting.turn().get(index).priority == Priority::Low {
+            return false;
+        }
+        let low = self.running.iter().enumerate().filter(|(_, s)| s.priority == Priority::Low);
+        let Some((youngest, _)) = low.max_by_key(|(_, s)| s.id) else { return false };
+        self.preempt(youngest, budget);
+        let sequence = self.running.remove(youngest);
+        self.put_back(vec![sequence]);
+        true
     }
 
     /// Moves the waiting sequence at `index` into the batch; the adapters to load for it.
@@ -55,13 +69,13 @@ impl Scheduler {
         now: Instant,
     ) -> Result<Vec<(AdapterSlot, AdapterLease)>, Held> {
         let block_size = self.limits.block_size;
-        let sequence = self.waiting.get(index);
+        let sequence = self.waiting.turn().get(index);
         let length = sequence.tokens.len();
         // At least one token is computed, or there would be no logits.
         let table = self.blocks.lookup(&sequence.prefix, (length - 1) / block_size);
         let missing = length.div_ceil(block_size) - table.len();
         if self.blocks.available() - self.blocks.free_among(&table) < missing {
-            return Err(Held::NoBlocks);
+            return Err(Held::NoPlace);
         }
         let claims = self.residency.claim(sequence.adapters.iter().map(|part| &part.lease));
         let claims = claims.ok_or_else(|| Held::NoSlot(sequence.versions().clone()))?;
@@ -77,7 +91,10 @@ impl Scheduler {
         if sequence.start(cached, now) {
             self.totals.prefix_queries += sequence.prompt_len as u64;
             self.totals.prefix_hits += cached as u64;
+            let tokens = PROMPT_TOKEN * (sequence.prompt_len - cached) as f64;
+            self.accounts.charge(sequence.account, tokens, sequence.share);
         }
+        self.accounts.start(sequence.account);
         sequence.granted = granted;
         sequence.slots.extend(claims.iter().map(|claim| claim.slot));
         let claimed = claims.iter().zip(&sequence.adapters).filter(|(claim, _)| claim.load);

@@ -9,7 +9,7 @@ use crate::engine::{
 use proptest::prelude::*;
 use std::time::Instant;
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     max_sequences: 4,
     max_batched_tokens: 8,
     adapter_slots: 2,
@@ -20,15 +20,25 @@ const LIMITS: Limits = Limits {
     prefix_cache: true,
 };
 
-fn scheduler(limits: Limits) -> Scheduler {
+pub(super) fn scheduler(limits: Limits) -> Scheduler {
     Scheduler::new(limits, vec![0])
 }
 
-fn add(scheduler: &mut Scheduler, prompt: &[u32], adapter: Option<&str>, n: usize) -> EventStream {
+pub(super) fn add(
+    scheduler: &mut Scheduler,
+    prompt: &[u32],
+    adapter: Option<&str>,
+    n: usize,
+) -> EventStream {
     add_mix(scheduler, prompt, adapter.map(lease).map(AdapterMix::from).unwrap_or_default(), n)
 }
 
-fn add_mix(scheduler: &mut Scheduler, prompt: &[u32], mix: AdapterMix, n: usize) -> EventStream {
+pub(super) fn add_mix(
+    scheduler: &mut Scheduler,
+    prompt: &[u32],
+    mix: AdapterMix,
+    n: usize,
+) -> EventStream {
     let (arrival, stream) = arrival(prompt.to_vec(), mix, n);
     scheduler.add(arrival);
     stream
@@ -40,7 +50,7 @@ fn next_token(tokens: &[u32]) -> u32 {
 }
 
 /// One step of that model: how many tokens each sequence computed, by arrival.
-fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize)> {
+pub(super) fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize)> {
     step_of(scheduler, next_token)
 }
 
@@ -58,7 +68,7 @@ fn step_of(scheduler: &mut Scheduler, next_token: fn(&[u32]) -> u32) -> Vec<(u64
         let choices = (0..sequence.choices()).map(|ahead| {
             let id = next_token(&known);
             known.extend(sequence.draft.tokens().get(ahead));
-            Some(Choice { id, logprobs: None })
+            Ok(Choice { id, logprobs: None })
         });
         choices.collect::<Vec<_>>()
     });
@@ -67,13 +77,13 @@ fn step_of(scheduler: &mut Scheduler, next_token: fn(&[u32]) -> u32) -> Vec<(u64
     granted
 }
 
-fn snapshot(scheduler: &Scheduler) -> EngineSnapshot {
+pub(super) fn snapshot(scheduler: &Scheduler) -> EngineSnapshot {
     let mut snapshot = EngineSnapshot::default();
     scheduler.report(&mut snapshot);
     snapshot
 }
 
-fn tokens(events: &[Event]) -> Vec<u32> {
+pub(super) fn tokens(events: &[Event]) -> Vec<u32> {
     let token = |event: &Event| match event {
         Event::Token { id, .. } => Some(*id),
         _ => None,
@@ -81,7 +91,7 @@ fn tokens(events: &[Event]) -> Vec<u32> {
     events.iter().filter_map(token).collect()
 }
 
-fn expected(prompt: &[u32], n: usize) -> Vec<u32> {
+pub(super) fn expected(prompt: &[u32], n: usize) -> Vec<u32> {
     let mut all = prompt.to_vec();
     (0..n).for_each(|_| all.push(next_token(&all)));
     all.split_off(prompt.len())
@@ -170,7 +180,7 @@ fn one_without_a_slot_lets_others_pass() {
     assert_eq!(step(&mut scheduler), [(0, 1), (2, 1)]);
 }
 
-fn mixed(names: &[&str]) -> AdapterMix {
+pub(super) fn mixed(names: &[&str]) -> AdapterMix {
     AdapterMix::new(names.iter().map(|name| (lease(name), 0.5))).expect("valid")
 }
 
