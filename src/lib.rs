@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! http ── generation ── engine ─┬─ model ──┬─ lora ── kernel     (error, telemetry: below all; config: above all)
-//!                               └─ adapter ┴─ gguf
+//!                               └─ adapter ┴─ gguf, hub
 //! bench ── model, lora, kernel
 //! ```
 //!
@@ -18,6 +18,7 @@
 //! | [`kernel`] | a step's operations, once per device | names, requests, models |
 //! | [`lora`] | low-rank deltas: shape, memory, routing of rows | adapter names, files |
 //! | [`gguf`] | llama.cpp's files: values, tensors, its names | configurations, forward passes, adapters |
+//! | [`hub`] | Hugging Face repositories: ids, refusals | what is in them |
 //! | [`model`] | checkpoint in, logits out | adapter names, sequences, scheduling |
 //! | [`adapter`] | files → checked weights; names, versions, leases | device memory, slots, sequences |
 //! | [`engine`] | one thread: schedule → run → sample | HTTP, text, files |
@@ -63,6 +64,7 @@ pub mod error;
 pub mod generation;
 pub mod gguf;
 pub mod http;
+pub mod hub;
 pub mod kernel;
 pub mod lora;
 pub mod model;

@@ -16,11 +16,11 @@ mod source;
 mod spec;
 mod text;
 
+pub use crate::hub::HubId;
 pub use base_weights::BaseWeights;
 pub use batch::ForwardBatch;
 pub use config::ModelConfig;
 pub use error::ModelError;
-pub use hub::HubId;
 pub use load::{LoadOptions, LoadedModel, ModelFacts, Outline, Progress, layout, load, outline};
 pub use source::ModelSource;
 pub use text::{SamplingDefaults, TextAssets};

@@ -1,6 +1,7 @@
 //! What `--model` can name.
-use super::{ModelError, hub::HubId};
+use super::ModelError;
 use crate::gguf;
+use crate::hub::HubId;
 use std::{
     fs::File,
     io::Read,

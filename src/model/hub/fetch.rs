@@ -1,6 +1,9 @@
 //! Brings a model's files into the cache, or finds them there.
-use super::{HubId, bar::DownloadBar};
-use crate::model::ModelError;
+use super::bar::DownloadBar;
+use crate::{
+    hub::{HubId, OFFLINE, is_hidden, is_offline},
+    model::ModelError,
+};
 use hf_hub::{HFClientSync, HFError, resolve_cache_dir};
 use indicatif::ProgressBar;
 use std::path::PathBuf;
@@ -18,7 +21,6 @@ const WANTED: &[&str] = &[
     "chat_template.jinja",
     "chat_template.json",
 ];
-const OFFLINE: &str = "HF_HUB_OFFLINE";
 
 /// The directory in the cache that holds the model.
 ///
@@ -29,11 +31,7 @@ const OFFLINE: &str = "HF_HUB_OFFLINE";
 /// When the hub has no such model, does not show it to us, or cannot be reached.
 pub(in crate::model) fn fetch(id: &HubId, bar: ProgressBar) -> Result<PathBuf, ModelError> {
     let client = HFClientSync::new().map_err(|error| failure(id, &error))?;
-    if is_offline(std::env::var(OFFLINE).ok().as_deref()) {
-        cached(&client, id)
-    } else {
-        download(&client, id, bar)
-    }
+    if is_offline() { cached(&client, id) } else { download(&client, id, bar) }
 }
 
 fn cached(client: &HFClientSync, id: &HubId) -> Result<PathBuf, ModelError> {
@@ -80,29 +78,10 @@ fn failure(id: &HubId, error: &HFError) -> ModelError {
     ModelError::Hub { id: id.to_string(), detail }
 }
 
-/// Without rights the hub says now that there is nothing, now that it is not for us.
-fn is_hidden(error: &HFError) -> bool {
-    match error {
-        HFError::RepoNotFound { .. } | HFError::AuthRequired { .. } | HFError::Forbidden { .. } => {
-            true
-        }
-        HFError::Http { context } => matches!(context.status.as_u16(), 401 | 403),
-        _ => false,
-    }
-}
-
-/// The Python library's rule.
-fn is_offline(variable: Option<&str>) -> bool {
-    let yes = ["1", "on", "yes", "true"];
-    variable.is_some_and(|value| yes.contains(&value.to_ascii_lowercase().as_str()))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::fake::{COMMIT, FakeHub},
-        *,
-    };
+    use super::*;
+    use crate::hub::fake::{COMMIT, FakeHub};
     use hf_hub::HFClient;
     use std::{fs, path::Path};
 
@@ -175,11 +154,5 @@ mod tests {
         let found = download(&client, &"org/name".parse().unwrap(), bar()).unwrap();
         assert!(found.ends_with(COMMIT), "{}", found.display());
         assert!(download(&client, &"org/other".parse().unwrap(), bar()).is_err());
-    }
-
-    #[test]
-    fn offline_is_said_as_the_python_library_reads_it() {
-        assert!(["1", "ON", "yes", "True"].iter().all(|value| is_offline(Some(value))));
-        assert!([None, Some("0"), Some(""), Some("false")].iter().all(|value| !is_offline(*value)));
     }
 }

@@ -13,11 +13,11 @@ use std::{
 };
 use tokio::{net::TcpListener, runtime::Builder};
 
-pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// Serves `org/name` at revision `main`; remembers the files it was asked for.
-pub(super) struct FakeHub {
-    pub(super) endpoint: String,
+pub(crate) struct FakeHub {
+    pub(crate) endpoint: String,
     sent: Arc<Mutex<Vec<String>>>,
 }
 
@@ -29,7 +29,7 @@ struct Repository {
 
 impl FakeHub {
     /// Starts it; it ends with the process.
-    pub(super) fn start(files: &'static [(&'static str, &'static str)]) -> Self {
+    pub(crate) fn start(files: &'static [(&'static str, &'static str)]) -> Self {
         let sent = Arc::<Mutex<Vec<String>>>::default();
         let repository = Repository { files, sent: Arc::clone(&sent) };
         let (address, started) = std::sync::mpsc::channel();
@@ -45,7 +45,7 @@ impl FakeHub {
     }
 
     /// Names of the files that were sent, sorted.
-    pub(super) fn sent(&self) -> Vec<String> {
+    pub(crate) fn sent(&self) -> Vec<String> {
         let mut sent = self.sent.lock().unwrap().clone();
         sent.sort_unstable();
         sent
@@ -54,6 +54,7 @@ impl FakeHub {
 
 fn routes(repository: Repository) -> Router {
     Router::new()
+        .route("/api/models/org/name", get(async || revision(Path("main".to_owned())).await))
         .route("/api/models/org/name/revision/{revision}", get(revision))
         .route("/api/models/org/name/tree/{commit}", get(tree))
         .route("/org/name/resolve/{commit}/{*file}", get(file))
@@ -62,7 +63,7 @@ fn routes(repository: Repository) -> Router {
 
 async fn revision(Path(revision): Path<String>) -> Response {
     match revision.as_str() {
-        "main" => Json(json!({"sha": COMMIT})).into_response(),
+        "main" => Json(json!({"id": "org/name", "sha": COMMIT})).into_response(),
         _ => (StatusCode::NOT_FOUND, [("x-error-code", "RevisionNotFound")]).into_response(),
     }
 }

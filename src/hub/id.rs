@@ -4,10 +4,10 @@ use std::{fmt, str::FromStr};
 /// `org/name` or `org/name@revision`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HubId {
-    pub(super) owner: String,
-    pub(super) name: String,
+    pub(crate) owner: String,
+    pub(crate) name: String,
     /// Branch, tag or commit; `None` is the main branch.
-    pub(super) revision: Option<String>,
+    pub(crate) revision: Option<String>,
 }
 
 impl HubId {
