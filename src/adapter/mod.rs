@@ -32,6 +32,6 @@ pub use registry::{
 };
 pub use store::{
     AdapterStore, Content, DirectoryObjects, LocalStore, ObjectInfo, Objects, RemoteObjects, Stamp,
-    StoredAdapter, WriteRule, drop_ins, open as open_store,
+    StoredAdapter, WriteRule, drop_ins, hub, open as open_store,
 };
 pub use terms::AdapterTerms;

@@ -50,7 +50,7 @@ impl AdapterFiles {
         let Some(config) = read_file(path, CONFIG_FILE, MAX_CONFIG_BYTES)? else {
             return match gguf_in(path) {
                 Some(name) => Self::read_gguf(&path.join(name), limits),
-                None => Err(no_adapter(path)),
+                None => Err(no_adapter(gguf_count(path))),
             };
         };
         match read_file(path, WEIGHTS_FILE, limits.max_adapter_bytes)? {
@@ -170,14 +170,18 @@ fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn no_adapter(directory: &Path) -> AdapterError {
+fn gguf_count(directory: &Path) -> usize {
     let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
-    let several = entries.filter(|e| e.file_name().as_encoded_bytes().ends_with(b".gguf")).count();
-    AdapterError::invalid(match several {
+    entries.filter(|e| e.file_name().as_encoded_bytes().ends_with(b".gguf")).count()
+}
+
+/// Of a directory without a config and with so many GGUF files.
+pub(in crate::adapter) fn no_adapter(gguf_files: usize) -> AdapterError {
+    AdapterError::invalid(match gguf_files {
         0 | 1 => format!(
             "there is no `{CONFIG_FILE}`: an adapter is a directory as PEFT's save_pretrained writes it, or a GGUF file"
         ),
-        _ => format!("there are {several} GGUF files: call the adapter `{GGUF_FILE}`"),
+        several => format!("there are {several} GGUF files: call the adapter `{GGUF_FILE}`"),
     })
 }
 

@@ -93,7 +93,8 @@ impl Places<'_> {
     }
 }
 
-fn directory(name: &str, files: &BTreeMap<&str, &ObjectInfo>) -> Option<DropIn> {
+/// The adapter that the files in one directory are.
+pub(super) fn directory(name: &str, files: &BTreeMap<&str, &ObjectInfo>) -> Option<DropIn> {
     let Some(config) = files.get(CONFIG_FILE) else {
         return gguf_among(files).map(|file| gguf(name, file));
     };
@@ -121,7 +122,7 @@ fn gguf_among<'a>(files: &BTreeMap<&str, &'a ObjectInfo>) -> Option<&'a ObjectIn
     found.next().is_none().then_some(first)
 }
 
-fn is_gguf(name: &str) -> bool {
+pub(super) fn is_gguf(name: &str) -> bool {
     !name.starts_with('.') && name.ends_with(GGUF_ENDING)
 }
 

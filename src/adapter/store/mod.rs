@@ -1,9 +1,11 @@
 //! Where published adapters outlive the process.
 //!
 //! Knows names, and which files are an adapter. Knows nothing in them, no versions and no models.
+mod cause;
 mod contract;
 mod directory;
 pub mod drop_ins;
+pub mod hub;
 mod local;
 mod objects;
 mod open;

@@ -1,11 +1,8 @@
 //! What went wrong with a store far away, in words for the one who runs the server, and never with a secret.
 use super::connect::Kind;
-use crate::adapter::AdapterError;
+use crate::adapter::{AdapterError, store::cause::first_cause};
 use object_store::Error;
 use reqwest::Url;
-
-/// Longest piece of a server's own words.
-const MAX_CHARS: usize = 200;
 
 /// A store's address as it may be shown.
 #[derive(Clone, Debug)]
@@ -33,7 +30,7 @@ impl Address {
         AdapterError::Unreachable(format!(
             "the adapter store {} failed: could not {action}{what}: {}; {}",
             self.shown,
-            reason(error),
+            first_cause(error),
             self.advice(error)
         ))
     }
@@ -73,26 +70,6 @@ impl Address {
     }
 }
 
-/// The first cause; those above it repeat it, with URLs.
-fn reason(error: &Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    let text = cause.to_string();
-    let text: Vec<_> = text.split_whitespace().map(without_query).collect();
-    let text = text.join(" ");
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
-}
-
-/// Signatures stand in queries.
-fn without_query(word: &str) -> &str {
-    if word.contains("://") { word.split('?').next().unwrap_or(word) } else { word }
-}
-
 /// Whether it is not an object but the whole bucket that is missing: then nothing is known about objects.
 pub(super) fn is_no_bucket(error: &Error) -> bool {
     let text = error.to_string();
@@ -112,11 +89,5 @@ mod tests {
         let shown = address.failed("read", "x", &error).to_string();
         assert!(shown.contains("https://host/adapters") && !shown.contains("secret"), "{shown}");
         assert!(!shown.contains("me@"), "{shown}");
-    }
-
-    #[test]
-    fn long_answers_are_cut() {
-        let error = Error::Generic { store: "S3", source: "é".repeat(5000).into() };
-        assert_eq!(reason(&error).chars().count(), MAX_CHARS + 1);
     }
 }
