@@ -163,7 +163,7 @@ impl DirectoryObjects {
             other => other?,
         };
         let before = file.metadata()?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(found.len() as usize);
         // It may grow while it is read.
         (&mut file).take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {

@@ -138,7 +138,7 @@ async fn answer(
     let query: HashMap<String, String> = query.split('&').filter_map(pair).collect();
     let done = match (method, query.get("uploadId")) {
         (Method::GET, _) if key.is_empty() => return contents.list(&query).into_response(),
-        (Method::GET | Method::HEAD, _) => return contents.get(key),
+        (Method::GET | Method::HEAD, _) => return contents.get(key, &headers),
         (Method::DELETE, Some(upload)) => {
             contents.uploads.remove(upload);
             StatusCode::NO_CONTENT.into_response()
@@ -192,16 +192,33 @@ impl Contents {
         xml + "</ListBucketResult>"
     }
 
-    fn get(&self, key: &str) -> Response {
+    fn get(&self, key: &str, headers: &HeaderMap) -> Response {
         let Some(object) = self.objects.get(key) else {
             return refusal(StatusCode::NOT_FOUND, "NoSuchKey");
         };
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if header(header::IF_MATCH).is_some_and(|tag| tag != object.tag) {
+            return refusal(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
+        }
+        let range = header(header::RANGE).and_then(|range| {
+            let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+            Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()?))
+        });
         let modified = time(object.modified).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        let mut response = object.bytes.clone().into_response();
+        let mut response = match range {
+            Some((first, last)) => {
+                let piece = object.bytes.slice(first..=last);
+                (StatusCode::PARTIAL_CONTENT, piece).into_response()
+            }
+            None => object.bytes.clone().into_response(),
+        };
         let mut set = |name: &str, value: &str| {
             let name: header::HeaderName = name.parse().unwrap();
             response.headers_mut().insert(name, value.parse().unwrap());
         };
+        if let Some((first, last)) = range {
+            set("content-range", &format!("bytes {first}-{last}/{}", object.bytes.len()));
+        }
         set("etag", &object.tag);
         set("last-modified", &modified);
         object.meta.iter().for_each(|(name, value)| set(name, value));

@@ -10,6 +10,7 @@ mod fake_web;
 mod lines;
 mod listing;
 mod objects;
+mod read;
 #[cfg(test)]
 mod tests;
 mod write;

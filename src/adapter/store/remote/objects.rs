@@ -2,14 +2,15 @@
 use super::{
     connect::{Kind, connect, environment},
     explain::{Address, is_no_bucket},
-    lines, listing, write,
+    lines, listing,
+    read::{self, Read},
+    write,
 };
 use crate::adapter::{
     AdapterError,
     store::{Content, ObjectInfo, Objects, Stamp, WriteRule},
 };
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use bytes::Bytes;
 use object_store::{Error, ObjectStore, ObjectStoreExt, path::Path};
 use reqwest::Url;
 use std::{sync::Arc, time::SystemTime};
@@ -139,35 +140,6 @@ impl RemoteObjects {
             None => Ok(()),
         }
     }
-
-    async fn read(&self, at: &Path, limit: u64) -> Result<Read, Error> {
-        let found = match self.client.get(at).await {
-            Err(error @ Error::NotFound { .. }) if !is_no_bucket(&error) => {
-                return Ok(Read::Nothing);
-            }
-            other => other?,
-        };
-        let (bytes, stamp) = (found.meta.size, listing::stamp(&found.meta));
-        if bytes > limit {
-            return Ok(Read::TooLarge(bytes));
-        }
-        let mut body = BytesMut::with_capacity(bytes as usize);
-        let mut pieces = found.into_stream();
-        while let Some(piece) = pieces.next().await {
-            let piece = piece?;
-            if (body.len() + piece.len()) as u64 > limit {
-                return Ok(Read::TooLarge((body.len() + piece.len()) as u64));
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(Read::Object(body.freeze(), stamp))
-    }
-}
-
-enum Read {
-    Nothing,
-    TooLarge(u64),
-    Object(Bytes, Stamp),
 }
 
 impl Objects for RemoteObjects {
@@ -189,7 +161,7 @@ impl Objects for RemoteObjects {
 
     fn get(&self, path: &str, limit: u64) -> Result<Option<(Bytes, Stamp)>, AdapterError> {
         let at = self.at(path)?;
-        match self.wait(self.read(&at, limit)) {
+        match self.wait(read::get(&*self.client, &at, limit)) {
             Ok(Read::Nothing) => Ok(None),
             Ok(Read::TooLarge(bytes)) => Err(AdapterError::TooLarge { bytes, limit }),
             Ok(Read::Object(bytes, stamp)) => Ok(Some((bytes, stamp))),

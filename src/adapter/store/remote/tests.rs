@@ -91,8 +91,13 @@ fn a_large_file_goes_in_pieces_and_all_or_nothing() {
     let stamp = store.put("v/w", Content::File(&file), WriteRule::IfAbsent).unwrap().unwrap();
     let pieces = server.requests().iter().filter(|request| request.contains("partNumber")).count();
     assert_eq!(pieces, 3);
+    server.requests();
     let (read, read_stamp) = store.get("v/w", 1 << 30).unwrap().unwrap();
     assert!(read == bytes && read_stamp == stamp);
+    assert_eq!(server.requests().len(), 1 + 3, "one to learn the size, then pieces");
+    let small = store.get("v/w", PIECE_BYTES as u64).unwrap_err();
+    assert!(matches!(small, AdapterError::TooLarge { .. }), "{small:?}");
+    assert_eq!(server.requests().len(), 1);
     assert_eq!(store.put("v/w", Content::File(&file), WriteRule::IfAbsent).unwrap(), None);
     assert_eq!(server.open_uploads(), 0);
 }
