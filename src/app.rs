@@ -17,7 +17,7 @@ use crate::{
     telemetry::Metrics,
 };
 use futures_util::{FutureExt, future::BoxFuture};
-use std::{future::Future, io, net::TcpListener, sync::Arc};
+use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,8 @@ pub struct App {
     state: AppState,
     engine: EngineHandle,
     base: BaseWeights,
+    /// How often to look for what others have written to the store.
+    refresh: Duration,
 }
 
 impl App {
@@ -77,7 +79,9 @@ impl App {
         let rooms = Arc::new(Rooms { registry: registry.clone(), engine: engine.clone() });
         let generator = Generator::new(rooms, setup, card, metrics.clone())?;
         let state = AppState::new(generator, registry, metrics, config.http.clone());
-        Ok(Self { state, engine, base })
+        let seconds = config.adapter.adapter_refresh_seconds;
+        let refresh = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Ok(Self { state, engine, base, refresh })
     }
 
     /// The base's weights, for whoever wants to see that they stay the same.
@@ -99,7 +103,10 @@ impl App {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        http::serve(listener, self.state, shutdown).await?;
+        let upkeep = tokio::spawn(self.state.registry.clone().keep_up(self.refresh));
+        let served = http::serve(listener, self.state, shutdown).await;
+        upkeep.abort();
+        served?;
         self.engine.drain();
         Ok(())
     }
@@ -181,7 +188,11 @@ fn registry(
 ) -> Result<AdapterRegistry, AppError> {
     let (registry, report) = AdapterRegistry::open(config, base, name)?;
     let forgetful = engine.clone();
-    registry.on_departure(Box::new(move |version| forgetful.forget(version)));
+    registry.on_departure(move |departure| {
+        if departure.last {
+            forgetful.forget(departure.version);
+        }
+    });
     if config.adapters.is_some() {
         let (loaded, skipped) = (report.loaded.len(), report.skipped.len());
         tracing::info!(loaded, skipped, "adapters read");

@@ -4,8 +4,8 @@ mod adapter_maker;
 use adapter_maker::{Maker, key, small_base, small_layout, values};
 use lorad::adapter::{
     AdapterConfig, AdapterError, AdapterFiles, AdapterLease, AdapterLimits, AdapterName,
-    AdapterRef, AdapterRegistry, AdapterStore, LocalStore, PublishOutcome, PublishRule,
-    StoredAdapter, VersionId,
+    AdapterRef, AdapterRegistry, AdapterTerms, Content, MemoryObjects, ObjectInfo, Objects,
+    PublishOutcome, PublishRule, Source, Stamp, SwapPolicy, VersionId, WriteRule,
     format::{CONFIG_FILE, WEIGHTS_FILE},
     inspect,
 };
@@ -47,14 +47,17 @@ fn current(text: &str) -> AdapterRef {
 }
 
 fn in_memory() -> AdapterRegistry {
-    AdapterRegistry::new(small_base(), AdapterLimits::default(), None)
+    AdapterRegistry::new(small_base(), &AdapterConfig::default(), None)
+}
+
+fn config(root: &Path) -> AdapterConfig {
+    let root = root.to_str().expect("UTF-8").to_owned();
+    AdapterConfig { adapters: Some(root), ..Default::default() }
 }
 
 fn in_directory(root: &Path) -> AdapterRegistry {
-    let config =
-        AdapterConfig { adapters: Some(root.to_owned()), limits: AdapterLimits::default() };
     let (registry, report) =
-        AdapterRegistry::open(&config, small_base(), "base").expect("a directory");
+        AdapterRegistry::open(&config(root), small_base(), "base").expect("a directory");
     assert!(report.skipped.is_empty(), "{:?}", report.skipped);
     registry
 }
@@ -94,24 +97,261 @@ fn rules_compare_with_what_the_name_means_now() {
     }
     let replaced = publish(&registry, "a", 1, PublishRule::ReplaceIf(id(0))).expect("as expected");
     assert_eq!(replaced, PublishOutcome::Replaced(id(0)));
-    assert!(wait(registry.retire(name("a"), Some(id(0)))).is_err());
-    assert_eq!(wait(registry.retire(name("a"), Some(id(1)))).expect("as expected"), id(1));
+    assert!(wait(registry.retire(name("a"), Some(id(0)), SwapPolicy::Pin)).is_err());
+    assert_eq!(
+        wait(registry.retire(name("a"), Some(id(1)), SwapPolicy::Pin)).expect("as expected"),
+        id(1)
+    );
     assert!(matches!(wait(registry.lease(&current("a"))), Err(AdapterError::NotFound(_))));
 }
 
 #[test]
-fn a_replaced_version_lives_as_long_as_its_leases() {
+fn a_replaced_version_is_kept_and_its_memory_goes_with_its_leases() {
     let registry = in_memory();
     publish(&registry, "a", 0, PublishRule::Create).expect("free");
     let lease = wait(registry.lease(&current("a"))).expect("published");
     assert_eq!(registry.get(&name("a")).expect("published").leases, 1);
     publish(&registry, "a", 1, PublishRule::Replace).expect("always");
     let former = AdapterRef { name: name("a"), version: Some(id(0)) };
-    assert_eq!(wait(registry.lease(&former)).expect("leased by someone").id, id(0));
+    let again = wait(registry.lease(&former)).expect("kept");
+    assert!(Arc::ptr_eq(again.version(), lease.version()), "one copy in memory");
     assert_eq!(registry.get(&name("a")).expect("published").leases, 0);
-    drop(lease);
+    let memory = Arc::downgrade(lease.version());
+    drop((lease, again));
+    assert!(memory.upgrade().is_none());
+    assert_eq!(wait(registry.lease(&former)).expect("read again").id, id(0));
+    wait(registry.retire(name("a"), None, SwapPolicy::Pin)).expect("published");
+    publish(&registry, "a", 1, PublishRule::Create).expect("free");
     let gone = wait(registry.lease(&former));
     assert!(matches!(gone, Err(AdapterError::VersionNotFound(..))));
+}
+
+/// Versions of a name by number, the current one first.
+fn history(registry: &AdapterRegistry, text: &str) -> Vec<usize> {
+    let number = |version| (0..4).find(|number| id(*number) == version).expect("a content");
+    registry.history(&name(text)).into_iter().map(|entry| number(entry.version)).collect()
+}
+
+fn roll_back(registry: &AdapterRegistry, to: Option<usize>) -> Result<VersionId, AdapterError> {
+    let options = ("somebody".to_owned(), SwapPolicy::Pin);
+    wait(registry.roll_back(name("a"), to.map(id), None, options)).map(|done| done.version)
+}
+
+#[test]
+fn rolling_back_is_one_step_and_twice_is_none() {
+    let root = TempDir::new().expect("a directory");
+    let registry = in_directory(root.path());
+    for number in 0..3 {
+        publish(&registry, "a", number, PublishRule::Replace).expect("always");
+    }
+    assert_eq!(history(&registry, "a"), [2, 1, 0]);
+    assert_eq!(roll_back(&registry, None).expect("kept"), id(1));
+    assert_eq!(history(&registry, "a"), [1, 2, 0]);
+    assert_eq!(registry.history(&name("a"))[0].published_by, "somebody");
+    assert_eq!(wait(registry.lease(&current("a"))).expect("there").id, id(1));
+    assert_eq!(roll_back(&registry, None).expect("kept"), id(2));
+    assert_eq!(roll_back(&registry, Some(0)).expect("kept"), id(0));
+    assert!(matches!(roll_back(&registry, Some(3)), Err(AdapterError::VersionNotFound(..))));
+    assert_eq!(history(&in_directory(root.path()), "a"), [0, 2, 1]);
+    publish(&registry, "b", 0, PublishRule::Create).expect("free");
+    let to_nothing = registry.roll_back(name("b"), None, None, (String::new(), SwapPolicy::Pin));
+    assert!(matches!(wait(to_nothing), Err(AdapterError::NoFormerVersion(_))));
+}
+
+/// The versions that lie in the store.
+fn stored(root: &Path) -> Vec<String> {
+    names_in(&root.join(".lorad/versions"))
+        .into_iter()
+        .filter(|version| !names_in(&root.join(".lorad/versions").join(version)).is_empty())
+        .collect()
+}
+
+#[test]
+fn what_no_history_names_leaves_the_store() {
+    let root = TempDir::new().expect("a directory");
+    let settings = AdapterConfig { adapter_versions: 2, ..config(root.path()) };
+    let (registry, _) = AdapterRegistry::open(&settings, small_base(), "base").expect("a store");
+    for number in 0..3 {
+        publish(&registry, "a", number, PublishRule::Replace).expect("always");
+    }
+    assert_eq!(history(&registry, "a"), [2, 1]);
+    publish(&registry, "b", 1, PublishRule::Create).expect("free");
+    let mut wanted: Vec<_> = [1, 2].map(|number| id(number).to_string()).to_vec();
+    wanted.sort();
+    assert_eq!(stored(root.path()), wanted);
+    wait(registry.retire(name("a"), None, SwapPolicy::Pin)).expect("published");
+    assert_eq!(stored(root.path()), [id(1).to_string()], "the other name has it still");
+    wait(registry.retire(name("b"), None, SwapPolicy::Pin)).expect("published");
+    assert!(stored(root.path()).is_empty());
+}
+
+#[test]
+fn terms_stay_with_the_name() {
+    let root = TempDir::new().expect("a directory");
+    let registry = in_directory(root.path());
+    for number in 0..3 {
+        publish(&registry, "a", number, PublishRule::Replace).expect("always");
+    }
+    let terms = AdapterTerms { share: 2.5, keep_versions: Some(2), ..Default::default() };
+    wait(registry.set_terms(name("a"), terms.clone())).expect("published");
+    assert_eq!(history(&registry, "a"), [2, 1]);
+    publish(&registry, "a", 3, PublishRule::Replace).expect("always");
+    let again = in_directory(root.path());
+    assert_eq!(history(&again, "a"), [3, 2]);
+    assert_eq!(*again.get(&name("a")).expect("there").terms, terms);
+    assert_eq!(*wait(again.lease(&current("a"))).expect("there").terms, terms);
+    let nobody = wait(again.set_terms(name("b"), terms));
+    assert!(matches!(nobody, Err(AdapterError::NotFound(_))));
+}
+
+#[test]
+fn more_adapters_than_memory_holds_are_read_when_they_are_asked_for() {
+    let root = TempDir::new().expect("a directory");
+    let one = 576; // factors of rank 2 for the small base, f32
+    let settings = AdapterConfig { adapter_memory_bytes: 2 * one, ..config(root.path()) };
+    let (registry, _) = AdapterRegistry::open(&settings, small_base(), "base").expect("a store");
+    let names = ["a", "b", "c", "d"];
+    for (number, text) in names.iter().enumerate() {
+        publish(&registry, text, number, PublishRule::Create).expect("free");
+    }
+    for round in 0..8 {
+        let (text, number) = (names[round % 4], round % 4);
+        assert_eq!(wait(registry.lease(&current(text))).expect("there").id, id(number));
+        assert!(registry.warm_usage().bytes <= 2 * one);
+    }
+    assert!(registry.warm_usage().reads >= 4, "{:?}", registry.warm_usage());
+    let terms = AdapterTerms { pin: true, ..Default::default() };
+    wait(registry.set_terms(name("d"), terms)).expect("published");
+    for text in ["d", "a", "b", "c", "a", "b", "c"] {
+        wait(registry.lease(&current(text))).expect("there");
+    }
+    assert!(registry.get(&name("d")).expect("there").warm, "it is pinned");
+}
+
+#[test]
+fn a_restart_reads_no_weights() {
+    let root = TempDir::new().expect("a directory");
+    lay(root.path(), "dropped", 1);
+    let registry = in_directory(root.path());
+    publish(&registry, "a", 0, PublishRule::Create).expect("free");
+    let again = in_directory(root.path());
+    assert_eq!(again.warm_usage().versions, 0);
+    let entries = again.list();
+    assert_eq!(entries.len(), 2);
+    assert!(entries.iter().all(|entry| !entry.warm && entry.description.rank() == 2));
+    assert_eq!(wait(again.lease(&current("a"))).expect("read").id, id(0));
+    assert_eq!(wait(again.lease(&current("dropped"))).expect("read").id, id(1));
+    assert_eq!(again.warm_usage().reads, 2);
+}
+
+#[test]
+fn a_store_of_another_base_is_left_out() {
+    let root = TempDir::new().expect("a directory");
+    publish(&in_directory(root.path()), "a", 0, PublishRule::Create).expect("free");
+    let other =
+        Arc::new(adapter_maker::base::MadeBase::new(adapter_maker::layout(2, 16, 8, 4, 12)));
+    let (registry, report) =
+        AdapterRegistry::open(&config(root.path()), other, "other").expect("a store");
+    assert_eq!((registry.len(), report.skipped.len()), (0, 1));
+    assert_eq!(listed(&in_directory(root.path()))["a"], id(0), "nothing was lost");
+}
+
+#[test]
+fn files_of_others_are_followed() {
+    let root = TempDir::new().expect("a directory");
+    let registry = in_directory(root.path());
+    assert!(registry.is_empty());
+    lay(root.path(), "a", 0);
+    assert_eq!(registry.refresh().expect("listed").loaded, [name("a")]);
+    assert!(registry.refresh().expect("listed").loaded.is_empty(), "no news");
+    assert_eq!(registry.get(&name("a")).expect("there").source, Source::DropIn);
+    fs::remove_dir_all(root.path().join("a")).expect("removed");
+    lay(root.path(), "a", 1);
+    registry.refresh().expect("listed");
+    assert_eq!(history(&registry, "a"), [1], "what was overwritten cannot be had again");
+    // An upload stands until the others write again.
+    publish(&registry, "a", 2, PublishRule::Replace).expect("always");
+    registry.refresh().expect("listed");
+    assert_eq!(history(&registry, "a"), [2, 1]);
+    assert_eq!(history(&in_directory(root.path()), "a"), [2, 1]);
+    fs::remove_dir_all(root.path().join("a")).expect("removed");
+    lay(root.path(), "a", 3);
+    registry.refresh().expect("listed");
+    assert_eq!(history(&registry, "a"), [3, 2]);
+    fs::remove_dir_all(root.path().join("a")).expect("removed");
+    registry.refresh().expect("listed");
+    assert_eq!(history(&registry, "a"), [3, 2], "it may be back in a moment");
+    registry.refresh().expect("listed");
+    assert_eq!(history(&registry, "a"), [2]);
+}
+
+#[test]
+fn files_that_change_under_a_name_are_looked_at_again() {
+    let root = TempDir::new().expect("a directory");
+    lay(root.path(), "a", 0);
+    let settings = AdapterConfig { adapter_memory_bytes: 0, ..config(root.path()) };
+    let (registry, _) = AdapterRegistry::open(&settings, small_base(), "base").expect("a store");
+    assert_eq!(wait(registry.lease(&current("a"))).expect("there").id, id(0));
+    // Whatever comes makes room for itself.
+    publish(&registry, "b", 2, PublishRule::Create).expect("free");
+    fs::remove_dir_all(root.path().join("a")).expect("removed");
+    lay(root.path(), "a", 1);
+    assert_eq!(wait(registry.lease(&current("a"))).expect("there").id, id(1));
+    let former = AdapterRef { name: name("a"), version: Some(id(0)) };
+    assert!(wait(registry.lease(&former)).is_err());
+}
+
+#[test]
+fn two_servers_on_one_store_agree() {
+    let objects: Arc<dyn Objects> = Arc::new(MemoryObjects::default());
+    let server = || {
+        let settings = AdapterConfig::default();
+        AdapterRegistry::new(small_base(), &settings, Some(Arc::clone(&objects)))
+    };
+    let (one, two) = (server(), server());
+    publish(&one, "a", 0, PublishRule::Create).expect("free");
+    // The other has not looked yet, and still does not win.
+    let lost = publish(&two, "a", 1, PublishRule::Create).expect_err("taken");
+    assert!(matches!(lost, AdapterError::Conflict { current, .. } if current == id(0)));
+    publish(&two, "a", 1, PublishRule::ReplaceIf(id(0))).expect("as expected");
+    let lost = publish(&one, "a", 2, PublishRule::ReplaceIf(id(0))).expect_err("changed");
+    assert!(matches!(lost, AdapterError::Conflict { current, .. } if current == id(1)));
+    assert_eq!(wait(one.lease(&current("a"))).expect("read").id, id(1));
+    wait(one.retire(name("a"), None, SwapPolicy::Pin)).expect("published");
+    two.refresh().expect("listed");
+    assert!(two.is_empty());
+    publish(&two, "a", 2, PublishRule::Create).expect("free again");
+    one.refresh().expect("listed");
+    assert_eq!(history(&one, "a"), [2]);
+}
+
+#[test]
+fn publishers_of_two_servers_lose_nothing() {
+    let objects: Arc<dyn Objects> = Arc::new(MemoryObjects::default());
+    thread::scope(|scope| {
+        for server in 0..3 {
+            let objects = Arc::clone(&objects);
+            scope.spawn(move || {
+                let settings = AdapterConfig::default();
+                let registry = AdapterRegistry::new(small_base(), &settings, Some(objects));
+                for round in 0..20 {
+                    let own = format!("own{server}-{round}");
+                    publish(&registry, &own, round % 4, PublishRule::Create).expect("free");
+                    match publish(&registry, "shared", round % 4, PublishRule::Replace) {
+                        Ok(_) | Err(AdapterError::Contended(_)) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    let registry = AdapterRegistry::new(small_base(), &AdapterConfig::default(), Some(objects));
+    registry.refresh().expect("listed");
+    assert_eq!(registry.len(), 3 * 20 + 1);
+    for entry in registry.list() {
+        let wanted = AdapterRef { name: entry.name, version: None };
+        assert_eq!(wait(registry.lease(&wanted)).expect("read").id, entry.version);
+    }
 }
 
 #[test]
@@ -128,15 +368,16 @@ fn refused_files_change_nothing() {
         let refused = wait(registry.publish(name(adapter), qalora, PublishRule::Replace));
         assert!(matches!(refused, Err(AdapterError::Unsupported(_))));
     }
-    let files = fs::read_dir(root.path()).expect("listed");
-    assert_eq!(files.count(), 1);
+    assert_eq!(stored(root.path()), [id(0).to_string()]);
+    assert_eq!(names_in(root.path()), [".lorad"]);
     assert_eq!(listed(&registry), listed(&in_directory(root.path())));
 }
 
 #[test]
 fn the_number_of_adapters_is_limited_and_case_twins_are_refused() {
     let limits = AdapterLimits { max_adapters: 2, ..Default::default() };
-    let registry = AdapterRegistry::new(small_base(), limits, None);
+    let settings = AdapterConfig { limits, ..Default::default() };
+    let registry = AdapterRegistry::new(small_base(), &settings, None);
     publish(&registry, "a", 0, PublishRule::Create).expect("free");
     let twin = publish(&registry, "A", 0, PublishRule::Create);
     assert!(matches!(twin, Err(AdapterError::InvalidName(_))));
@@ -155,7 +396,7 @@ fn a_name_keeps_its_number_and_no_other_ever_gets_it() {
     }
     assert_eq!(["b", "a", "c"].map(number), [0, 1, 2]);
     publish(&registry, "a", 3, PublishRule::Replace).expect("always");
-    wait(registry.retire(name("c"), None)).expect("published");
+    wait(registry.retire(name("c"), None, SwapPolicy::Pin)).expect("published");
     assert_eq!(registry.numbered(2), None);
     publish(&registry, "d", 2, PublishRule::Create).expect("free");
     publish(&registry, "c", 2, PublishRule::Create).expect("free again");
@@ -168,12 +409,14 @@ fn a_version_departs_when_no_name_means_it() {
     let registry = in_memory();
     let departed = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&departed);
-    registry.on_departure(Box::new(move |version| seen.lock().expect("unpoisoned").push(version)));
+    registry.on_departure(move |departure| {
+        seen.lock().expect("unpoisoned").extend(departure.last.then_some(departure.version));
+    });
     publish(&registry, "a", 0, PublishRule::Create).expect("free");
     publish(&registry, "b", 0, PublishRule::Create).expect("free");
     publish(&registry, "a", 1, PublishRule::Replace).expect("always");
     assert!(departed.lock().expect("unpoisoned").is_empty());
-    wait(registry.retire(name("b"), None)).expect("published");
+    wait(registry.retire(name("b"), None, SwapPolicy::Pin)).expect("published");
     assert_eq!(*departed.lock().expect("unpoisoned"), [id(0)]);
 }
 
@@ -181,30 +424,46 @@ fn a_version_departs_when_no_name_means_it() {
 #[derive(Debug)]
 struct FullDisk;
 
-impl AdapterStore for FullDisk {
-    fn put(&self, _: &AdapterName, _: &AdapterFiles) -> Result<(), AdapterError> {
+impl Objects for FullDisk {
+    fn list(&self, _: &str) -> Result<Vec<ObjectInfo>, AdapterError> {
+        Ok(Vec::new())
+    }
+
+    fn get(&self, _: &str, _: u64) -> Result<Option<(bytes::Bytes, Stamp)>, AdapterError> {
+        Ok(None)
+    }
+
+    fn put(
+        &self,
+        _: &str,
+        _: Content<'_>,
+        _: WriteRule<'_>,
+    ) -> Result<Option<Stamp>, AdapterError> {
         Err(io::Error::from(io::ErrorKind::StorageFull).into())
     }
 
-    fn get(&self, _: &AdapterName, _: &AdapterLimits) -> Result<StoredAdapter, AdapterError> {
-        Err(io::Error::from(io::ErrorKind::NotFound).into())
-    }
-
-    fn list(&self) -> Result<Vec<String>, AdapterError> {
-        Ok(vec!["listed-but-gone".to_owned()])
-    }
-
-    fn delete(&self, _: &AdapterName) -> Result<(), AdapterError> {
+    fn delete(&self, _: &str) -> Result<(), AdapterError> {
         Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem).into())
+    }
+
+    fn append(&self, _: &str, _: &str) -> Result<(), AdapterError> {
+        Err(io::Error::from(io::ErrorKind::StorageFull).into())
+    }
+
+    fn tail(&self, _: &str, _: usize) -> Result<Vec<String>, AdapterError> {
+        Ok(Vec::new())
+    }
+
+    fn is_writable(&self) -> bool {
+        true
     }
 }
 
 #[test]
 fn a_failing_store_publishes_nothing() {
-    let limits = AdapterLimits::default();
-    let registry = AdapterRegistry::new(small_base(), limits, Some(Box::new(FullDisk)));
-    let report = registry.load_stored().expect("listed");
-    assert_eq!((report.loaded.len(), report.skipped.len()), (0, 1));
+    let settings = AdapterConfig::default();
+    let registry = AdapterRegistry::new(small_base(), &settings, Some(Arc::new(FullDisk)));
+    registry.refresh().expect("listed");
     let failed = publish(&registry, "a", 0, PublishRule::Replace);
     assert!(matches!(failed, Err(AdapterError::Store(_))));
     assert!(registry.list().is_empty());
@@ -221,15 +480,16 @@ fn a_directory_is_served_but_for_what_is_broken_in_it() {
         }
     };
     write("good", &content(0));
-    let AdapterFiles::Peft { config, .. } = content(0) else { unreachable!("the maker's form") };
-    write("broken", &AdapterFiles::Peft { config, weights: vec![1, 2, 3].into() });
+    let AdapterFiles::Peft { config: whole, .. } = content(0) else {
+        unreachable!("the maker's form")
+    };
+    write("broken", &AdapterFiles::Peft { config: whole, weights: vec![1, 2, 3].into() });
     write("no name", &content(1));
     write("Base", &content(2));
     fs::write(root.path().join("README.md"), "not an adapter").expect("written");
     fs::create_dir(root.path().join("empty")).expect("made");
-    let config = AdapterConfig { adapters: Some(root.path().to_owned()), ..Default::default() };
     let (registry, report) =
-        AdapterRegistry::open(&config, small_base(), "base").expect("a directory");
+        AdapterRegistry::open(&config(root.path()), small_base(), "base").expect("a directory");
     assert_eq!(report.loaded, [name("good")]);
     let skipped: Vec<_> = report.skipped.iter().map(|(directory, _)| directory.as_str()).collect();
     assert_eq!(skipped, ["Base", "broken", "no name"]);
@@ -237,19 +497,18 @@ fn a_directory_is_served_but_for_what_is_broken_in_it() {
     assert!(publish(&registry, "base", 0, PublishRule::Replace).is_err());
     assert!(registry.get(&name("good")).expect("served").durable);
 
-    let inside = AdapterConfig { adapters: Some(root.path().join("good")), ..config.clone() };
+    let inside = config(&root.path().join("good"));
     let error =
         AdapterRegistry::open(&inside, small_base(), "base").expect_err("not a directory of them");
     assert!(error.to_string().contains("itself an adapter"), "{error}");
-    let nowhere = AdapterConfig { adapters: Some(root.path().join("nowhere")), ..config };
+    let nowhere = config(&root.path().join("nowhere"));
     assert!(AdapterRegistry::open(&nowhere, small_base(), "base").is_err());
 }
 
 #[test]
 fn inspection_says_whether_a_model_can_serve_it() {
     let root = TempDir::new().expect("a directory");
-    let store = LocalStore::open(root.path()).expect("a directory");
-    store.put(&name("a"), &content(0)).expect("stored");
+    lay(root.path(), "a", 0);
     let look = |layout: Option<LoraLayout>| {
         let directory = root.path().join("a");
         let model = layout.as_ref().map(|layout| ("small", layout));
@@ -299,11 +558,15 @@ enum Step {
     Publish(usize, usize, PublishRule),
     Retire(usize, Option<usize>),
     Lease(usize, Option<usize>),
+    RollBack(usize, Option<usize>),
+    Refresh,
     Drop(prop::sample::Index),
     Restart,
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c.1"];
+/// Versions of a name that are kept: fewer than there are contents.
+const KEPT: usize = 3;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let rule = prop_oneof![
@@ -315,6 +578,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (0..3usize, 0..4usize, rule).prop_map(|(n, c, rule)| Step::Publish(n, c, rule)),
         2 => (0..3usize, prop::option::of(0..4usize)).prop_map(|(n, v)| Step::Retire(n, v)),
         4 => (0..3usize, prop::option::of(0..4usize)).prop_map(|(n, v)| Step::Lease(n, v)),
+        2 => (0..3usize, prop::option::of(0..4usize)).prop_map(|(n, v)| Step::RollBack(n, v)),
+        1 => Just(Step::Refresh),
         2 => any::<prop::sample::Index>().prop_map(Step::Drop),
         1 => Just(Step::Restart),
     ];
@@ -324,12 +589,24 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// What the registry should know: contents by number.
 #[derive(Default)]
 struct Model {
-    current: BTreeMap<usize, usize>,
-    /// Leases and the name and content each is of; `true` while the name has been published without a break.
-    leases: Vec<(usize, usize, bool, AdapterLease)>,
+    /// Each name's history, the current content first.
+    current: BTreeMap<usize, Vec<usize>>,
+    /// Leases and the name and content each is of.
+    leases: Vec<(usize, usize, AdapterLease)>,
 }
 
 impl Model {
+    fn now(&self, name: usize) -> Option<usize> {
+        self.current.get(&name).map(|history| history[0])
+    }
+
+    fn mean(&mut self, name: usize, number: usize) {
+        let history = self.current.entry(name).or_default();
+        history.retain(|other| *other != number);
+        history.insert(0, number);
+        history.truncate(KEPT);
+    }
+
     fn publish(
         &mut self,
         registry: &AdapterRegistry,
@@ -337,8 +614,7 @@ impl Model {
         number: usize,
         rule: PublishRule,
     ) {
-        let before = self.current.get(&name).copied();
-        let wanted = match (before, rule) {
+        let wanted = match (self.now(name), rule) {
             (Some(now), _) if now == number => Some(PublishOutcome::Unchanged),
             (None, PublishRule::Replace | PublishRule::Create) => Some(PublishOutcome::Created),
             (Some(now), PublishRule::Replace) => Some(PublishOutcome::Replaced(id(now))),
@@ -349,43 +625,55 @@ impl Model {
         };
         assert_eq!(publish(registry, NAMES[name], number, rule).ok(), wanted);
         if wanted.is_some() {
-            self.current.insert(name, number);
+            self.mean(name, number);
+        }
+    }
+
+    fn roll_back(&mut self, registry: &AdapterRegistry, name: usize, to: Option<usize>) {
+        let history = self.current.get(&name).cloned().unwrap_or_default();
+        let wanted = match to {
+            None => history.get(1).copied(),
+            Some(to) => Some(to).filter(|to| history.contains(to)),
+        };
+        let name_text = NAMES[name].parse().expect("a name");
+        let options = (String::new(), SwapPolicy::Pin);
+        let done = wait(registry.roll_back(name_text, to.map(id), None, options));
+        assert_eq!(done.ok().map(|done| done.version), wanted.map(id));
+        if let Some(number) = wanted {
+            self.mean(name, number);
         }
     }
 
     fn retire(&mut self, registry: &AdapterRegistry, name: usize, expected: Option<usize>) {
-        let now = self.current.get(&name).copied();
-        let wanted = now.filter(|now| expected.is_none_or(|expected| expected == *now));
-        let retired = wait(registry.retire(NAMES[name].parse().expect("a name"), expected.map(id)));
+        let wanted = self.now(name).filter(|now| expected.is_none_or(|expected| expected == *now));
+        let name_text = NAMES[name].parse().expect("a name");
+        let retired = wait(registry.retire(name_text, expected.map(id), SwapPolicy::Pin));
         assert_eq!(retired.ok(), wanted.map(id));
         if wanted.is_some() {
             self.current.remove(&name);
-            for lease in self.leases.iter_mut().filter(|lease| lease.0 == name) {
-                lease.2 = false;
-            }
         }
     }
 
     fn lease(&mut self, registry: &AdapterRegistry, name: usize, version: Option<usize>) {
-        let now = self.current.get(&name).copied();
-        let living = |number: &usize| {
-            let leased =
-                |lease: &(usize, usize, bool, _)| lease.0 == name && lease.1 == *number && lease.2;
-            now == Some(*number) || (now.is_some() && self.leases.iter().any(leased))
+        let history = self.current.get(&name).cloned().unwrap_or_default();
+        let wanted = match version {
+            None => history.first().copied(),
+            Some(version) => Some(version).filter(|version| history.contains(version)),
         };
-        let wanted = version.map_or(now, |version| Some(version).filter(living));
         let reference =
             AdapterRef { name: NAMES[name].parse().expect("a name"), version: version.map(id) };
         let lease = wait(registry.lease(&reference)).ok();
         assert_eq!(lease.as_ref().map(|lease| lease.id), wanted.map(id));
-        self.leases.extend(lease.zip(wanted).map(|(lease, number)| (name, number, true, lease)));
+        self.leases.extend(lease.zip(wanted).map(|(lease, number)| (name, number, lease)));
     }
 
     fn check(&self, registry: &AdapterRegistry) {
-        let wanted =
-            self.current.iter().map(|(name, number)| (NAMES[*name].to_owned(), id(*number)));
+        let wanted = self.current.iter().map(|(n, history)| (NAMES[*n].to_owned(), id(history[0])));
         assert_eq!(listed(registry), wanted.collect());
-        for (name, number, _, lease) in &self.leases {
+        for (name, numbers) in &self.current {
+            assert_eq!(history(registry, NAMES[*name]), *numbers);
+        }
+        for (name, number, lease) in &self.leases {
             assert_eq!((lease.name.as_str(), lease.id), (NAMES[*name], id(*number)));
         }
     }
@@ -395,9 +683,21 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn the_registry_behaves_as_a_map(steps in steps(), durable in any::<bool>()) {
+    fn the_registry_behaves_as_a_map(
+        steps in steps(),
+        durable in any::<bool>(),
+        memory in prop_oneof![Just(0_u64), Just(1 << 30)],
+    ) {
         let root = TempDir::new().expect("a directory");
-        let start = || if durable { in_directory(root.path()) } else { in_memory() };
+        let start = || {
+            let settings = AdapterConfig {
+                adapters: config(root.path()).adapters.filter(|_| durable),
+                adapter_memory_bytes: memory,
+                adapter_versions: KEPT,
+                ..Default::default()
+            };
+            AdapterRegistry::open(&settings, small_base(), "base").expect("a store").0
+        };
         let (mut registry, mut model) = (start(), Model::default());
         for step in steps {
             match step {
@@ -408,6 +708,8 @@ proptest! {
                     drop(model.leases.swap_remove(at.index(model.leases.len())));
                 }
                 Step::Drop(_) => {}
+                Step::RollBack(name, to) => model.roll_back(&registry, name, to),
+                Step::Refresh => prop_assert!(registry.refresh().expect("listed").loaded.is_empty()),
                 Step::Restart => {
                     registry = start();
                     model.leases.clear();
@@ -452,30 +754,20 @@ const WITH_CHECKPOINT: [&str; 4] = ["README.md", CONFIG_FILE, WEIGHTS_FILE, "che
 fn files_of_others_survive_replacing_and_retiring() {
     let root = TempDir::new().expect("a directory");
     let directory = root.path().join("a");
+    lay(root.path(), "a", 0);
     lay_checkpoint(root.path(), "a");
-    fs::write(directory.join(CONFIG_FILE), "half a co").expect("written");
-    let config =
-        AdapterConfig { adapters: Some(root.path().to_owned()), limits: AdapterLimits::default() };
-    let (registry, report) =
-        AdapterRegistry::open(&config, small_base(), "base").expect("a directory");
-    assert_eq!(report.skipped.len(), 1);
-    for round in 0..2 {
-        publish(&registry, "a", round, PublishRule::Replace).expect("always");
-        assert_eq!(names_in(&directory), WITH_CHECKPOINT);
-        for (name, bytes) in content(round).named() {
-            assert_eq!(fs::read(directory.join(name)).expect("there"), **bytes);
-        }
+    let registry = in_directory(root.path());
+    publish(&registry, "a", 1, PublishRule::Replace).expect("always");
+    assert_eq!(names_in(&directory), WITH_CHECKPOINT);
+    for (name, bytes) in content(0).named() {
+        assert_eq!(fs::read(directory.join(name)).expect("there"), **bytes);
     }
-    wait(registry.retire(name("a"), None)).expect("published");
+    wait(registry.retire(name("a"), None, SwapPolicy::Pin)).expect("published");
     assert_eq!(names_in(&directory), CHECKPOINT);
     assert_eq!(fs::read(directory.join("checkpoint-5/optimizer.pt")).expect("there"), b"state");
     assert!(listed(&in_directory(root.path())).is_empty());
     publish(&registry, "a", 2, PublishRule::Create).expect("free");
     assert_eq!(listed(&in_directory(root.path()))["a"], id(2));
-    assert_eq!(
-        (names_in(&directory), names_in(root.path())),
-        (WITH_CHECKPOINT.map(String::from).to_vec(), vec!["a".into()])
-    );
 }
 
 #[cfg(unix)]
@@ -491,8 +783,8 @@ fn what_a_link_leads_to_stays() {
             publish(&registry, "a", 1, PublishRule::Replace).expect("always");
             assert_eq!(listed(&in_directory(root.path()))["a"], id(1));
         }
-        wait(registry.retire(name("a"), None)).expect("published");
-        assert!(names_in(root.path()).is_empty());
+        wait(registry.retire(name("a"), None, SwapPolicy::Pin)).expect("published");
+        assert_eq!(names_in(root.path()), [".lorad"]);
         assert_eq!(names_in(training.path()), WITH_CHECKPOINT);
     }
 }
@@ -542,7 +834,7 @@ fn no_point_of_a_crash_loses_files_of_others() {
         let registry = in_directory(root.path());
         assert_eq!(registry.get(&name("a")).map(|entry| entry.version), wanted, "{state}");
         let left = names_in(&root.path().join("a"));
-        assert_eq!(names_in(root.path()), ["a"], "{state}");
+        assert_eq!(names_in(root.path()), [".lorad", "a"], "{state}");
         let wanted: &[&str] = if wanted.is_some() { &WITH_CHECKPOINT } else { &CHECKPOINT };
         assert_eq!(left, wanted, "{state}");
     }
@@ -585,7 +877,7 @@ fn every_point_of_a_crash_leaves_the_old_or_the_new_adapter() {
         make(root.path());
         let registry = in_directory(root.path());
         assert_eq!(registry.get(&name("a")).map(|entry| entry.version), wanted, "{state}");
-        let left = fs::read_dir(root.path()).expect("listed").count();
+        let left = names_in(root.path()).iter().filter(|name| *name != ".lorad").count();
         assert_eq!(left, usize::from(wanted.is_some()), "{state}");
     }
 }
@@ -602,7 +894,7 @@ fn victim() {
     for round in 0.. {
         publish(&registry, "a", round % 4, PublishRule::Replace).expect("always");
         if round % 5 == 4 {
-            wait(registry.retire(name("b"), None)).ok();
+            wait(registry.retire(name("b"), None, SwapPolicy::Pin)).ok();
             publish(&registry, "b", round % 4, PublishRule::Create).expect("free");
         }
     }

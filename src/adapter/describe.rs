@@ -2,9 +2,12 @@
 use super::AdapterError;
 use crate::lora::{EmbeddingShape, LoraWeights, LowRank, Site, TrainedRows};
 use candle_core::Tensor;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 /// Facts that only the files know.
 #[derive(Debug)]
@@ -25,10 +28,10 @@ pub(super) struct Facts {
 }
 
 /// A summary that does not hold the weights.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct AdapterDescription {
     /// `lora`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Distinct ranks, ascending; the last one is what `--max-adapter-rank` is compared with.
     pub ranks: Vec<usize>,
     /// The config's `lora_alpha`; `alpha_pattern` may say otherwise for some layers.
@@ -74,10 +77,10 @@ pub struct AdapterDescription {
 }
 
 /// One kind of linear layer, over all blocks.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ProjectionSummary {
     /// `self_attn.q_proj`, `lm_head`, `model.embed_tokens`
-    pub module: &'static str,
+    pub module: Cow<'static, str>,
     /// In how many blocks; 1 for what stands outside them.
     pub layers: usize,
     /// Distinct ranks, ascending.
@@ -111,7 +114,7 @@ impl AdapterDescription {
         }
         let ranks: BTreeSet<_> = rows.iter().flat_map(|row| row.ranks.iter().copied()).collect();
         Ok(Self {
-            kind: facts.kind,
+            kind: facts.kind.into(),
             ranks: ranks.into_iter().collect(),
             alpha: facts.alpha,
             rslora: facts.rslora,
@@ -161,7 +164,7 @@ impl Tally {
 
     fn summary(self, module: &'static str) -> ProjectionSummary {
         ProjectionSummary {
-            module,
+            module: module.into(),
             layers: self.layers,
             ranks: self.ranks.into_iter().collect(),
             parameters: self.parameters,

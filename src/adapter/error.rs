@@ -4,6 +4,7 @@ use crate::{
     error::{Classified, ErrorKind},
     gguf::GgufError,
 };
+use std::sync::Arc;
 
 /// See each variant.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,23 @@ pub enum AdapterError {
     /// The store cannot be reached or refuses; the text says which, why and what to do.
     #[error("{0}")]
     Unreachable(String),
+    /// The store has a record of it, and not what it names.
+    #[error("version {version} cannot be read from the store: {reason}; publish it again")]
+    Lost {
+        /// Which.
+        version: VersionId,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// There is nothing to roll back to.
+    #[error("adapter `{0}` has no version before the current one")]
+    NoFormerVersion(AdapterName),
+    /// Somebody else changes the same name all the time.
+    #[error("adapter `{0}` was changed by others at the same time: try again")]
+    Contended(AdapterName),
+    /// A read that others waited for too, or that failed a moment ago, failed.
+    #[error("{0}")]
+    Unreadable(#[source] Arc<AdapterError>),
     /// The disk.
     #[error("the adapter store failed")]
     Store(#[from] std::io::Error),
@@ -114,7 +132,11 @@ impl Classified for AdapterError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound(_) | Self::VersionNotFound(..) => ErrorKind::NotFound,
-            Self::Conflict { .. } | Self::TooMany(_) | Self::ReadOnly(_) => ErrorKind::Conflict,
+            Self::Conflict { .. }
+            | Self::TooMany(_)
+            | Self::ReadOnly(_)
+            | Self::Contended(_)
+            | Self::NoFormerVersion(_) => ErrorKind::Conflict,
             Self::InvalidName(_)
             | Self::Invalid(_)
             | Self::Unsupported(_)
@@ -122,7 +144,8 @@ impl Classified for AdapterError {
             Self::Busy { .. } | Self::RateLimited { .. } => ErrorKind::Overloaded,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Unreachable(_) => ErrorKind::Unavailable,
-            Self::Store(_) => ErrorKind::Internal,
+            Self::Unreadable(error) => error.kind(),
+            Self::Lost { .. } | Self::Store(_) => ErrorKind::Internal,
         }
     }
 
@@ -140,6 +163,10 @@ impl Classified for AdapterError {
             Self::RateLimited { .. } => "adapter_rate_limited",
             Self::InvalidTerms { .. } => "invalid_adapter_terms",
             Self::ReadOnly(_) => "adapter_store_read_only",
+            Self::Lost { .. } => "adapter_lost",
+            Self::Contended(_) => "adapter_contended",
+            Self::NoFormerVersion(_) => "no_former_version",
+            Self::Unreadable(error) => error.code(),
             Self::Unreachable(_) | Self::Store(_) => "adapter_store_failed",
         }
     }

@@ -4,14 +4,13 @@ use super::{
     format::{self, AdapterFiles},
 };
 use crate::lora::LoraLayout;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::{fmt, path::Path};
 
 /// What [`inspect`] found. `Display` is the same for people.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
     /// Identity of the content.
-    #[serde(serialize_with = "as_text")]
     pub version: VersionId,
     /// What the adapter is.
     pub description: AdapterDescription,
@@ -19,10 +18,6 @@ pub struct Inspection {
     pub misfit: Option<String>,
     /// Whether there was a model to ask.
     pub model_given: bool,
-}
-
-fn as_text<S: Serializer>(version: &VersionId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(version)
 }
 
 /// Reads the adapter at `path`, a directory or a GGUF file, checks it by itself, and against the model, its name and its
@@ -72,7 +67,7 @@ impl fmt::Display for Inspection {
         }
         writeln!(f, "\n{:<20}{:>8}{:>14}{:>14}  ranks", "layer", "blocks", "parameters", "norm")?;
         for row in &about.projections {
-            let (module, norm, ranks) = (row.module, row.delta_norm, joined(&row.ranks));
+            let (module, norm, ranks) = (&row.module, row.delta_norm, joined(&row.ranks));
             writeln!(
                 f,
                 "{module:<20}{:>8}{:>14}{norm:>14.6}  {ranks}",

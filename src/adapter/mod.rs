@@ -2,7 +2,6 @@
 //!
 //! Knows files and layouts. Knows no device memory, no slots, no sequences.
 pub mod alias;
-mod catalogue;
 mod config;
 mod convert;
 mod describe;
@@ -14,7 +13,7 @@ mod lease;
 mod ledger;
 mod name;
 mod registry;
-mod store;
+pub mod store;
 mod terms;
 
 pub use config::{AdapterConfig, AdapterLimits};
@@ -28,10 +27,11 @@ pub use lease::{AdapterLease, AdapterVersion};
 pub use ledger::{AdapterUsage, Ledger};
 pub use name::{AdapterName, AdapterRef, VersionId};
 pub use registry::{
-    AdapterEntry, AdapterRegistry, LoadReport, Publication, PublishOutcome, PublishRule,
+    AdapterEntry, AdapterRegistry, Candidate, Departure, LoadReport, NameKeeper, Publication,
+    PublishOptions, PublishOutcome, PublishRule, Source, SwapPolicy, VersionEntry, WarmUsage,
 };
 pub use store::{
-    AdapterStore, Content, DirectoryObjects, LocalStore, ObjectInfo, Objects, RemoteObjects, Stamp,
-    StoredAdapter, WriteRule, drop_ins, hub, open as open_store,
+    Content, DirectoryObjects, MemoryObjects, ObjectInfo, Objects, RemoteObjects, Stamp, WriteRule,
+    drop_ins, hub, open as open_store,
 };
 pub use terms::AdapterTerms;

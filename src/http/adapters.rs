@@ -1,7 +1,8 @@
 //! Adapters while serving: publish, replace, retire, list.
 use super::{ApiError, AppState, unix_seconds, upload::Upload};
 use crate::adapter::{
-    AdapterEntry, AdapterError, AdapterName, Publication, PublishOutcome, PublishRule, VersionId,
+    AdapterEntry, AdapterError, AdapterName, Publication, PublishOutcome, PublishRule, SwapPolicy,
+    VersionId,
 };
 use axum::{
     Json,
@@ -46,7 +47,7 @@ pub(super) async fn retire(
         None | Some(Condition::Any) => None,
         Some(Condition::Version(version)) => Some(version),
     };
-    let retired = app.registry.retire(name.clone(), expected).await;
+    let retired = app.registry.retire(name.clone(), expected, SwapPolicy::Pin).await;
     let version = retired.map_err(|error| match expected {
         Some(version) => under_condition(error, PublishRule::ReplaceIf(version)),
         None => error.into(),

@@ -303,7 +303,10 @@ fn gguf_files_are_served_from_a_directory_and_after_an_upload() {
     for name in ["one.gguf", "two.gguf"] {
         fs::copy(&layers, root.path().join("several").join(name)).expect("copied");
     }
-    let config = AdapterConfig { adapters: Some(root.path().to_owned()), ..Default::default() };
+    let config = AdapterConfig {
+        adapters: Some(root.path().to_str().expect("UTF-8").to_owned()),
+        ..Default::default()
+    };
     let base = Arc::new(MadeBase::new(convert_base("llama").layout));
     let open = || {
         let (registry, report) =
@@ -319,7 +322,8 @@ fn gguf_files_are_served_from_a_directory_and_after_an_upload() {
     let name: AdapterName = "up".parse().expect("a name");
     let files = gguf("llama", "alora", "f32");
     let done = registry.publish_blocking(&name, &files, PublishRule::Create).expect("published");
-    assert!(root.path().join("up").join(GGUF_FILE).is_file());
+    let version = root.path().join(".lorad/versions").join(done.version.to_string());
+    assert!(version.join(GGUF_FILE).is_file());
     let again = open();
     assert_eq!(names(&again), ["beside", "inside", "up"]);
     assert_eq!(again.get(&name).expect("there").version, done.version);
@@ -328,7 +332,9 @@ fn gguf_files_are_served_from_a_directory_and_after_an_upload() {
     runtime.block_on(again.lease(&wanted)).expect("served");
     for gone in ["beside", "inside", "up"] {
         let name = gone.parse().expect("a name");
-        runtime.block_on(again.retire(name, None)).expect("retired");
+        runtime
+            .block_on(again.retire(name, None, lorad::adapter::SwapPolicy::Pin))
+            .expect("retired");
     }
     assert!(names(&open()).is_empty());
 }

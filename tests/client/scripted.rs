@@ -1,7 +1,7 @@
 //! An engine that does what the test tells it to, behind the real HTTP server.
 use futures_util::{FutureExt, future::BoxFuture};
 use lorad::{
-    adapter::{AdapterError, AdapterLease, AdapterLimits, AdapterRef, AdapterRegistry},
+    adapter::{AdapterConfig, AdapterError, AdapterLease, AdapterRef, AdapterRegistry},
     engine::{EngineError, EngineSnapshot, Event, EventStream, FinishReason, Submission},
     generation::{Backend, Generator, ModelCard, SamplingOptions, TextSetup},
     http::{AppState, HttpConfig},
@@ -115,6 +115,6 @@ pub(crate) fn scripted(script: Script, config: HttpConfig) -> AppState {
     let metrics = Metrics::new("tiny");
     let generator = Generator::new(Arc::new(Engine(script)), text, card, metrics.clone());
     let base = Arc::new(NoLayers(LoraLayout::default()));
-    let registry = AdapterRegistry::new(base, AdapterLimits::default(), None);
+    let registry = AdapterRegistry::new(base, &AdapterConfig::default(), None);
     AppState::new(generator.expect("a service"), registry, metrics, config)
 }

@@ -1,10 +1,11 @@
 //! The smallest thing that can keep adapters: bytes under paths, with compare-and-swap.
 use crate::adapter::AdapterError;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::{fmt, path::Path, time::SystemTime};
 
 /// Differs whenever what lies at a path does: an object store's `ETag`, a file's size, time and inode.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Stamp(pub String);
 
 /// An object, as a listing shows it.
@@ -91,5 +92,10 @@ pub trait Objects: fmt::Debug + Send + Sync {
     /// The directory that the objects' paths lie below, where they are files on this machine.
     fn directory(&self) -> Option<&Path> {
         None
+    }
+
+    /// Whether other servers are to be expected, which write to it at the same time.
+    fn is_shared(&self) -> bool {
+        true
     }
 }

@@ -56,28 +56,8 @@ impl<'a> Place<'a> {
         self.root.join(format!("{}{GGUF_ENDING}", self.name))
     }
 
-    /// What the adapter is read from; `None` where there is none.
-    pub(super) fn current(&self) -> Option<PathBuf> {
-        let directory = self.directory();
-        match mark(&directory) {
-            Some(_) => Some(directory),
-            None => Some(self.file()).filter(|file| file.is_file()),
-        }
-    }
-
     fn hidden(&self, prefix: &str) -> PathBuf {
         self.root.join(format!("{prefix}{}", self.name))
-    }
-
-    /// Makes `files` the adapter here, in place of a GGUF file beside the directories too. On an error the former
-    /// adapter is here still.
-    pub(super) fn put(&self, files: &AdapterFiles) -> io::Result<()> {
-        self.replace(files)?;
-        if let Err(error) = remove_if_there(&self.file()) {
-            // The directory hides it.
-            tracing::warn!(adapter = self.name, %error, "could not remove the replaced GGUF file");
-        }
-        Ok(())
     }
 
     /// Makes `files` the directory here. On an error the former one is here still.
@@ -362,10 +342,10 @@ mod tests {
     #[test]
     fn a_replacement_that_cannot_be_flushed_is_undone() {
         let root = TempDir::new().expect("a directory");
-        Place::new(root.path(), "a").put(&files("old")).expect("stored");
+        Place::new(root.path(), "a").replace(&files("old")).expect("stored");
         fs::write(root.path().join("a/notes"), "mine").expect("written");
         let place = failing(root.path(), |path| fail_if(path.join(".replaced-a").exists()));
-        place.put(&files("new")).expect_err("not flushed");
+        place.replace(&files("new")).expect_err("not flushed");
         assert_eq!(names(root.path()), ["a"]);
         assert_eq!(names(&root.path().join("a")), [CONFIG_FILE, WEIGHTS_FILE, "notes"]);
         assert_eq!(fs::read(root.path().join("a").join(WEIGHTS_FILE)).expect("there"), b"old");
@@ -375,14 +355,14 @@ mod tests {
     fn a_first_one_that_cannot_be_flushed_is_not_there() {
         let root = TempDir::new().expect("a directory");
         let place = failing(root.path(), |path| fail_if(path.join("a").exists()));
-        place.put(&files("new")).expect_err("not flushed");
+        place.replace(&files("new")).expect_err("not flushed");
         assert!(names(root.path()).is_empty());
     }
 
     #[test]
     fn a_removal_that_cannot_be_flushed_is_undone() {
         let root = TempDir::new().expect("a directory");
-        Place::new(root.path(), "a").put(&files("old")).expect("stored");
+        Place::new(root.path(), "a").replace(&files("old")).expect("stored");
         let place = failing(root.path(), |path| fail_if(path.join(RETIRED_CONFIG).exists()));
         place.clear().expect_err("not flushed");
         assert_eq!(names(&root.path().join("a")), [CONFIG_FILE, WEIGHTS_FILE]);
@@ -394,7 +374,7 @@ mod tests {
         fs::write(root.path().join("a"), "mine").expect("written");
         let place = Place::new(root.path(), "a");
         assert!(
-            place.put(&files("new")).expect_err("in the way").to_string().contains("is a file")
+            place.replace(&files("new")).expect_err("in the way").to_string().contains("is a file")
         );
         place.clear().expect("nothing to forget");
         place.recover().expect("nothing to do");
@@ -410,12 +390,10 @@ mod tests {
         let root = TempDir::new().expect("a directory");
         let place = Place::new(root.path(), "a");
         fs::write(root.path().join("a.gguf"), "old").expect("written");
-        assert_eq!(place.current(), Some(root.path().join("a.gguf")));
-        place.put(&gguf("new")).expect("stored");
-        assert_eq!(names(root.path()), ["a"]);
+        place.replace(&gguf("new")).expect("stored");
+        // Hidden by the directory, and gone with it.
+        assert_eq!(names(root.path()), ["a", "a.gguf"]);
         assert_eq!(names(&root.path().join("a")), [GGUF_FILE]);
-        // Put there by hand: hidden by the directory, and gone with it.
-        fs::write(root.path().join("a.gguf"), "other").expect("written");
         place.clear().expect("forgotten");
         assert!(names(root.path()).is_empty());
         fs::write(root.path().join("a.gguf"), "again").expect("written");
@@ -431,10 +409,9 @@ mod tests {
         fs::create_dir(&directory).expect("made");
         fs::write(directory.join("mine-f16.gguf"), "old").expect("written");
         fs::write(directory.join("notes"), "mine").expect("written");
-        assert_eq!(place.current(), Some(directory.clone()));
-        place.put(&files("new")).expect("stored");
+        place.replace(&files("new")).expect("stored");
         assert_eq!(names(&directory), [CONFIG_FILE, WEIGHTS_FILE, "notes"]);
-        place.put(&gguf("newer")).expect("stored");
+        place.replace(&gguf("newer")).expect("stored");
         assert_eq!(names(&directory), [GGUF_FILE, "notes"]);
         place.clear().expect("forgotten");
         assert_eq!(names(&directory), ["notes"]);
@@ -444,14 +421,12 @@ mod tests {
     fn a_gguf_file_beside_a_forgotten_peft_adapter_does_not_take_its_place() {
         let root = TempDir::new().expect("a directory");
         let place = Place::new(root.path(), "a");
-        place.put(&files("one")).expect("stored");
+        place.replace(&files("one")).expect("stored");
         fs::write(root.path().join("a/export.gguf"), "mine").expect("written");
         place.clear().expect("forgotten");
         place.recover().expect("nothing to do");
-        assert_eq!(place.current(), None);
         assert_eq!(names(&root.path().join("a")), [RETIRED_CONFIG, "export.gguf"]);
-        place.put(&files("two")).expect("stored");
-        assert_eq!(place.current(), Some(root.path().join("a")));
+        place.replace(&files("two")).expect("stored");
         assert_eq!(names(&root.path().join("a")), [CONFIG_FILE, WEIGHTS_FILE, "export.gguf"]);
     }
 }

@@ -339,6 +339,10 @@ impl Objects for DirectoryObjects {
         self.writable
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn directory(&self) -> Option<&Path> {
         Some(&self.root)
     }
