@@ -36,7 +36,8 @@
 //! 1. [`http`] parses a dialect's JSON into a [`generation::GenerateRequest`].
 //! 2. [`generation::Generator`] renders the chat template, tokenises, checks the length, leases the adapters'
 //!    current versions from [`adapter::AdapterRegistry`] and submits to [`engine::EngineHandle`].
-//! 3. The engine thread schedules: tokens to sequences while budget, KV blocks and adapter slots last.
+//! 3. The engine thread schedules: tokens to sequences while budget and KV blocks last; adapters that are missing come
+//!    from the loader's thread meanwhile.
 //! 4. The runner builds one flat [`model::ForwardBatch`] of all of them; every linear layer adds each segment's
 //!    low-rank delta; the sampler draws each sequence's token from its own seed.
 //! 5. Tokens go back as [`engine::Event`]s, become text with stop strings honoured, and leave as JSON or SSE.

@@ -25,6 +25,11 @@ pub struct EngineConfig {
     #[arg(value_parser = at_least_one, value_name = "N")]
     pub adapter_slots: usize,
 
+    /// Memory for adapters in use or ready to be, in bytes or with a unit; 0 lets --adapter-slots alone bound them.
+    #[arg(long, env = "LORAD_ADAPTER_DEVICE_BYTES", default_value_t = Self::default().adapter_device_bytes)]
+    #[arg(value_name = "SIZE")]
+    pub adapter_device_bytes: ByteSize,
+
     /// Memory for keys and values, in bytes or with a unit: 512MiB, 4GiB.
     #[arg(long, env = "LORAD_KV_CACHE_BYTES", default_value_t = Self::default().kv_cache_bytes)]
     #[arg(value_name = "SIZE")]
@@ -53,6 +58,7 @@ impl Default for EngineConfig {
             max_batched_tokens: 512,
             max_waiting: 256,
             adapter_slots: 32,
+            adapter_device_bytes: ByteSize(0),
             kv_cache_bytes: ByteSize(512 << 20),
             block_size: 32,
             draft_tokens: 0,

@@ -1,22 +1,30 @@
 //! The loop: take commands, schedule, run, deliver.
 use super::{
-    EngineError, EngineSnapshot, protocol::Command, runner::ModelRunner, schedule::Schedule,
+    EngineError, EngineSnapshot,
+    inbox::{Closed, Inbox},
+    loader::{Loaded, Loader},
+    protocol::Command,
+    runner::ModelRunner,
+    schedule::Schedule,
     scheduler::Scheduler,
 };
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError};
+
+/// How often an engine that only waits for adapters looks whether their callers have gone.
+const WHILE_LOADING: Duration = Duration::from_millis(20);
 
 /// The latest snapshot, for whoever asks.
 pub(super) type Board = Arc<RwLock<EngineSnapshot>>;
 
 /// What the engine thread owns.
 pub(super) struct EngineCore {
-    pub(super) inbox: UnboundedReceiver<Command>,
+    pub(super) inbox: Inbox,
     pub(super) scheduler: Scheduler,
     pub(super) runner: ModelRunner,
+    pub(super) loader: Loader,
     /// The step's plan; its memory stays.
     pub(super) schedule: Schedule,
     pub(super) board: Board,
@@ -38,21 +46,23 @@ impl EngineCore {
 
     /// Waits only when there is nothing else to do.
     fn take_commands(&mut self) {
-        if self.scheduler.is_idle() && !self.ending {
-            match self.inbox.blocking_recv() {
-                Some(command) => self.accept(command),
-                None => self.ending = true,
-            }
+        let mut next = if self.loader.has_work() {
+            self.inbox.take()
+        } else if self.scheduler.is_idle() && !self.ending {
+            self.inbox.wait(None)
+        } else if self.schedule.work.is_empty() && self.scheduler.awaits_adapters() {
+            let look = Instant::now() + WHILE_LOADING;
+            let end = self.scheduler.next_end();
+            self.inbox.wait(Some(end.map_or(look, |end| end.min(look))))
+        } else {
+            self.inbox.take()
+        };
+        while let Ok(Some(command)) = next {
+            self.accept(command);
+            next = self.inbox.take();
         }
-        loop {
-            match self.inbox.try_recv() {
-                Ok(command) => self.accept(command),
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => {
-                    self.ending = true;
-                    return;
-                }
-            }
+        if next.is_err_and(|Closed| true) {
+            self.ending = true;
         }
     }
 
@@ -61,6 +71,7 @@ impl EngineCore {
             Command::Submit(arrival) => self.scheduler.add(arrival),
             Command::Forget(version) => self.scheduler.forget(version),
             Command::End(version, at) => self.scheduler.end(version, at),
+            Command::Loaded(loaded) => self.settle(loaded),
             Command::Drain => self.ending = true,
         }
     }
@@ -82,13 +93,29 @@ impl EngineCore {
     }
 
     fn move_adapters(&mut self) {
-        for slot in std::mem::take(&mut self.schedule.clears) {
+        for slot in self.schedule.clears.drain(..) {
             self.runner.clear(slot);
         }
-        for (slot, lease) in std::mem::take(&mut self.schedule.loads) {
-            if let Err(error) = self.runner.load(slot, &lease) {
-                tracing::error!(%error, adapter = %lease.name, "an adapter could not be loaded");
-                self.scheduler.fail_slot(slot, &mut self.schedule);
+        for load in std::mem::take(&mut self.schedule.loads) {
+            if let Some(failed) = self.loader.order(load) {
+                self.settle(failed);
+            }
+        }
+        if let Some(loaded) = self.loader.work() {
+            self.settle(loaded);
+        }
+    }
+
+    /// What was on its way is there, from the next step on, or never comes.
+    fn settle(&mut self, Loaded { slot, result, took }: Loaded) {
+        match result {
+            Ok(adapter) => {
+                self.scheduler.loaded(slot, adapter.bytes(), took);
+                self.runner.put(slot, adapter);
+            }
+            Err(error) => {
+                tracing::error!(%error, "an adapter could not be brought to the device");
+                self.scheduler.load_failed(slot);
             }
         }
     }
@@ -103,8 +130,11 @@ impl EngineCore {
     /// Refuses what is still in the inbox and ends what still runs.
     pub(super) fn close(&mut self) {
         self.inbox.close();
-        while let Ok(command) = self.inbox.try_recv() {
-            self.accept(command);
+        while let Ok(Some(command)) = self.inbox.take() {
+            // After a panic the slots may be half full; adapters that come now go nowhere.
+            if !matches!(command, Command::Loaded(_)) {
+                self.accept(command);
+            }
         }
         self.scheduler.fail_all(&EngineError::Stopped);
         self.publish();

@@ -50,6 +50,12 @@ pub enum EngineError {
         /// The name that the request used.
         name: String,
     },
+    /// The device has no memory for the adapter, or its weights do not fit the base.
+    #[error("adapter `{name}` could not be brought to the device; the server's log says why")]
+    AdapterLoad {
+        /// The name that the request used.
+        name: String,
+    },
     /// The model's output for this sequence was not a number.
     #[error("{}", not_a_number(adapters))]
     NonFinite {
@@ -80,7 +86,7 @@ impl Classified for EngineError {
             | Self::TooManyAdapters { .. }
             | Self::InvalidWeight { .. } => ErrorKind::InvalidRequest,
             Self::Stopped | Self::AdapterReplaced { .. } => ErrorKind::Unavailable,
-            Self::Step | Self::NonFinite { .. } => ErrorKind::Internal,
+            Self::Step | Self::AdapterLoad { .. } | Self::NonFinite { .. } => ErrorKind::Internal,
         }
     }
 
@@ -94,6 +100,7 @@ impl Classified for EngineError {
             Self::Stopped => "engine_stopped",
             Self::Step => "step_failed",
             Self::AdapterReplaced { .. } => "adapter_replaced",
+            Self::AdapterLoad { .. } => "adapter_load_failed",
             Self::NonFinite { .. } => "non_finite_output",
         }
     }
@@ -107,11 +114,13 @@ impl Classified for EngineError {
             | Self::Stopped
             | Self::Step
             | Self::AdapterReplaced { .. }
+            | Self::AdapterLoad { .. }
             | Self::NonFinite { .. } => None,
         }
     }
 
     fn is_public(&self) -> bool {
-        self.kind() != ErrorKind::Internal || matches!(self, Self::NonFinite { .. })
+        let says_what_to_do = matches!(self, Self::AdapterLoad { .. } | Self::NonFinite { .. });
+        self.kind() != ErrorKind::Internal || says_what_to_do
     }
 }

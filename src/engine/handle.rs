@@ -2,6 +2,8 @@
 use super::{
     EngineConfig, EngineError, EngineSnapshot, EventStream, Submission,
     core::{Board, EngineCore},
+    inbox::Inbox,
+    loader::Loader,
     protocol::Command,
     runner::ModelRunner,
     schedule::Schedule,
@@ -25,7 +27,7 @@ use tokio::sync::mpsc;
 /// Cheap to clone. When the last one drops, the thread finishes its work and ends.
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: Arc<Commands>,
     tickets: TicketOffice,
     board: Board,
     draining: Arc<AtomicBool>,
@@ -33,6 +35,16 @@ pub struct EngineHandle {
     max_positions: usize,
     kv_tokens: usize,
     adapter_slots: usize,
+}
+
+/// The handles' end of the channel. The loader has one too, so the thread is told when the last handle goes.
+#[derive(Debug)]
+struct Commands(mpsc::UnboundedSender<Command>);
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        let _ = self.0.send(Command::Drain);
+    }
 }
 
 impl EngineHandle {
@@ -43,8 +55,9 @@ impl EngineHandle {
     pub fn spawn(runner: ModelRunner, config: &EngineConfig, eos: Vec<u32>) -> io::Result<Self> {
         let limits = runner.limits(config);
         let (commands, inbox) = mpsc::unbounded_channel();
+        let loader = Loader::new(runner.workshop(), commands.clone())?;
         let handle = Self {
-            commands,
+            commands: Arc::new(Commands(commands)),
             tickets: TicketOffice::new(config.max_waiting),
             board: Board::default(),
             draining: Arc::default(),
@@ -53,10 +66,12 @@ impl EngineHandle {
             kv_tokens: limits.kv_blocks * limits.block_size,
             adapter_slots: limits.adapter_slots,
         };
-        let scheduler = Scheduler::new(limits, eos);
+        let scheduler = Scheduler::new(limits, eos, runner.workshop().form);
         let board = handle.board.clone();
         let schedule = Schedule::default();
-        let mut core = EngineCore { inbox, scheduler, runner, schedule, board, ending: false };
+        let inbox = Inbox::new(inbox);
+        let mut core =
+            EngineCore { inbox, scheduler, runner, loader, schedule, board, ending: false };
         core.publish();
         thread::Builder::new().name("engine".into()).spawn(move || {
             // Whatever a panic left behind is only told to end: nobody may wait for a dead thread.
@@ -82,7 +97,7 @@ impl EngineHandle {
         // Unbounded, yet bounded: a sequence sends at most max_tokens + 2 events.
         let (events, stream) = mpsc::unbounded_channel();
         let arrival = Arrival { submission, events, ticket, at: Instant::now() };
-        self.commands.send(Command::Submit(arrival)).map_err(|_| EngineError::Stopped)?;
+        self.commands.0.send(Command::Submit(arrival)).map_err(|_| EngineError::Stopped)?;
         Ok(stream)
     }
 
@@ -115,30 +130,30 @@ impl EngineHandle {
     /// An adapter version was retired: its slot is emptied as soon as no sequence uses it.
     pub fn forget(&self, version: VersionId) {
         // A thread that has ended has forgotten already.
-        let _ = self.commands.send(Command::Forget(version));
+        let _ = self.commands.0.send(Command::Forget(version));
     }
 
     /// Requests that use an adapter version fail with [`EngineError::AdapterReplaced`]: those of now at once, or those
     /// that are still there at `at`.
     pub fn end(&self, version: VersionId, at: Option<Instant>) {
         // A thread that has ended has failed them already.
-        let _ = self.commands.send(Command::End(version, at));
+        let _ = self.commands.0.send(Command::End(version, at));
     }
 
     /// Refuses what comes from here on; the thread finishes what it has accepted and ends.
     pub fn drain(&self) {
         self.draining.store(true, Relaxed);
-        let _ = self.commands.send(Command::Drain);
+        let _ = self.commands.0.send(Command::Drain);
     }
 
     /// Until the thread has ended, after [`EngineHandle::drain`] or a panic.
     pub async fn ended(&self) {
-        self.commands.closed().await;
+        self.commands.0.closed().await;
     }
 
     /// Whether the thread still runs.
     pub fn is_alive(&self) -> bool {
-        !self.commands.is_closed()
+        !self.commands.0.is_closed()
     }
 
     /// What it was doing after the latest step.

@@ -79,6 +79,8 @@ pub(super) struct ActivePart {
     pub(super) weight: f32,
     /// The first position it changes.
     pub(super) from: usize,
+    /// What it is going to take on the device, as far as that is known.
+    pub(super) bytes: usize,
 }
 
 impl AdapterMix {
@@ -92,7 +94,7 @@ impl AdapterMix {
                 Some(invocation) => last_start(prompt, invocation)?,
                 None => 0,
             };
-            Some(ActivePart { lease: part.lease.clone(), weight: part.weight, from })
+            Some(ActivePart { lease: part.lease.clone(), weight: part.weight, from, bytes: 0 })
         };
         self.0.iter().filter_map(active).collect()
     }

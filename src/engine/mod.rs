@@ -8,12 +8,16 @@ mod counts;
 mod draft;
 mod error;
 mod handle;
+mod inbox;
 mod kv;
+mod loader;
 mod mix;
 mod names;
 mod protocol;
 mod ranking;
 mod residency;
+#[cfg(test)]
+mod residency_tests;
 mod runner;
 mod sampler;
 mod samplers;

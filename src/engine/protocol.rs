@@ -1,5 +1,5 @@
 //! What crosses the border between the async world and the engine thread.
-use super::{AdapterMix, EngineError, SamplingParams, sequence::Arrival};
+use super::{AdapterMix, EngineError, SamplingParams, loader::Loaded, sequence::Arrival};
 use crate::adapter::VersionId;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -85,6 +85,8 @@ pub(super) enum Command {
     Forget(VersionId),
     /// Fail what still uses this version, at once or then.
     End(VersionId, Option<Instant>),
+    /// An adapter is there, or cannot come.
+    Loaded(Loaded),
     /// End when everything that was accepted is done, though handles are left.
     Drain,
 }
@@ -128,6 +130,22 @@ pub struct EngineSnapshot {
     pub resident_adapters: Vec<String>,
     /// Names of the adapters of waiting sequences.
     pub waiting_adapters: Vec<String>,
+    /// Their versions.
+    pub resident_versions: Vec<VersionId>,
     /// Adapter slots there are.
     pub adapter_slots: usize,
+    /// Those of them that hold an adapter, or are about to.
+    pub adapter_slots_used: usize,
+    /// Bytes that adapters in slots hold.
+    pub adapter_bytes: usize,
+    /// Adapters brought into a slot.
+    pub adapter_loads: u64,
+    /// Those of them that came before the batch had room for whoever needs them.
+    pub adapter_prefetches: u64,
+    /// Adapters that could not be brought into a slot.
+    pub failed_adapter_loads: u64,
+    /// Time that all loads took; decoding went on meanwhile.
+    pub adapter_load_time: Duration,
+    /// Adapters that made room in their slots for others.
+    pub adapter_evictions: u64,
 }

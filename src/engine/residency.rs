@@ -1,86 +1,114 @@
 //! Which adapter version sits in which slot. The only place that knows both.
+use super::mix::ActivePart;
 use crate::{
     adapter::{AdapterLease, AdapterName, VersionId},
     lora::AdapterSlot,
 };
+use std::collections::HashMap;
 
-/// The least recently used version goes first; one in use never goes.
+/// Versions in slots, bounded in number and in bytes: the least recently used goes first; one in use never goes, and
+/// one on its way neither.
 #[derive(Debug)]
 pub(super) struct AdapterResidency {
     slots: Vec<Slot>,
+    /// Where each version lies or is going to lie.
+    places: HashMap<VersionId, usize>,
+    /// Most bytes of all of them together.
+    budget: usize,
+    loading: usize,
     clock: u64,
+    evictions: u64,
+    /// Slots whose content has gone, for [`AdapterResidency::take_vacated`].
+    vacated: Vec<AdapterSlot>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Slot {
-    resident: Option<(VersionId, AdapterName)>,
+    held: Option<Held>,
     /// Running sequences that read it.
     users: usize,
     used_at: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    version: VersionId,
+    name: AdapterName,
+    /// Planned while it is on its way, exact from then on.
+    bytes: usize,
+    loading: bool,
+    pinned: bool,
     /// Nobody can ask for the version any more.
     departed: bool,
 }
 
-/// A slot that stays until it is given back with [`AdapterResidency::release`].
+/// Whether the adapters of a sequence are there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Claim {
+pub(super) enum Readiness {
+    /// All of them.
+    Ready,
+    /// Some are on their way, and none is missing.
+    Coming,
+    /// Some are neither here nor on their way.
+    Missing,
+}
+
+/// An adapter on its way into a slot.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
     pub(super) slot: AdapterSlot,
-    /// The leased weights have to be copied there first.
-    pub(super) load: bool,
+    pub(super) lease: AdapterLease,
 }
 
 impl AdapterResidency {
-    /// `slots` empty slots.
-    pub(super) fn new(slots: usize) -> Self {
-        Self { slots: vec![Slot::default(); slots], clock: 0 }
+    /// `slots` empty slots, which together hold at most `budget` bytes.
+    pub(super) fn new(slots: usize, budget: usize) -> Self {
+        Self {
+            slots: vec![Slot::default(); slots],
+            places: HashMap::new(),
+            budget,
+            loading: 0,
+            clock: 0,
+            evictions: 0,
+            vacated: Vec::new(),
+        }
     }
 
-    /// A slot for each of `leases`, which are different versions, in their order. `None`: too many slots are in use
-    /// by other versions, and nothing is claimed; try again next step.
-    pub(super) fn claim<'a>(
-        &mut self,
-        leases: impl Iterator<Item = &'a AdapterLease> + Clone,
-    ) -> Option<Vec<Claim>> {
-        // The slots that hold one of them already are not for the others to take.
-        let is_wanted = |slot: &Slot| leases.clone().any(|lease| slot.holds(lease.id));
-        let resident = self.slots.iter().filter(|slot| is_wanted(slot)).count();
-        let unused = self.slots.iter().filter(|slot| slot.users == 0 && !is_wanted(slot)).count();
-        if leases.clone().count() > resident + unused {
-            return None;
-        }
-        let mut claims: Vec<_> =
-            leases.clone().map(|lease| self.claim_resident(lease.id)).collect();
-        for (claim, lease) in claims.iter_mut().zip(leases) {
-            if claim.is_none() {
-                *claim = self.claim_other(lease);
+    /// Whether these adapters are in their slots.
+    pub(super) fn readiness(&self, parts: &[ActivePart]) -> Readiness {
+        let mut readiness = Readiness::Ready;
+        for part in parts {
+            match self.held(part.lease.id) {
+                None => return Readiness::Missing,
+                Some(held) if held.loading => readiness = Readiness::Coming,
+                Some(_) => {}
             }
         }
-        claims.into_iter().collect()
+        readiness
     }
 
-    /// The slot that holds `version` already.
-    fn claim_resident(&mut self, version: VersionId) -> Option<Claim> {
-        let at = self.slots.iter().position(|slot| slot.holds(version))?;
-        let slot = &mut self.slots[at];
-        slot.users += 1;
-        slot.departed = false;
-        Some(Claim { slot: AdapterSlot(at), load: false })
+    fn held(&self, version: VersionId) -> Option<&Held> {
+        self.slots[*self.places.get(&version)?].held.as_ref()
     }
 
-    /// A slot that holds something else, or nothing, and that nobody uses.
-    fn claim_other(&mut self, lease: &AdapterLease) -> Option<Claim> {
-        let at = self.least_useful()?;
-        let slot = &mut self.slots[at];
-        slot.users += 1;
-        slot.departed = false;
-        slot.resident = Some((lease.id, lease.name.clone()));
-        Some(Claim { slot: AdapterSlot(at), load: true })
-    }
-
-    /// An empty slot, or else the one that was used longest ago.
-    fn least_useful(&self) -> Option<usize> {
-        let unused = self.slots.iter().enumerate().filter(|(_, slot)| slot.users == 0);
-        unused.min_by_key(|(_, slot)| (slot.resident.is_some(), slot.used_at)).map(|(at, _)| at)
+    /// The slots of adapters that are all there, in their order; they stay until given back with
+    /// [`AdapterResidency::release`]. Whether they are there.
+    #[must_use]
+    pub(super) fn claim(&mut self, parts: &[ActivePart], slots: &mut Vec<AdapterSlot>) -> bool {
+        if self.readiness(parts) != Readiness::Ready {
+            return false;
+        }
+        for part in parts {
+            let at = self.places[&part.lease.id];
+            let slot = &mut self.slots[at];
+            slot.users += 1;
+            if let Some(held) = &mut slot.held {
+                held.departed = false;
+                held.pinned = part.lease.terms.pin;
+            }
+            slots.push(AdapterSlot(at));
+        }
+        true
     }
 
     /// Gives one claim back.
@@ -91,33 +119,208 @@ impl AdapterResidency {
         slot.used_at = self.clock;
     }
 
+    /// Makes room for those of `parts` that are missing, and puts them on their way: all of them or none. Nothing in
+    /// use is evicted for it, nor what `keep` says. `None`: there is no room.
+    pub(super) fn bring(
+        &mut self,
+        parts: &[ActivePart],
+        keep: impl Fn(VersionId) -> bool,
+    ) -> Option<Vec<Load>> {
+        let may_go = |slot: &Slot| {
+            let held = slot.held.as_ref();
+            slot.users == 0 && held.is_none_or(|held| !held.loading && !keep(held.version))
+        };
+        let room = self.room(parts, may_go)?;
+        Some(self.begin(parts, &room))
+    }
+
+    /// As [`AdapterResidency::bring`], for one who has waited long enough: where there is no room, these versions have
+    /// to go first, those with the fewest users.
+    pub(super) fn bring_or_hold(
+        &mut self,
+        parts: &[ActivePart],
+    ) -> Result<Vec<Load>, Vec<VersionId>> {
+        if let Some(loads) = self.bring(parts, |_| false) {
+            return Ok(loads);
+        }
+        let room = self.room(parts, |_| true).unwrap_or_default();
+        Err(room.into_iter().filter_map(|at| Some(self.slots[at].held.as_ref()?.version)).collect())
+    }
+
+    /// The slots to vacate, or that are empty, so that what is missing of `parts` fits.
+    fn room(&self, parts: &[ActivePart], may_go: impl Fn(&Slot) -> bool) -> Option<Vec<usize>> {
+        let missing = parts.iter().filter(|part| !self.places.contains_key(&part.lease.id));
+        let (count, wanted) = missing.fold((0, 0_usize), |(count, bytes), part| {
+            (count + 1, bytes.saturating_add(part.bytes))
+        });
+        let is_own = |slot: &Slot| {
+            let held = slot.held.as_ref();
+            held.is_some_and(|held| parts.iter().any(|part| part.lease.id == held.version))
+        };
+        let others = self.slots.iter().enumerate().filter(|(_, slot)| !is_own(slot));
+        let mut others: Vec<_> = others.filter(|(_, slot)| may_go(slot)).collect();
+        others.sort_by_key(|(_, slot)| slot.usefulness());
+        let (mut room, mut bytes) = (Vec::new(), self.bytes());
+        for (at, slot) in others {
+            let fits = wanted.saturating_add(bytes) <= self.budget;
+            if room.len() >= count && (fits || slot.held.is_none()) {
+                // One more empty slot frees nothing; behind it are those that do.
+                if fits {
+                    break;
+                }
+                continue;
+            }
+            bytes -= slot.bytes();
+            room.push(at);
+        }
+        // What is larger than all there may be still runs, with nothing beside it.
+        let own: usize = self.slots.iter().filter(|slot| is_own(slot)).map(Slot::bytes).sum();
+        let fits = wanted.saturating_add(bytes) <= self.budget || bytes == own;
+        (room.len() >= count && fits).then_some(room)
+    }
+
+    /// Vacates `room` and puts the missing ones of `parts` there.
+    fn begin(&mut self, parts: &[ActivePart], room: &[usize]) -> Vec<Load> {
+        for at in room {
+            self.evict(*at);
+        }
+        let mut loads = Vec::new();
+        let mut room = room.iter();
+        for part in parts {
+            if self.places.contains_key(&part.lease.id) {
+                continue;
+            }
+            let Some(&at) = room.next() else { break };
+            self.slots[at].held = Some(Held {
+                version: part.lease.id,
+                name: part.lease.name.clone(),
+                bytes: part.bytes,
+                loading: true,
+                pinned: part.lease.terms.pin,
+                departed: false,
+            });
+            self.places.insert(part.lease.id, at);
+            self.loading += 1;
+            loads.push(Load { slot: AdapterSlot(at), lease: part.lease.clone() });
+        }
+        loads
+    }
+
+    fn evict(&mut self, at: usize) {
+        if self.slots[at].held.is_some() {
+            self.evictions += 1;
+            self.vacate(at);
+        }
+    }
+
+    fn vacate(&mut self, at: usize) {
+        if let Some(held) = self.slots[at].held.take() {
+            self.places.remove(&held.version);
+            self.vacated.push(AdapterSlot(at));
+        }
+    }
+
+    /// What was on its way to `slot` is there, and holds so many bytes. If that is more than was planned,
+    /// others go that nobody uses and `keep` does not name.
+    pub(super) fn loaded(
+        &mut self,
+        slot: AdapterSlot,
+        bytes: usize,
+        keep: impl Fn(VersionId) -> bool,
+    ) {
+        self.loading -= 1;
+        self.clock += 1;
+        let arrived = &mut self.slots[slot.0];
+        arrived.used_at = self.clock;
+        if let Some(held) = &mut arrived.held {
+            (held.loading, held.bytes) = (false, bytes);
+        }
+        while self.bytes() > self.budget {
+            let goes = |held: &Held| !held.loading && !keep(held.version);
+            let unused = self.slots.iter().enumerate().filter(|(at, other)| {
+                *at != slot.0 && other.users == 0 && other.held.as_ref().is_some_and(goes)
+            });
+            let Some((at, _)) = unused.min_by_key(|(_, slot)| slot.usefulness()) else { break };
+            self.evict(at);
+        }
+    }
+
+    /// What was on its way to `slot` does not come; which version that was.
+    pub(super) fn failed(&mut self, slot: AdapterSlot) -> Option<VersionId> {
+        self.loading -= 1;
+        let version = self.version(slot);
+        self.vacate(slot.0);
+        version
+    }
+
     /// The version was retired: its slot goes when its last sequence does.
     pub(super) fn forget(&mut self, version: VersionId) {
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.holds(version)) {
-            slot.departed = true;
+        let at = self.places.get(&version).copied();
+        if let Some(held) = at.and_then(|at| self.slots[at].held.as_mut()) {
+            held.departed = true;
         }
     }
 
-    /// The copy into `slot` failed: what lies there is nobody's.
-    pub(super) fn discard(&mut self, slot: AdapterSlot) {
-        self.slots[slot.0].resident = None;
-    }
-
-    /// Vacates the slots of departed versions and names them, so that their memory can go.
-    pub(super) fn sweep(&mut self) -> Vec<AdapterSlot> {
-        let mut swept = Vec::new();
-        for (at, slot) in self.slots.iter_mut().enumerate() {
-            if slot.departed && slot.users == 0 {
-                *slot = Slot::default();
-                swept.push(AdapterSlot(at));
+    /// Vacates the slots of departed versions.
+    pub(super) fn sweep(&mut self) {
+        for at in 0..self.slots.len() {
+            let slot = &self.slots[at];
+            let goes = |held: &Held| held.departed && !held.loading;
+            if slot.users == 0 && slot.held.as_ref().is_some_and(goes) {
+                self.vacate(at);
             }
         }
-        swept
     }
 
-    /// Names of what is resident.
+    /// Names the slots vacated since the last time, so that their memory can go: before anything new comes there.
+    pub(super) fn take_vacated(&mut self, vacated: &mut Vec<AdapterSlot>) {
+        vacated.append(&mut self.vacated);
+    }
+
+    /// What lies in `slot` or is on its way there.
+    pub(super) fn version(&self, slot: AdapterSlot) -> Option<VersionId> {
+        self.slots[slot.0].held.as_ref().map(|held| held.version)
+    }
+
+    /// Names of what is in the slots.
     pub(super) fn names(&self) -> impl Iterator<Item = &AdapterName> + Clone {
-        self.slots.iter().filter_map(|slot| slot.resident.as_ref()).map(|(_, name)| name)
+        self.resident().map(|held| &held.name)
+    }
+
+    /// Versions of what is in the slots.
+    pub(super) fn versions(&self) -> impl Iterator<Item = VersionId> + Clone {
+        self.resident().map(|held| held.version)
+    }
+
+    fn resident(&self) -> impl Iterator<Item = &Held> + Clone {
+        self.slots.iter().filter_map(|slot| slot.held.as_ref()).filter(|held| !held.loading)
+    }
+
+    /// Bytes of everything in the slots and on its way there.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.iter().map(Slot::bytes).sum()
+    }
+
+    /// How many are on their way.
+    pub(super) fn loading(&self) -> usize {
+        self.loading
+    }
+
+    /// Slots that hold something, or are going to.
+    pub(super) fn used(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether some slot is empty, or holds what nobody uses.
+    pub(super) fn has_unused(&self) -> bool {
+        let unused =
+            |slot: &Slot| slot.users == 0 && !slot.held.as_ref().is_some_and(|held| held.loading);
+        self.slots.iter().any(unused)
+    }
+
+    /// Versions that made room for others.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
     }
 
     /// How many slots there are.
@@ -127,126 +330,14 @@ impl AdapterResidency {
 }
 
 impl Slot {
-    fn holds(&self, version: VersionId) -> bool {
-        self.resident.as_ref().is_some_and(|(id, _)| *id == version)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::testing::lease;
-    use proptest::prelude::*;
-    use std::collections::{HashMap, HashSet};
-
-    fn claim_all(residency: &mut AdapterResidency, names: &[&str]) -> Option<Vec<(usize, bool)>> {
-        let leases: Vec<_> = names.iter().map(|name| lease(name)).collect();
-        let claims = residency.claim(leases.iter())?;
-        Some(claims.into_iter().map(|claim| (claim.slot.0, claim.load)).collect())
+    fn bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.bytes)
     }
 
-    fn claim(residency: &mut AdapterResidency, name: &str) -> Option<(usize, bool)> {
-        Some(claim_all(residency, &[name])?[0])
-    }
-
-    #[test]
-    fn the_least_recently_used_version_makes_room() {
-        let mut residency = AdapterResidency::new(2);
-        assert_eq!(claim(&mut residency, "a"), Some((0, true)));
-        assert_eq!(claim(&mut residency, "b"), Some((1, true)));
-        assert_eq!(claim(&mut residency, "c"), None, "both are in use");
-        residency.release(AdapterSlot(1));
-        residency.release(AdapterSlot(0));
-        assert_eq!(claim(&mut residency, "a"), Some((0, false)));
-        assert_eq!(claim(&mut residency, "c"), Some((1, true)));
-    }
-
-    #[test]
-    fn a_departed_version_leaves_with_its_last_sequence() {
-        let mut residency = AdapterResidency::new(1);
-        claim(&mut residency, "a");
-        residency.forget(lease("a").id);
-        assert!(residency.sweep().is_empty(), "still in use");
-        residency.release(AdapterSlot(0));
-        assert_eq!(residency.sweep(), [AdapterSlot(0)]);
-        assert_eq!(residency.names().count(), 0);
-        assert_eq!(claim(&mut residency, "a"), Some((0, true)));
-    }
-
-    #[test]
-    fn a_failed_copy_is_not_taken_for_the_adapter() {
-        let mut residency = AdapterResidency::new(1);
-        claim(&mut residency, "a");
-        residency.discard(AdapterSlot(0));
-        residency.release(AdapterSlot(0));
-        assert_eq!(claim(&mut residency, "a"), Some((0, true)));
-    }
-
-    #[test]
-    fn a_mix_gets_all_its_slots_or_none() {
-        let mut residency = AdapterResidency::new(2);
-        assert_eq!(claim(&mut residency, "a"), Some((0, true)));
-        assert_eq!(claim_all(&mut residency, &["b", "c"]), None, "one slot for two");
-        assert_eq!(residency.names().count(), 1, "nothing was evicted for it");
-        residency.release(AdapterSlot(0));
-        // `a` was used longest ago, and still is not evicted for the `b` before it.
-        let both = claim_all(&mut residency, &["b", "a"]);
-        assert_eq!(both, Some(vec![(1, true), (0, false)]));
-        assert_eq!(claim_all(&mut residency, &["a"]), Some(vec![(0, false)]));
-        assert_eq!(claim(&mut residency, "c"), None);
-        assert_eq!(claim_all(&mut residency, &[]), Some(vec![]), "the base needs none");
-    }
-
-    proptest! {
-        #[test]
-        fn a_claimed_slot_is_never_evicted(
-            slots in 1_usize..4,
-            steps in prop::collection::vec(
-                (0_u8..4, prop::collection::btree_set(0_usize..6, 1..4)),
-                1..80,
-            ),
-        ) {
-            let mut residency = AdapterResidency::new(slots);
-            let mut claims: Vec<(AdapterSlot, VersionId)> = Vec::new();
-            let mut content: HashMap<AdapterSlot, VersionId> = HashMap::new();
-            for (action, which) in steps {
-                let leases: Vec<_> = which.iter().map(|n| lease(&format!("adapter{n}"))).collect();
-                match action {
-                    0 | 1 => {
-                        let used = |n: &AdapterLease| claims.iter().any(|(_, id)| *id == n.id);
-                        let others: HashSet<_> = claims.iter().map(|(slot, _)| slot).collect();
-                        let needed = leases.iter().filter(|lease| !used(lease)).count();
-                        let claimed = residency.claim(leases.iter());
-                        prop_assert_eq!(claimed.is_some(), needed <= slots - others.len());
-                        for (claim, lease) in claimed.iter().flatten().zip(&leases) {
-                            if claim.load {
-                                content.insert(claim.slot, lease.id);
-                            }
-                            claims.push((claim.slot, lease.id));
-                        }
-                    }
-                    2 if !claims.is_empty() => {
-                        let (slot, _) = claims.swap_remove(which.len() % claims.len());
-                        residency.release(slot);
-                    }
-                    _ => {
-                        for lease in &leases {
-                            residency.forget(lease.id);
-                        }
-                        for slot in residency.sweep() {
-                            content.remove(&slot);
-                        }
-                    }
-                }
-                for (slot, version) in &claims {
-                    prop_assert_eq!(content.get(slot), Some(version));
-                }
-            }
-            for (slot, _) in claims {
-                residency.release(slot);
-            }
-            let free: Vec<_> = (0..slots).map(|n| lease(&format!("other{n}"))).collect();
-            prop_assert!(residency.claim(free.iter()).is_some(), "a slot leaked");
-        }
+    /// The least is the first to go: an empty one, one with few users, one that is not pinned, one used long ago.
+    fn usefulness(&self) -> (bool, usize, bool, bool, u64) {
+        let held = self.held.as_ref();
+        let is = |what: fn(&Held) -> bool| held.is_some_and(what);
+        (held.is_some(), self.users, is(|h| h.loading), is(|h| h.pinned), self.used_at)
     }
 }

@@ -1,14 +1,14 @@
 //! From a plan to tokens: builds the flat batch, runs the model, chooses.
 use super::{
     EngineConfig,
+    loader::Workshop,
     samplers::Samplers,
     schedule::{Chosen, Limits},
     sequence::Sequence,
 };
 use crate::{
-    adapter::AdapterLease,
     kernel::{KernelError, Kernels, KvCache, KvShape, Result},
-    lora::{AdapterSlot, LoraSlots},
+    lora::{AdapterSlot, LoraSlots, PreparedAdapter},
     model::{CausalLm, ForwardBatch, KvDims, StepContext},
 };
 use std::sync::Arc;
@@ -51,6 +51,10 @@ impl ModelRunner {
             max_sequences: config.max_sequences,
             max_batched_tokens: config.max_batched_tokens,
             adapter_slots: self.lora.capacity(),
+            adapter_bytes: match config.adapter_device_bytes.0 {
+                0 => usize::MAX,
+                bytes => bytes,
+            },
             block_size: shape.block_size,
             kv_blocks: shape.blocks,
             max_positions: self.model.max_positions(),
@@ -69,9 +73,14 @@ impl ModelRunner {
         self.kv.shape().blocks * self.kernels.kv_block_bytes(self.kv.shape())
     }
 
-    /// Copies an adapter into `slot`.
-    pub(super) fn load(&mut self, slot: AdapterSlot, lease: &AdapterLease) -> Result<()> {
-        self.lora.load(slot, &lease.weights, self.kernels.as_ref())
+    /// What it takes to prepare adapters for this model.
+    pub(super) fn workshop(&self) -> Workshop {
+        Workshop { form: self.lora.form().clone(), kernels: self.kernels.clone() }
+    }
+
+    /// Moves an adapter into `slot`.
+    pub(super) fn put(&mut self, slot: AdapterSlot, adapter: PreparedAdapter) {
+        self.lora.put(slot, adapter);
     }
 
     /// Lets the memory of what lies in `slot` go.

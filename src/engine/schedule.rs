@@ -1,6 +1,9 @@
 //! What goes from the scheduler to the runner and back.
-use super::sampler::{Choice, NoChoice};
-use crate::{adapter::AdapterLease, lora::AdapterSlot};
+use super::{
+    residency::Load,
+    sampler::{Choice, NoChoice},
+};
+use crate::lora::AdapterSlot;
 
 /// What one step may hold.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +14,8 @@ pub(super) struct Limits {
     pub(super) max_batched_tokens: usize,
     /// Adapters in one step.
     pub(super) adapter_slots: usize,
+    /// Bytes of all adapters in slots.
+    pub(super) adapter_bytes: usize,
     /// Tokens a block holds.
     pub(super) block_size: usize,
     /// Blocks of the KV cache.
@@ -31,8 +36,8 @@ pub(super) type Chosen = Result<Choice, NoChoice>;
 pub(super) struct Schedule {
     /// Slots whose adapters are gone, to empty first.
     pub(super) clears: Vec<AdapterSlot>,
-    /// Adapters to copy into their slots then.
-    pub(super) loads: Vec<(AdapterSlot, AdapterLease)>,
+    /// Adapters to bring into theirs then, while the step runs.
+    pub(super) loads: Vec<Load>,
     /// Indices of the sequences that compute their `granted` tokens.
     pub(super) work: Vec<usize>,
     /// What was chosen, in the same order as many as each wants.

@@ -1,11 +1,12 @@
 //! What the room's unit tests share.
 use super::{
     AdapterMix, Event, EventStream, Priority, SamplingOptions, SamplingParams, Submission,
+    mix::ActivePart,
     sequence::{Arrival, Sequence},
     ticket::TicketOffice,
 };
 use crate::{
-    adapter::{AdapterLease, AdapterVersion, VersionId},
+    adapter::{AdapterLease, AdapterTerms, AdapterVersion, VersionId},
     lora::LoraWeights,
 };
 use std::{sync::Arc, time::Instant};
@@ -14,6 +15,17 @@ use tokio::sync::mpsc;
 /// A version whose content is its name.
 pub(super) fn lease(name: &str) -> AdapterLease {
     version(name, LoraWeights::default())
+}
+
+/// The same, pinned.
+pub(super) fn pinned(name: &str) -> AdapterLease {
+    let (lease, terms) = (lease(name), AdapterTerms { pin: true, ..AdapterTerms::default() });
+    AdapterLease::on_terms(lease.name.clone(), lease.version().clone(), Arc::new(terms))
+}
+
+/// All of it, which takes so many bytes.
+pub(super) fn part(lease: AdapterLease, bytes: usize) -> ActivePart {
+    ActivePart { lease, weight: 1.0, from: 0, bytes }
 }
 
 /// The same, begun by `invocation`.

@@ -84,7 +84,7 @@ impl WaitingQueue {
 }
 
 impl Lane {
-    /// After this many others went before it, the first one holds everybody up until it can start.
+    /// After this many others went before it, the first one is next, and the slots it lacks are kept for it.
     pub(super) const MAX_OVERTAKES: usize = 32;
 
     /// The first one, if nobody may go before it any more: it ran already, or was overtaken often enough.
@@ -94,16 +94,14 @@ impl Lane {
         self.sequences.front().filter(late)
     }
 
-    /// Index of the next one to start: an overdue one, or else whoever's adapters have had least of those that can.
-    ///
-    /// `None` when nobody can, or when an overdue one cannot.
+    /// Index of the next one to start, of those that can: an overdue one, or else whoever's adapters have had least.
     pub(super) fn next(
         &self,
         accounts: &Accounts,
         can_start: impl Fn(&Sequence) -> bool,
     ) -> Option<usize> {
-        if let Some(first) = self.overdue() {
-            return can_start(first).then_some(0);
+        if self.overdue().is_some_and(&can_start) {
+            return Some(0);
         }
         let candidates = self.sequences.iter().enumerate().filter(|(_, s)| can_start(s));
         let turns = candidates.map(|(index, s)| (index, accounts.turn(s.account)));
@@ -113,6 +111,11 @@ impl Lane {
     fn take(&mut self, index: usize) -> Sequence {
         self.overtakes = if index == 0 { 0 } else { self.overtakes + 1 };
         self.sequences.remove(index).expect("the queue has not changed since it was named")
+    }
+
+    /// In order of arrival.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> {
+        self.sequences.iter()
     }
 
     /// The one at `index`.
@@ -199,15 +202,18 @@ mod tests {
 
     #[test]
     fn the_first_one_is_overtaken_only_so_often() {
-        let mut queue = Queue::new(&["a"]);
+        let mut queue = Queue::new(&["a", "a"]);
+        queue.start(&[], 1000.0);
         let mut overtakes = 0;
-        loop {
+        while queue.waiting.turn().overdue().is_none() {
             queue.push("", Priority::Normal);
-            let Some(id) = queue.start(&["a"], 1.0) else { break };
-            assert_ne!(id, 0);
+            let id = queue.start(&["a"], 1.0).expect("the base can always start");
+            assert_ne!(id, 1);
             overtakes += 1;
         }
         assert_eq!(overtakes, Lane::MAX_OVERTAKES);
-        assert_eq!(queue.start(&[], 1.0), Some(0), "a slot is free");
+        queue.push("", Priority::Normal);
+        assert_eq!(queue.start(&[], 1.0), Some(1), "though it has had more than others");
+        assert!(queue.waiting.turn().overdue().is_none());
     }
 }

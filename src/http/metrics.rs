@@ -34,6 +34,7 @@ fn figures(snapshot: EngineSnapshot, adapters: usize) -> EngineFigures {
         kv_bytes: snapshot.kv_bytes,
         steps: snapshot.steps,
         failed_steps: snapshot.failed_steps,
+        non_finite_outputs: snapshot.non_finite_outputs,
         preemptions: snapshot.preemptions,
         prompt_tokens: snapshot.prompt_tokens,
         generated_tokens: snapshot.generated_tokens,
@@ -44,6 +45,13 @@ fn figures(snapshot: EngineSnapshot, adapters: usize) -> EngineFigures {
         resident_adapters: snapshot.resident_adapters,
         waiting_adapters: snapshot.waiting_adapters,
         adapter_slots: snapshot.adapter_slots,
+        adapter_slots_used: snapshot.adapter_slots_used,
+        adapter_bytes: snapshot.adapter_bytes,
+        adapter_loads: snapshot.adapter_loads,
+        adapter_prefetches: snapshot.adapter_prefetches,
+        failed_adapter_loads: snapshot.failed_adapter_loads,
+        adapter_load_seconds: snapshot.adapter_load_time.as_secs_f64(),
+        adapter_evictions: snapshot.adapter_evictions,
         adapters,
     }
 }

@@ -4,6 +4,7 @@
 mod base;
 mod fused;
 mod layout;
+mod prepared;
 mod routing;
 mod slots;
 mod weights;
@@ -11,6 +12,7 @@ mod weights;
 pub use crate::kernel::{EmbeddingDelta, LinearDelta, LowRank, TrainedRows};
 pub use base::{BaseResult, FrozenBase};
 pub use layout::{EmbeddingShape, HeadCounts, LoraLayout, NormSite, Projection, Site, SiteShape};
+pub use prepared::{PreparedAdapter, ResidentForm};
 pub use routing::{LoraRouting, SlotUse};
 pub use slots::{AdapterSlot, LoraSlots};
 pub use weights::LoraWeights;

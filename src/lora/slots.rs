@@ -1,10 +1,11 @@
 //! The adapters on the device: for each place, what every adapter slot holds there, at its exact rank.
 use super::{
-    EmbeddingDelta, LinearDelta, LoraLayout, LoraWeights, NormSite, Site, fused::by_parts,
+    EmbeddingDelta, LinearDelta, LoraLayout, LoraWeights, NormSite, PreparedAdapter, ResidentForm,
+    Site,
 };
-use crate::kernel::{KernelError, Kernels, Precision, Result};
+use crate::kernel::{Kernels, Precision, Result};
 use candle_core::Tensor;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Index of one resident adapter. "Slot" alone means a KV row; this one is always "adapter slot".
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -22,16 +23,7 @@ pub struct LoraSlots {
     embedding: Vec<Option<EmbeddingDelta>>,
     /// What the slots hold where no resident adapter changes anything.
     nothing: Vec<Option<LinearDelta>>,
-    /// How the base is stored.
-    precision: Precision,
-    layout: LoraLayout,
-}
-
-/// An adapter on the device, on its way into a slot.
-struct Loaded {
-    sites: Vec<(Site, LinearDelta)>,
-    norms: Vec<(NormSite, Tensor)>,
-    embedding: Option<EmbeddingDelta>,
+    form: ResidentForm,
 }
 
 impl LoraSlots {
@@ -42,8 +34,7 @@ impl LoraSlots {
             norms: HashMap::new(),
             embedding: Vec::new(),
             nothing: vec![None; slots],
-            precision,
-            layout: layout.clone(),
+            form: ResidentForm::new(precision, layout),
         }
     }
 
@@ -52,13 +43,15 @@ impl LoraSlots {
         self.nothing.len()
     }
 
-    /// Puts an adapter into `slot`; what was there is gone. On an error the slot is empty.
-    ///
-    /// What it does at a layer that the base has as one is cut into the layer's parts, unless it is a pair alone:
-    /// all that a fused layer's slots hold can be added after what its parts' hold.
+    /// The form of what the slots hold.
+    pub fn form(&self) -> &ResidentForm {
+        &self.form
+    }
+
+    /// Prepares an adapter and puts it into `slot`; what was there is gone. On an error the slot is empty.
     ///
     /// # Errors
-    /// When the copy to the device fails, or the adapter changes a fused layer and a part of it by more than a pair.
+    /// As [`ResidentForm::prepare`].
     ///
     /// # Panics
     /// When `slot` is not below [`LoraSlots::capacity`].
@@ -68,49 +61,31 @@ impl LoraSlots {
         weights: &LoraWeights,
         kernels: &dyn Kernels,
     ) -> Result<()> {
+        self.clear(slot);
+        let prepared = self.form.prepare(weights, kernels)?;
+        self.put(slot, prepared);
+        Ok(())
+    }
+
+    /// Moves an adapter into `slot`; what was there is gone.
+    ///
+    /// # Panics
+    /// When `slot` is not below [`LoraSlots::capacity`].
+    pub fn put(&mut self, slot: AdapterSlot, adapter: PreparedAdapter) {
         assert!(slot.0 < self.capacity(), "residency hands out slots below the capacity");
         self.clear(slot);
-        let loaded = self.bring(weights, kernels)?;
-        for (site, delta) in loaded.sites {
+        for (site, delta) in adapter.sites {
             let held = self.sites.entry(site).or_insert_with(|| self.nothing.clone());
             held[slot.0] = Some(delta);
         }
         let capacity = self.capacity();
-        for (norm, weight) in loaded.norms {
+        for (norm, weight) in adapter.norms {
             let held = self.norms.entry(norm).or_insert_with(|| vec![None; capacity]);
             held[slot.0] = Some(weight);
         }
-        if loaded.embedding.is_some() {
+        if adapter.embedding.is_some() {
             self.embedding.resize(capacity, None);
-            self.embedding[slot.0] = loaded.embedding;
-        }
-        Ok(())
-    }
-
-    /// All of an adapter on the device, or nothing of it.
-    fn bring(&self, weights: &LoraWeights, kernels: &dyn Kernels) -> Result<Loaded> {
-        let (mut sites, mut seen) = (Vec::new(), HashSet::new());
-        for (site, delta) in weights.sites() {
-            for (site, delta) in by_parts(site, delta, &self.layout)? {
-                if !seen.insert(site) {
-                    let detail = format!("{site} is changed by itself and as a part");
-                    return Err(KernelError::mismatch("load", detail));
-                }
-                sites.push((site, delta.load(kernels, self.precision_at(site))?));
-            }
-        }
-        let norm = |(norm, weight)| Ok((norm, kernels.load_vector(weight)?));
-        let norms = weights.norms().map(norm).collect::<Result<_>>()?;
-        let tables = self.precision.of_tables();
-        let embedding = weights.embedding().map(|delta| delta.load(kernels, tables)).transpose()?;
-        Ok(Loaded { sites, norms, embedding })
-    }
-
-    /// How rows of its own for a site are stored: as the base's.
-    fn precision_at(&self, site: Site) -> Precision {
-        match site {
-            Site::Block { .. } => self.precision,
-            Site::Head => self.precision.of_tables(),
+            self.embedding[slot.0] = adapter.embedding;
         }
     }
 
@@ -196,6 +171,30 @@ mod tests {
         slots.clear(AdapterSlot(1));
         assert!(slots.at(SITE).iter().all(Option::is_none));
         assert!(slots.embedding().is_empty() && slots.norm(NormSite::Final).is_empty());
+    }
+
+    #[test]
+    fn a_prepared_adapter_knows_its_bytes_and_a_plan_comes_near() {
+        let kernels = CpuKernels::new(1).unwrap();
+        let shape = SiteShape { in_features: 64, out_features: 64 };
+        let layout = LoraLayout::from_iter([(SITE, shape)]);
+        let pair = || LowRank::new(zeros(2, 64), zeros(2, 64)).unwrap();
+        let gain = || Some(zeros(1, 64).squeeze(0).unwrap());
+        let plain = LoraWeights::from_iter([(SITE, LinearDelta { gain: gain(), ..pair().into() })]);
+        let rows = TrainedRows { weight: zeros(64, 64), ids: None };
+        let whole = LinearDelta { low_rank: None, gain: None, shift: None, trained: Some(rows) };
+        let whole = LoraWeights::from_iter([(SITE, whole)]);
+        for (precision, width) in
+            [(Precision::F32, 4), (Precision::Bf16, 2), (Precision::Int8, 2), (Precision::Int4, 2)]
+        {
+            let form = ResidentForm::new(precision, &layout);
+            let bytes = form.prepare(&plain, &kernels).unwrap().bytes();
+            assert_eq!(bytes, 2 * 128 * width + 64 * 4, "{precision}");
+            assert_eq!(form.estimate(&plain), bytes, "{precision}");
+            let (held, planned) =
+                (form.prepare(&whole, &kernels).unwrap().bytes(), form.estimate(&whole));
+            assert!(planned <= held && held <= planned + planned / 4, "{planned} {held}");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct EngineFigures {
     pub steps: u64,
     /// Of these, failed.
     pub failed_steps: u64,
+    /// Answers that ended because the model's output was not a number.
+    pub non_finite_outputs: u64,
     /// Sequences put back.
     pub preemptions: u64,
     /// Prompt tokens computed.
@@ -63,6 +65,20 @@ pub struct EngineFigures {
     pub waiting_adapters: Vec<String>,
     /// Adapter slots there are.
     pub adapter_slots: usize,
+    /// Those of them in use.
+    pub adapter_slots_used: usize,
+    /// Bytes that adapters in slots hold.
+    pub adapter_bytes: usize,
+    /// Adapters brought into a slot.
+    pub adapter_loads: u64,
+    /// Of these, before somebody could have used them.
+    pub adapter_prefetches: u64,
+    /// Adapters that could not be brought into a slot.
+    pub failed_adapter_loads: u64,
+    /// Time that loads took, seconds.
+    pub adapter_load_seconds: f64,
+    /// Adapters that made room in their slots for others.
+    pub adapter_evictions: u64,
     /// Adapters that requests can name.
     pub adapters: usize,
 }

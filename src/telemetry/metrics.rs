@@ -72,9 +72,41 @@ pub const METRICS: &[MetricInfo] = &[
     ),
     gauge("lorad_adapters", "adapters", "Adapters that requests can name"),
     gauge("lorad_adapters_resident", "adapters", "Adapters in device memory"),
+    gauge(
+        "lorad_adapter_slots_used",
+        "slots",
+        "Adapter slots that hold an adapter or are about to",
+    ),
+    gauge("lorad_adapter_bytes", "bytes", "Device memory that adapters in slots hold"),
+    counter("lorad_adapter_loads", "adapters", "Adapters brought into a slot"),
+    counter(
+        "lorad_adapter_prefetches",
+        "adapters",
+        "Adapters brought into a slot before the batch had room for whoever needs them",
+    ),
+    counter(
+        "lorad_failed_adapter_loads",
+        "adapters",
+        "Adapters that could not be brought into a slot",
+    ),
+    counter(
+        "lorad_adapter_load_seconds",
+        "seconds",
+        "Time that loads took; divided by lorad_adapter_loads_total, that of one",
+    ),
+    counter(
+        "lorad_adapter_evictions",
+        "adapters",
+        "Adapters that made room in their slots for others",
+    ),
     gauge("lorad_kv_cache_bytes", "bytes", "Size of the KV cache"),
     counter("lorad_steps", "steps", "Forward passes"),
     counter("lorad_failed_steps", "steps", "Forward passes that failed"),
+    counter(
+        "lorad_non_finite_outputs",
+        "requests",
+        "Answers that ended because the model's output was not a number",
+    ),
     counter(
         "lorad_adapter_changes",
         "changes",

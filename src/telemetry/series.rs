@@ -38,6 +38,14 @@ pub(super) struct EngineSeries {
     kv_bytes: Gauge,
     steps: Counter,
     failed_steps: Counter,
+    non_finite_outputs: Counter,
+    slots_used: Gauge,
+    adapter_bytes: Gauge,
+    loads: Counter,
+    prefetches: Counter,
+    failed_loads: Counter,
+    load_seconds: Counter<f64, AtomicU64>,
+    evictions: Counter,
 }
 
 /// What happens to requests, recorded when it does.
@@ -86,6 +94,14 @@ impl EngineSeries {
             kv_bytes: add(r, "lorad_kv_cache_bytes", Gauge::default()),
             steps: add(r, "lorad_steps", Counter::default()),
             failed_steps: add(r, "lorad_failed_steps", Counter::default()),
+            non_finite_outputs: add(r, "lorad_non_finite_outputs", Counter::default()),
+            slots_used: add(r, "lorad_adapter_slots_used", Gauge::default()),
+            adapter_bytes: add(r, "lorad_adapter_bytes", Gauge::default()),
+            loads: add(r, "lorad_adapter_loads", Counter::default()),
+            prefetches: add(r, "lorad_adapter_prefetches", Counter::default()),
+            failed_loads: add(r, "lorad_failed_adapter_loads", Counter::default()),
+            load_seconds: add(r, "lorad_adapter_load_seconds", Counter::default()),
+            evictions: add(r, "lorad_adapter_evictions", Counter::default()),
         }
     }
 
@@ -96,6 +112,10 @@ impl EngineSeries {
         self.adapters.set(figures.adapters as i64);
         self.adapters_resident.set(figures.resident_adapters.len() as i64);
         self.kv_bytes.set(figures.kv_bytes as i64);
+        self.slots_used.set(figures.adapter_slots_used as i64);
+        self.adapter_bytes.set(figures.adapter_bytes as i64);
+        let seconds = figures.adapter_load_seconds.to_bits();
+        self.load_seconds.inner().store(seconds, Ordering::Relaxed);
         for (counter, total) in [
             (&self.prompt_tokens, figures.prompt_tokens),
             (&self.generated_tokens, figures.generated_tokens),
@@ -106,6 +126,11 @@ impl EngineSeries {
             (&self.preemptions, figures.preemptions),
             (&self.steps, figures.steps),
             (&self.failed_steps, figures.failed_steps),
+            (&self.non_finite_outputs, figures.non_finite_outputs),
+            (&self.loads, figures.adapter_loads),
+            (&self.prefetches, figures.adapter_prefetches),
+            (&self.failed_loads, figures.failed_adapter_loads),
+            (&self.evictions, figures.adapter_evictions),
         ] {
             counter.inner().store(total, Ordering::Relaxed);
         }

@@ -1,6 +1,7 @@
 //! The border between the async world and the engine thread, over a model small enough to see through.
 mod invariance;
 mod mixes;
+mod slow;
 mod stub;
 
 use lorad::engine::{

@@ -6,8 +6,8 @@ use lorad::{
         ModelRunner, Priority, SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
     kernel::{
-        Act, AttentionArgs, KernelError, KvPrecision, LoraTarget, Precision, Reference, Result,
-        RopeKvArgs, RopeTable,
+        Act, AttentionArgs, KernelError, Kernels, KvPrecision, LoraTarget, Precision, Reference,
+        Result, RopeKvArgs, RopeTable,
     },
     lora::{LoraLayout, LoraWeights, LowRank, Projection, Site, SiteShape},
     model::{CausalLm, KvDims, StepContext},
@@ -179,6 +179,7 @@ pub(crate) fn config() -> EngineConfig {
         max_batched_tokens: 16,
         max_waiting: 64,
         adapter_slots: 4,
+        adapter_device_bytes: ByteSize(0),
         kv_cache_bytes: ByteSize(256 * TOKEN_BYTES),
         block_size: 4,
         draft_tokens: 0,
@@ -187,10 +188,18 @@ pub(crate) fn config() -> EngineConfig {
 }
 
 pub(crate) fn engine_with(config: &EngineConfig, eos: Vec<u32>) -> (EngineHandle, Arc<Control>) {
+    engine_on(Arc::new(Reference), config, eos)
+}
+
+pub(crate) fn engine_on(
+    kernels: Arc<dyn Kernels>,
+    config: &EngineConfig,
+    eos: Vec<u32>,
+) -> (EngineHandle, Arc<Control>) {
     let control = Arc::new(Control::default());
     let layout = LoraLayout::from_iter([(SITE, SHAPE)]);
     let stub = Stub { layout, control: control.clone(), rope: still() };
-    let runner = ModelRunner::new(Box::new(stub), Arc::new(Reference), config).expect("memory");
+    let runner = ModelRunner::new(Box::new(stub), kernels, config).expect("memory");
     (EngineHandle::spawn(runner, config, eos).expect("a thread"), control)
 }
 

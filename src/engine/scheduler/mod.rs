@@ -1,7 +1,11 @@
 //! Who runs next. Pure bookkeeping: no tensors, no clocks, no channels but the sequences' own.
 //!
 //! At each step tokens are granted to sequences so that what is computed catches up with what is known; there are no
-//! phases. `grant` plans for those that run, `start` brings waiting ones in, `commit` books what came of it.
+//! phases. `grant` plans for those that run, `start` brings waiting ones in, `bring`
+//! their adapters, `commit` books what came of it.
+mod bring;
+#[cfg(test)]
+mod bring_tests;
 mod commit;
 mod grant;
 mod plan;

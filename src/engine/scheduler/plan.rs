@@ -9,8 +9,18 @@ use super::super::{
     sequence::{Arrival, Sequence},
     waiting::WaitingQueue,
 };
-use crate::{adapter::VersionId, lora::AdapterSlot};
-use std::{sync::Arc, time::Instant};
+use crate::{
+    adapter::VersionId,
+    lora::{AdapterSlot, ResidentForm},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+fn replaced(name: String) -> EngineError {
+    EngineError::AdapterReplaced { name }
+}
 
 /// Every sequence, and who of them holds which blocks and slots.
 #[derive(Debug)]
@@ -26,12 +36,14 @@ pub(in crate::engine) struct Scheduler {
     pub(super) running: Vec<Sequence>,
     pub(super) blocks: BlockAllocator,
     pub(super) residency: AdapterResidency,
+    /// What adapters become in their slots.
+    form: ResidentForm,
     pub(super) totals: EngineSnapshot,
 }
 
 impl Scheduler {
     /// Nothing runs; `eos` are the model's end-of-sequence tokens.
-    pub(in crate::engine) fn new(limits: Limits, eos: Vec<u32>) -> Self {
+    pub(in crate::engine) fn new(limits: Limits, eos: Vec<u32>, form: ResidentForm) -> Self {
         Self {
             // Every running sequence gets at least one token a step, or decoding would keep prompts waiting.
             limits: Limits {
@@ -45,7 +57,8 @@ impl Scheduler {
             ends: Vec::new(),
             running: Vec::new(),
             blocks: BlockAllocator::new(limits.kv_blocks),
-            residency: AdapterResidency::new(limits.adapter_slots),
+            residency: AdapterResidency::new(limits.adapter_slots, limits.adapter_bytes),
+            form,
             totals: EngineSnapshot::default(),
         }
     }
@@ -61,6 +74,9 @@ impl Scheduler {
         let account = self.accounts.arrive(parts.map(|part| &part.lease));
         let mut sequence = Sequence::new(self.arrivals, arrival, &self.eos);
         sequence.account = account;
+        for part in &mut sequence.adapters {
+            part.bytes = self.form.estimate(&part.lease.weights);
+        }
         self.arrivals += 1;
         sequence.reserve(self.limits.max_positions, self.limits.block_size);
         if self.limits.prefix_cache {
@@ -79,23 +95,33 @@ impl Scheduler {
     pub(in crate::engine) fn end(&mut self, version: VersionId, at: Option<Instant>) {
         match at {
             Some(at) => self.ends.push((version, at)),
-            None => self.fail_version(version, |_| true),
+            None => self.fail_version(version, replaced, |_| true),
         }
     }
 
-    fn fail_version(&mut self, version: VersionId, of: impl Fn(&Sequence) -> bool) {
+    fn fail_version(
+        &mut self,
+        version: VersionId,
+        error: fn(String) -> EngineError,
+        of: impl Fn(&Sequence) -> bool,
+    ) {
         for sequence in self.running.iter_mut().chain(self.waiting.iter_mut()).filter(|s| of(s)) {
             let part = sequence.adapters.iter().find(|part| part.lease.id == version);
             if let Some(name) = part.map(|part| part.lease.name.to_string()) {
-                sequence.fail(EngineError::AdapterReplaced { name });
+                sequence.fail(error(name));
             }
         }
+    }
+
+    /// When the next sequences have to fail.
+    pub(in crate::engine) fn next_end(&self) -> Option<Instant> {
+        self.ends.iter().map(|(_, at)| *at).min()
     }
 
     fn end_due(&mut self, now: Instant) {
         while let Some(due) = self.ends.iter().position(|(_, at)| *at <= now) {
             let (version, at) = self.ends.swap_remove(due);
-            self.fail_version(version, |sequence| sequence.submitted <= at);
+            self.fail_version(version, replaced, |sequence| sequence.submitted <= at);
         }
     }
 
@@ -108,24 +134,43 @@ impl Scheduler {
     pub(in crate::engine) fn schedule(&mut self, schedule: &mut Schedule, now: Instant) {
         self.end_due(now);
         self.drop_over();
-        schedule.clears = self.residency.sweep();
+        self.residency.sweep();
         schedule.loads.clear();
         let mut budget = self.limits.max_batched_tokens;
         if self.grant_running(&mut budget) {
             self.start_waiting(&mut budget, schedule, now);
         }
+        self.residency.take_vacated(&mut schedule.clears);
         self.guess(budget);
         schedule.work.clear();
         schedule.work.extend((0..self.running.len()).filter(|&i| self.running[i].granted > 0));
     }
 
-    /// The adapter could not be copied to `slot`: whoever needs it there fails, the others go on.
-    pub(in crate::engine) fn fail_slot(&mut self, slot: AdapterSlot, schedule: &mut Schedule) {
-        self.residency.discard(slot);
-        for sequence in self.running.iter_mut().filter(|s| s.slots.contains(&slot)) {
-            sequence.fail(EngineError::Step);
+    /// Whether adapters are on their way.
+    pub(in crate::engine) fn awaits_adapters(&self) -> bool {
+        self.residency.loading() > 0
+    }
+
+    /// What was on its way to `slot` is there, with so many bytes.
+    pub(in crate::engine) fn loaded(&mut self, slot: AdapterSlot, bytes: usize, took: Duration) {
+        let version = self.residency.version(slot);
+        for sequence in self.waiting.iter_mut() {
+            let parts = sequence.adapters.iter_mut();
+            parts.filter(|p| Some(p.lease.id) == version).for_each(|part| part.bytes = bytes);
         }
-        schedule.work.retain(|&index| !self.running[index].slots.contains(&slot));
+        let waiting = self.waiting.iter();
+        let needed = |version| waiting.clone().any(|s| s.versions().contains(&version));
+        self.residency.loaded(slot, bytes, needed);
+        self.totals.adapter_loads += 1;
+        self.totals.adapter_load_time += took;
+    }
+
+    /// What was on its way to `slot` does not come: whoever waits for it fails, the others go on.
+    pub(in crate::engine) fn load_failed(&mut self, slot: AdapterSlot) {
+        self.totals.failed_adapter_loads += 1;
+        if let Some(version) = self.residency.failed(slot) {
+            self.fail_version(version, |name| EngineError::AdapterLoad { name }, |_| true);
+        }
     }
 
     /// The step failed: so do the sequences that were in it.
@@ -163,6 +208,10 @@ impl Scheduler {
     pub(in crate::engine) fn report(&self, snapshot: &mut EngineSnapshot) {
         let waiting = self.waiting.iter().flat_map(|sequence| &sequence.adapters);
         rename(&mut snapshot.resident_adapters, self.residency.names());
+        if !self.residency.versions().eq(snapshot.resident_versions.iter().copied()) {
+            snapshot.resident_versions.clear();
+            snapshot.resident_versions.extend(self.residency.versions());
+        }
         rename(&mut snapshot.waiting_adapters, waiting.map(|part| &part.lease.name));
         *snapshot = EngineSnapshot {
             running: self.running.len(),
@@ -173,7 +222,11 @@ impl Scheduler {
             kv_bytes: snapshot.kv_bytes,
             resident_adapters: std::mem::take(&mut snapshot.resident_adapters),
             waiting_adapters: std::mem::take(&mut snapshot.waiting_adapters),
+            resident_versions: std::mem::take(&mut snapshot.resident_versions),
             adapter_slots: self.residency.capacity(),
+            adapter_slots_used: self.residency.used(),
+            adapter_bytes: self.residency.bytes(),
+            adapter_evictions: self.residency.evictions(),
             ..self.totals.clone()
         };
     }

@@ -1,21 +1,14 @@
 //! From the queue into the batch.
 use super::super::{
-    Priority, accounts::PROMPT_TOKEN, mix::Versions, schedule::Schedule, sequence::Sequence,
+    Priority, accounts::PROMPT_TOKEN, residency::Readiness, schedule::Schedule, sequence::Sequence,
 };
 use super::Scheduler;
-use crate::{adapter::AdapterLease, lora::AdapterSlot};
-use std::{collections::HashSet, time::Instant};
-
-/// Why a waiting sequence did not start.
-enum Held {
-    /// Too many slots are in use; others may go on.
-    NoSlot(Versions),
-    /// Too few blocks, or the batch is full; whoever comes next would take away from it what is there.
-    NoPlace,
-}
+use crate::adapter::VersionId;
+use std::time::Instant;
 
 impl Scheduler {
-    /// Moves waiting sequences into the batch, as many as budget, blocks and slots allow.
+    /// Moves waiting sequences into the batch, as many as budget, places and blocks allow, and brings adapters for
+    /// those that lack them. Those hold up nobody.
     pub(super) fn start_waiting(
         &mut self,
         budget: &mut usize,
@@ -25,25 +18,32 @@ impl Scheduler {
         if self.waiting.len() == 0 {
             return;
         }
-        let mut without_slot: HashSet<Versions> = HashSet::new();
+        let kept_free = self.bring_overdue(schedule);
+        let room = self.start_ready(budget, &kept_free, now);
+        if kept_free.is_empty() {
+            self.bring_waiting(!room, schedule);
+        }
+    }
+
+    /// Starts those whose adapters are there, but for the versions of `kept_free`. `false`: there is no room for more.
+    fn start_ready(&mut self, budget: &mut usize, kept_free: &[VersionId], now: Instant) -> bool {
         while *budget > 0 {
-            let can_start = |s: &Sequence| !without_slot.contains(s.versions());
-            let Some(index) = self.waiting.turn().next(&self.accounts, can_start) else { break };
+            let can_start = |sequence: &Sequence| {
+                self.residency.readiness(&sequence.adapters) == Readiness::Ready
+                    && !sequence.versions().iter().any(|version| kept_free.contains(version))
+            };
+            let Some(index) = self.waiting.turn().next(&self.accounts, can_start) else {
+                return self.running.len() < self.limits.max_sequences;
+            };
             let full = self.running.len() >= self.limits.max_sequences;
-            let held = if full { Err(Held::NoPlace) } else { self.start(index, *budget, now) };
-            match held {
-                Ok(loads) => schedule.loads.extend(loads),
-                Err(Held::NoSlot(versions)) => {
-                    without_slot.insert(versions);
-                    continue;
-                }
-                Err(Held::NoPlace) if self.make_way(index, budget) => continue,
-                Err(Held::NoPlace) => break,
-            }
-            if let Some(sequence) = self.running.last() {
-                *budget -= sequence.granted;
+            if !full && self.start(index, *budget, now) {
+                *budget -= self.running.last().map_or(0, |sequence| sequence.granted);
+            } else if !self.make_way(index, budget) {
+                // Whoever comes next would take away from it what is there.
+                return false;
             }
         }
+        false
     }
 
     /// Puts the youngest low sequence back where a normal one lacks its place. `false`: there is none.
@@ -59,15 +59,10 @@ impl Scheduler {
         true
     }
 
-    /// Moves the waiting sequence at `index` into the batch; the adapters to load for it.
+    /// Moves the waiting sequence at `index`, whose adapters are there, into the batch. `false`: too few blocks.
     ///
     /// It starts only when all its tokens find blocks, or long prompts would throw each other out.
-    fn start(
-        &mut self,
-        index: usize,
-        budget: usize,
-        now: Instant,
-    ) -> Result<Vec<(AdapterSlot, AdapterLease)>, Held> {
+    fn start(&mut self, index: usize, budget: usize, now: Instant) -> bool {
         let block_size = self.limits.block_size;
         let sequence = self.waiting.turn().get(index);
         let length = sequence.tokens.len();
@@ -75,11 +70,8 @@ impl Scheduler {
         let table = self.blocks.lookup(&sequence.prefix, (length - 1) / block_size);
         let missing = length.div_ceil(block_size) - table.len();
         if self.blocks.available() - self.blocks.free_among(&table) < missing {
-            return Err(Held::NoPlace);
+            return false;
         }
-        let claims = self.residency.claim(sequence.adapters.iter().map(|part| &part.lease));
-        let claims = claims.ok_or_else(|| Held::NoSlot(sequence.versions().clone()))?;
-
         let cached = table.len() * block_size;
         let granted = (length - cached).min(budget);
         self.blocks.share(&table);
@@ -88,6 +80,8 @@ impl Scheduler {
         sequence.block_table.extend(table);
         let allocated = self.blocks.allocate(fresh, &mut sequence.block_table);
         assert!(allocated, "no more than `missing`");
+        let claimed = self.residency.claim(&sequence.adapters, &mut sequence.slots);
+        assert!(claimed, "only sequences whose adapters are there start");
         if sequence.start(cached, now) {
             self.totals.prefix_queries += sequence.prompt_len as u64;
             self.totals.prefix_hits += cached as u64;
@@ -96,10 +90,7 @@ impl Scheduler {
         }
         self.accounts.start(sequence.account);
         sequence.granted = granted;
-        sequence.slots.extend(claims.iter().map(|claim| claim.slot));
-        let claimed = claims.iter().zip(&sequence.adapters).filter(|(claim, _)| claim.load);
-        let loads = claimed.map(|(claim, part)| (claim.slot, part.lease.clone())).collect();
         self.running.push(sequence);
-        Ok(loads)
+        true
     }
 }

@@ -161,6 +161,7 @@ fn a_version_ends_at_its_deadline_for_those_that_came_before() {
 fn output_that_is_no_number_fails_its_own_sequence_alone() {
     let mut scheduler = scheduler(LIMITS);
     let mut broken = add(&mut scheduler, &[1], Some("a"), 5);
+    step(&mut scheduler);
     let mut fine = add(&mut scheduler, &[1], None, 2);
     let mut schedule = Schedule::default();
     scheduler.schedule(&mut schedule, Instant::now());

@@ -50,6 +50,10 @@ impl Kernels for CandleOps {
         format!("candle operations on {:?}", self.device.location())
     }
 
+    fn loads_on_any_thread(&self) -> bool {
+        self.device.is_cpu()
+    }
+
     fn auto_precision(&self) -> Precision {
         if self.device.is_cpu() { Precision::F32 } else { Precision::Bf16 }
     }

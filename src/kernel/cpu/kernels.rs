@@ -92,6 +92,10 @@ impl Kernels for CpuKernels {
         format!("cpu, {}, {threads} thread{plural}", self.machine.level.isa())
     }
 
+    fn loads_on_any_thread(&self) -> bool {
+        true
+    }
+
     fn auto_precision(&self) -> Precision {
         match self.machine.level.isa() {
             // Half the bytes to read, and widening is free beside the products.

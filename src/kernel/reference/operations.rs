@@ -24,6 +24,10 @@ impl Kernels for Reference {
         "reference loops".into()
     }
 
+    fn loads_on_any_thread(&self) -> bool {
+        true
+    }
+
     fn auto_precision(&self) -> Precision {
         Precision::F32
     }
