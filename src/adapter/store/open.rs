@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 const KNOWN: &str = "a directory, file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, \
                      http://HOST/PATH or https://HOST/PATH";
 
-/// Opens the store that `text` means: a directory, or a URL.
+/// Opens the store that `text` means: a directory, or a URL. Blocks, and may not be called on an async thread.
 ///
 /// # Errors
 /// When it means none, cannot be used as one or does not answer; the message says what to do.

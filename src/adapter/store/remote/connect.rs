@@ -159,4 +159,28 @@ mod tests {
         assert_eq!(found.len(), 5);
         assert_eq!(settings(Kind::Web, variables()).len(), 2);
     }
+
+    #[test]
+    fn each_kind_of_url_leads_to_a_client_and_a_place_in_it() {
+        let variables = [
+            ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
+            ("AZURE_STORAGE_ACCOUNT_KEY", "a2V5"),
+            ("GOOGLE_SKIP_SIGNATURE", "true"),
+        ];
+        for (text, kind, client, place) in [
+            ("s3://bucket/pre/fix", Kind::S3, "bucket", "pre/fix"),
+            ("s3a://bucket", Kind::S3, "bucket", ""),
+            ("gs://bucket/pre/fix/", Kind::Google, "bucket", "pre/fix"),
+            ("az://container/pre", Kind::Azure, "container", "pre"),
+            ("abfs://container@account.dfs.core.windows.net/pre", Kind::Azure, "container", "pre"),
+            ("https://host:8443/pre/fix", Kind::Web, "", "pre/fix"),
+        ] {
+            let url = text.parse().expect("a URL");
+            assert_eq!(Kind::of(&url), Some(kind), "{text}");
+            let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let (found, at) = connect(kind, &url, variables.into_iter()).expect("set up");
+            assert_eq!(at.as_ref(), place, "{text}");
+            assert!(found.to_string().contains(client), "{text}: {found}");
+        }
+    }
 }
