@@ -4,3 +4,4 @@ mod demo;
 mod frozen_base;
 mod readme;
 mod running;
+mod swap;

@@ -1,6 +1,6 @@
 //! `lorad serve` with given flags, in this process, on a free port.
 use clap::Parser;
-use lorad::{app::App, config::ServeConfig, model::BaseWeights};
+use lorad::{adapter::AdapterRegistry, app::App, config::ServeConfig, model::BaseWeights};
 use reqwest::{
     Client, StatusCode,
     multipart::{Form, Part},
@@ -20,6 +20,7 @@ pub(crate) struct Running {
     client: Client,
     pub(crate) url: String,
     pub(crate) base: BaseWeights,
+    registry: AdapterRegistry,
     stop: oneshot::Sender<()>,
     server: JoinHandle<io::Result<()>>,
 }
@@ -38,8 +39,19 @@ impl Running {
             let _ = stopped.await;
         };
         let base = app.base().clone();
+        let registry = app.state().registry.clone();
         let server = tokio::spawn(app.serve(listener, shutdown));
-        Self { client: Client::new(), url, base, stop, server }
+        Self { client: Client::new(), url, base, registry, stop, server }
+    }
+
+    /// For what the other methods do not ask.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Adapter versions that host memory holds.
+    pub(crate) fn warm(&self) -> usize {
+        self.registry.warm_usage().versions
     }
 
     /// The assistant's words, greedy.
