@@ -1,15 +1,23 @@
 //! Adapters of waiting sequences: one load for all who wait, in time, and not over and over.
 use super::{
     Scheduler,
-    tests::{LIMITS, add, arrive, expected, scheduler, snapshot, step, tokens},
+    tests::{
+        LIMITS, add, arrive, compute, expected, mixed, next_token, scheduler, snapshot, step,
+        tokens,
+    },
 };
 use crate::engine::{
-    Event, EventStream,
+    AdapterMix, EngineError, Event, EventStream, Priority,
+    residency::Load,
     schedule::{Limits, Schedule},
-    testing::{lease, said},
+    testing::{arrival, lease, part, pinned, said},
     waiting::Lane,
 };
-use std::{collections::HashMap, time::Instant};
+use proptest::prelude::*;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 /// Plans a step that nothing comes of, and says which adapters it puts on their way.
 fn loads(scheduler: &mut Scheduler) -> (Schedule, Vec<String>) {
@@ -179,4 +187,93 @@ fn with_twice_as_many_adapters_as_slots_a_load_serves_many() {
     let (least, most) = (served.values().min(), served.values().max());
     let [least, most] = [least, most].map(|tokens| *tokens.expect("all were served"));
     assert!(2 * least > most, "{served:?}");
+}
+
+/// A loader that takes its time, fails now and then, and finds more bytes than were planned.
+struct Loader {
+    flight: VecDeque<(Load, usize)>,
+    delays: Vec<usize>,
+    loads: usize,
+    fails: bool,
+}
+
+impl Loader {
+    /// One step goes by; without other work, until something has arrived.
+    fn turn(&mut self, scheduler: &mut Scheduler, schedule: &mut Schedule) {
+        for load in schedule.loads.drain(..) {
+            self.flight.push_back((load, self.delays[self.loads % self.delays.len()]));
+            self.loads += 1;
+        }
+        let Some((_, left)) = self.flight.front_mut() else { return };
+        if *left > 0 && !schedule.work.is_empty() {
+            *left -= 1;
+            return;
+        }
+        let Some((load, _)) = self.flight.pop_front() else { return };
+        if self.fails && self.loads.is_multiple_of(7) {
+            scheduler.load_failed(load.slot);
+        } else {
+            scheduler.loaded(load.slot, 10, Duration::ZERO);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn everybody_ends_whatever_loads_do(
+        arrivals in prop::collection::vec(
+            (0_usize..3, prop::collection::vec(1_u32..3, 1..10), 0_usize..9, 1_usize..8, any::<bool>()),
+            1..40,
+        ),
+        (adapter_slots, adapter_bytes) in (2_usize..4, prop_oneof![Just(usize::MAX), 5_usize..35]),
+        (max_sequences, kv_blocks) in (1_usize..5, 10_usize..20),
+        (delays, fails) in (prop::collection::vec(0_usize..6, 1..8), any::<bool>()),
+        cancel_every in 2_usize..9,
+    ) {
+        let limits = Limits { max_sequences, adapter_slots, adapter_bytes, kv_blocks, ..LIMITS };
+        let mut scheduler = scheduler(limits);
+        let mut loader = Loader { flight: VecDeque::new(), delays, loads: 0, fails };
+        let mut streams = Vec::new();
+        let mut step = |scheduler: &mut Scheduler| {
+            let mut schedule = Schedule::default();
+            scheduler.schedule(&mut schedule, Instant::now());
+            compute(scheduler, &schedule, next_token);
+            loader.turn(scheduler, &mut schedule);
+        };
+        for (at, (steps, prompt, adapter, n, low)) in arrivals.into_iter().enumerate() {
+            let mix = match adapter {
+                0..5 => mixed(&["a", "b", "c", "d", "e"][adapter..=adapter]),
+                5 => mixed(&["a", "b"]),
+                6 => mixed(&["c", "b"]),
+                7 => pinned("p").into(),
+                _ => AdapterMix::default(),
+            };
+            let (mut arrival, stream) = arrival(prompt.clone(), mix, n);
+            arrival.submission.priority = if low { Priority::Low } else { Priority::Normal };
+            scheduler.add(arrival);
+            (0..steps).for_each(|_| step(&mut scheduler));
+            if at % cancel_every != 0 {
+                streams.push((stream, prompt, n));
+            }
+        }
+        let mut steps = 0;
+        while !scheduler.is_idle() || scheduler.awaits_adapters() {
+            step(&mut scheduler);
+            steps += 1;
+            prop_assert!(steps < 10_000, "nothing moves");
+        }
+        for (mut stream, prompt, n) in streams {
+            let events = said(&mut stream);
+            match events.last() {
+                Some(Event::Finished { .. }) => {
+                    prop_assert_eq!(tokens(&events), expected(&prompt, n));
+                }
+                Some(Event::Failed(EngineError::AdapterLoad { .. })) => prop_assert!(fails),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+        prop_assert_eq!(scheduler.blocks.available(), kv_blocks);
+        let all: Vec<_> = ["y", "z"].map(|name| part(lease(name), 0)).into();
+        prop_assert!(scheduler.residency.bring(&all, |_| false).is_some(), "a slot is still in use");
+    }
 }

@@ -51,7 +51,7 @@ pub(super) fn add_mix(
 }
 
 /// The next token of a model that looks at everything before.
-fn next_token(tokens: &[u32]) -> u32 {
+pub(super) fn next_token(tokens: &[u32]) -> u32 {
     tokens.iter().fold(7, |sum: u32, token| sum.wrapping_mul(31).wrapping_add(*token)) % 50 + 1
 }
 
@@ -69,6 +69,17 @@ fn step_of(scheduler: &mut Scheduler, next_token: fn(&[u32]) -> u32) -> Vec<(u64
         arrive(scheduler, &mut schedule);
         scheduler.schedule(&mut schedule, Instant::now());
     }
+    let granted = compute(scheduler, &schedule, next_token);
+    arrive(scheduler, &mut schedule);
+    granted
+}
+
+/// Computes what was planned: how many tokens each sequence computed, by arrival.
+pub(super) fn compute(
+    scheduler: &mut Scheduler,
+    schedule: &Schedule,
+    next_token: fn(&[u32]) -> u32,
+) -> Vec<(u64, usize)> {
     let worked = |&index: &usize| &scheduler.running()[index];
     let granted = schedule.work.iter().map(worked).map(|s| (s.id, s.granted)).collect();
     let choices = schedule.work.iter().map(worked).flat_map(|sequence| {
@@ -85,7 +96,6 @@ fn step_of(scheduler: &mut Scheduler, next_token: fn(&[u32]) -> u32) -> Vec<(u64
     });
     let choices: Vec<_> = choices.collect();
     scheduler.commit(&schedule.work, choices);
-    arrive(scheduler, &mut schedule);
     granted
 }
 
