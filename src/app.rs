@@ -1,7 +1,8 @@
 //! Puts the rooms together: settings in, a server that can be run out.
 use crate::{
     adapter::{
-        AdapterConfig, AdapterError, AdapterLease, AdapterRef, AdapterRegistry, PublishRule,
+        AdapterConfig, AdapterError, AdapterLease, AdapterRef, AdapterRegistry, Departure,
+        PublishRule, SwapPolicy, upload::Staging,
     },
     config::ServeConfig,
     demo,
@@ -17,7 +18,14 @@ use crate::{
     telemetry::Metrics,
 };
 use futures_util::{FutureExt, future::BoxFuture};
-use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::TcpListener,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +86,9 @@ impl App {
         };
         let rooms = Arc::new(Rooms { registry: registry.clone(), engine: engine.clone() });
         let generator = Generator::new(rooms, setup, card, metrics.clone())?;
+        let staging = staging(registry.objects().directory())?;
         let state = AppState::new(generator, registry, metrics, config.http.clone());
+        let state = state.with_staging(staging);
         let seconds = config.adapter.adapter_refresh_seconds;
         let refresh = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         Ok(Self { state, engine, base, refresh })
@@ -189,7 +199,9 @@ fn registry(
     let (registry, report) = AdapterRegistry::open(config, base, name)?;
     let forgetful = engine.clone();
     registry.on_departure(move |departure| {
+        // What another name still means goes on under that name, and with it everybody who uses it.
         if departure.last {
+            end(&forgetful, departure);
             forgetful.forget(departure.version);
         }
     });
@@ -202,6 +214,25 @@ fn registry(
         }
     }
     Ok(registry)
+}
+
+/// Ends the requests of a version that no name means any more, when its owner wants that.
+fn end(engine: &EngineHandle, departure: &Departure) {
+    match departure.policy {
+        SwapPolicy::Pin => {}
+        SwapPolicy::Drain(time) => engine.end(departure.version, Some(Instant::now() + time)),
+        SwapPolicy::Cancel => engine.end(departure.version, None),
+    }
+}
+
+/// Where uploads wait: beside the adapters that they become, or where that may not be written, with the system's
+/// temporary files.
+fn staging(adapters: Option<&Path>) -> io::Result<Staging> {
+    let Some(directory) = adapters else { return Staging::temporary() };
+    Staging::open(&directory.join(".lorad/incoming")).or_else(|error| {
+        tracing::warn!(%error, "uploads wait in the system's temporary directory");
+        Staging::temporary()
+    })
 }
 
 /// The generator's view of the registry and the engine.

@@ -32,8 +32,17 @@ pub enum AdapterError {
     /// The files ask for something this build does not serve; it would be half applied otherwise.
     #[error("{0}")]
     Unsupported(String),
+    /// The upload has none of the forms that are read.
+    #[error("{0}")]
+    UnknownForm(String),
+    /// The archive cannot be read to its end.
+    #[error("{0}")]
+    BrokenArchive(String),
+    /// The archive has what no adapter needs and an attacker would send.
+    #[error("{0}")]
+    UnsafeArchive(String),
     /// Over a limit.
-    #[error("the adapter has {bytes} bytes, the limit is {limit}")]
+    #[error("the adapter has at least {bytes} bytes, the limit is {limit}")]
     TooLarge {
         /// Size.
         bytes: u64,
@@ -140,7 +149,10 @@ impl Classified for AdapterError {
             Self::InvalidName(_)
             | Self::Invalid(_)
             | Self::Unsupported(_)
-            | Self::InvalidTerms { .. } => ErrorKind::InvalidRequest,
+            | Self::InvalidTerms { .. }
+            | Self::UnknownForm(_)
+            | Self::BrokenArchive(_)
+            | Self::UnsafeArchive(_) => ErrorKind::InvalidRequest,
             Self::Busy { .. } | Self::RateLimited { .. } => ErrorKind::Overloaded,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Unreachable(_) => ErrorKind::Unavailable,
@@ -157,6 +169,9 @@ impl Classified for AdapterError {
             Self::Conflict { .. } => "adapter_conflict",
             Self::Invalid(_) => "invalid_adapter",
             Self::Unsupported(_) => "unsupported_adapter",
+            Self::UnknownForm(_) => "unknown_upload_form",
+            Self::BrokenArchive(_) => "broken_archive",
+            Self::UnsafeArchive(_) => "unsafe_archive",
             Self::TooLarge { .. } => "adapter_too_large",
             Self::TooMany(_) => "too_many_adapters",
             Self::Busy { .. } => "adapter_busy",

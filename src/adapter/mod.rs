@@ -15,6 +15,7 @@ mod name;
 mod registry;
 pub mod store;
 mod terms;
+pub mod upload;
 
 pub use config::{AdapterConfig, AdapterLimits};
 pub use convert::{ConvertBase, to_gguf, to_peft, write};

@@ -1,12 +1,12 @@
 //! Adapters while serving: publish, replace, retire, list.
-use super::{ApiError, AppState, unix_seconds, upload::Upload};
+use super::{ApiError, AppState, unix_seconds};
 use crate::adapter::{
     AdapterEntry, AdapterError, AdapterName, Publication, PublishOutcome, PublishRule, SwapPolicy,
     VersionId,
 };
 use axum::{
     Json,
-    extract::{FromRequest, Path, Request, State},
+    extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -21,10 +21,8 @@ pub(super) async fn publish(
     // Before the upload is read: it may be large, and for nothing.
     let name = adapter_name(&app, &name)?;
     let rule = publish_rule(request.headers())?;
-    let Upload(files) = Upload::from_request(request, &app).await?;
-    let published = app.registry.publish(name.clone(), files, rule).await;
-    let published = published.inspect_err(|_| app.metrics.adapter_changed("rejected"));
-    let published = published.map_err(|error| under_condition(error, rule))?;
+    let done = upload(&app, &name, rule, request).await;
+    let (published, warnings) = done.inspect_err(|_| app.metrics.adapter_changed("rejected"))?;
     let (status, outcome) = match published.outcome {
         PublishOutcome::Created => (StatusCode::CREATED, "created"),
         PublishOutcome::Replaced(_) => (StatusCode::OK, "replaced"),
@@ -32,8 +30,22 @@ pub(super) async fn publish(
     };
     app.metrics.adapter_changed(outcome);
     tracing::info!(adapter = %name, version = %published.version, outcome, "adapter published");
-    Ok((status, etag(published.version), Json(publication(&name, &published, outcome)))
-        .into_response())
+    let mut answer = publication(&name, &published, outcome);
+    answer["warnings"] = warnings.into();
+    Ok((status, etag(published.version), Json(answer)).into_response())
+}
+
+async fn upload(
+    app: &AppState,
+    name: &AdapterName,
+    rule: PublishRule,
+    request: Request,
+) -> Result<(Publication, Vec<String>), ApiError> {
+    let staged = app.uploads.receive(request).await?;
+    let upload = app.uploads.read(staged, app.registry.limits().clone()).await?;
+    let published = app.registry.publish(name.clone(), upload.files.clone(), rule).await;
+    let published = published.map_err(|error| under_condition(error, rule))?;
+    Ok((published, upload.warnings))
 }
 
 /// `DELETE /admin/adapters/{name}`: running requests finish on what they began with.

@@ -33,7 +33,7 @@ pub(super) async fn admit(
     Response::from_parts(head, Body::from_stream(pieces))
 }
 
-/// The layer of an upload: its files lie in memory until they are published, so it waits for its turn.
+/// The layer of an upload: it lies on disk until it is published, so it waits for its turn.
 pub(super) async fn take_turns(
     State(turns): State<Arc<Semaphore>>,
     request: Request,

@@ -135,8 +135,8 @@ pub(super) fn dialect(path: &str) -> Dialect {
     ROUTES.iter().find(|route| route.path == path).map_or(Dialect::OpenAi, |route| route.dialect)
 }
 
-/// Uploads whose files may lie in memory at once.
-const UPLOADS: usize = 2;
+/// Uploads that may come at once: each takes up to `--max-upload-bytes` of disk.
+const UPLOADS: usize = 8;
 
 /// The whole server as one service.
 pub fn router(app: AppState) -> Router {

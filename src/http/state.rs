@@ -2,9 +2,10 @@
 use super::{
     ApiError, HttpConfig,
     mix::{NamedAdapter, NamedAdapters, Who},
+    upload::Uploads,
 };
 use crate::{
-    adapter::{AdapterError, AdapterRef, AdapterRegistry},
+    adapter::{AdapterError, AdapterRef, AdapterRegistry, upload::Staging},
     generation::{Generator, WeightedAdapter},
     telemetry::Metrics,
 };
@@ -49,6 +50,7 @@ pub struct AppState {
     /// The door's own settings.
     pub config: Arc<HttpConfig>,
     pub(super) started: SystemTime,
+    pub(super) uploads: Uploads,
     draining: Arc<AtomicBool>,
 }
 
@@ -60,8 +62,15 @@ impl AppState {
         metrics: Metrics,
         config: HttpConfig,
     ) -> Self {
-        let (config, draining) = (Arc::new(config), Arc::default());
-        Self { generator, registry, metrics, config, started: SystemTime::now(), draining }
+        let (config, draining, uploads) = (Arc::new(config), Arc::default(), Uploads::new(None));
+        let started = SystemTime::now();
+        Self { generator, registry, metrics, config, started, uploads, draining }
+    }
+
+    /// The same door, whose uploads wait in `staging`; else they wait in the system's directory of temporary files.
+    #[must_use]
+    pub fn with_staging(self, staging: Staging) -> Self {
+        Self { uploads: Uploads::new(Some(staging)), ..self }
     }
 
     /// From now on the server calls itself unhealthy, so that nobody sends it more.

@@ -1,98 +1,200 @@
-//! An adapter's files out of a body. Names in it are labels, never paths.
-use super::{
-    ApiError,
-    json::{BodyLimit, read_bytes},
+//! An adapter's files out of a body, by way of the disk. Names in it are labels, never paths.
+use super::{ApiError, json::BodyLimit};
+use crate::adapter::{
+    AdapterError, AdapterFiles, AdapterLimits,
+    upload::{Incoming, Part, Staged, Staging},
 };
-use crate::adapter::AdapterFiles;
 use axum::{
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{FromRequest, Multipart, Request, multipart::Field},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
 };
-use std::path::Path;
+use futures_util::StreamExt;
+use std::{path::Path, sync::Arc};
+use tokio::{
+    sync::{OnceCell, OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
 
-/// `adapter_config.json` and `adapter_model.safetensors`, or a GGUF file, whole.
-///
-/// A part is known by its field name (`config`, `weights`, `gguf`) or by its file name. A GGUF file may also be the
-/// body itself.
-pub(super) struct Upload(pub(super) AdapterFiles);
+/// Adapters whose files may lie in memory at once; others wait on disk.
+const READ_AT_ONCE: usize = 2;
 
-/// How a GGUF file begins.
-const GGUF_MAGIC: &[u8] = b"GGUF";
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Part {
-    Config,
-    Weights,
-    Gguf,
+/// Where uploads wait, and for what. Clones are handles to the same.
+#[derive(Clone, Debug)]
+pub(super) struct Uploads {
+    staging: Arc<OnceCell<Staging>>,
+    turns: Arc<Semaphore>,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Upload {
-    type Rejection = ApiError;
+impl Uploads {
+    /// Uploads wait in `staging`, or in the system's directory of temporary files.
+    pub(super) fn new(staging: Option<Staging>) -> Self {
+        Self {
+            staging: Arc::new(OnceCell::new_with(staging)),
+            turns: Arc::new(Semaphore::new(READ_AT_ONCE)),
+        }
+    }
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if !is_multipart(&request) {
-            let bytes = read_bytes(request, state).await?;
-            let gguf = bytes.starts_with(GGUF_MAGIC).then(|| AdapterFiles::Gguf(bytes));
-            return gguf.map(Self).ok_or_else(neither);
-        }
+    async fn staging(&self) -> Result<&Staging, ApiError> {
+        let open =
+            || async { spawn_blocking(Staging::temporary).await.map_err(std::io::Error::other)? };
+        let staging = self.staging.get_or_try_init(open).await;
+        staging.map_err(|error| AdapterError::Store(error).into())
+    }
+
+    /// A request's body, on disk: the parts of a form, or an archive or a GGUF file as the body itself.
+    ///
+    /// # Errors
+    /// 400 for a broken form, 408 when nothing comes any more, 413 over the route's limit.
+    pub(super) async fn receive(&self, request: Request) -> Result<Staged, ApiError> {
         let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
-        let mut parts = Multipart::from_request(request, state).await.map_err(|_| neither())?;
-        let (mut config, mut weights, mut gguf) = (None, None, None);
-        while let Some(field) = parts.next_field().await.map_err(|error| broken(&error, limit))? {
-            let part = part_of(&field)?;
-            let bytes = field.bytes().await.map_err(|error| broken(&error, limit))?;
-            let (slot, name) = match part {
-                Part::Config => (&mut config, "config"),
-                Part::Weights => (&mut weights, "weights"),
-                Part::Gguf => (&mut gguf, "gguf"),
-            };
-            if slot.replace(bytes).is_some() {
-                return Err(ApiError::malformed(name, format!("the part `{name}` comes twice")));
-            }
+        if declared(request.headers()).is_some_and(|length| length > limit as u64) {
+            return Err(ApiError::too_large(limit));
         }
-        match gguf {
-            Some(bytes) if config.is_none() && weights.is_none() => {
-                return Ok(Self(AdapterFiles::Gguf(bytes)));
-            }
-            Some(_) => {
-                let message = "the part `gguf` is a whole adapter; send it alone";
-                return Err(ApiError::malformed("gguf", message));
-            }
-            None => {}
-        }
-        let whole = |bytes: Option<Bytes>, name: &str| {
-            bytes.ok_or_else(|| ApiError::malformed(name, format!("the part `{name}` is missing")))
+        let mut incoming = self.staging().await?.receive(limit as u64).await?;
+        let taken = if is_multipart(request.headers()) {
+            take_form(request, &mut incoming, limit).await
+        } else {
+            take_whole(request.into_body(), &mut incoming, limit).await
         };
-        let (config, weights) = (whole(config, "config")?, whole(weights, "weights")?);
-        Ok(Self(AdapterFiles::Peft { config, weights }))
+        match taken {
+            Ok(()) => Ok(incoming.finish().await?),
+            Err(error) => {
+                incoming.discard().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The adapter in an upload, when it is its turn.
+    ///
+    /// # Errors
+    /// As [`Staged::into_files`].
+    pub(super) async fn read(
+        &self,
+        staged: Staged,
+        limits: AdapterLimits,
+    ) -> Result<Upload, ApiError> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.map_err(|_| ApiError::busy())?;
+        let read = spawn_blocking(move || {
+            let (files, warnings) = staged.into_files(&limits)?;
+            Ok::<_, AdapterError>(Upload { files, warnings, _turn: turn })
+        });
+        Ok(read.await.map_err(|_| ApiError::internal("upload_not_read"))??)
     }
 }
 
-fn is_multipart(request: &Request) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+/// An adapter that came, in memory; while this lives, only one other is.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) files: AdapterFiles,
+    /// What its uploader should know.
+    pub(super) warnings: Vec<String>,
+    _turn: OwnedSemaphorePermit,
+}
+
+async fn take_whole(body: Body, incoming: &mut Incoming, limit: usize) -> Result<(), ApiError> {
+    incoming.begin(Part::Whole).await?;
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| ApiError::slow_body())?;
+        write(incoming, piece, limit).await?;
+    }
+    Ok(())
+}
+
+async fn take_form(
+    request: Request,
+    incoming: &mut Incoming,
+    limit: usize,
+) -> Result<(), ApiError> {
+    let mut parts = Multipart::from_request(request, &()).await.map_err(|_| no_form())?;
+    let mut came = Vec::new();
+    while let Some(mut field) = parts.next_field().await.map_err(|error| broken(&error, limit))? {
+        let part = part_of(&field)?;
+        refuse_more(part, &came)?;
+        came.push(part);
+        incoming.begin(part).await?;
+        while let Some(piece) = field.chunk().await.map_err(|error| broken(&error, limit))? {
+            write(incoming, piece, limit).await?;
+        }
+    }
+    let missing = |part| !came.contains(&part);
+    let whole = came.iter().any(|part| matches!(part, Part::Gguf | Part::Whole));
+    match [Part::Config, Part::Weights].into_iter().find(|part| !whole && missing(*part)) {
+        None => Ok(()),
+        Some(part) => {
+            let name = field_name(part);
+            Err(ApiError::malformed(name, format!("the part `{name}` is missing")))
+        }
+    }
+}
+
+async fn write(incoming: &mut Incoming, piece: Bytes, limit: usize) -> Result<(), ApiError> {
+    incoming.write(piece).await.map_err(|error| match error {
+        AdapterError::TooLarge { .. } => ApiError::too_large(limit),
+        other => other.into(),
+    })
+}
+
+/// A part that is a whole adapter comes alone, and each at most once.
+fn refuse_more(part: Part, came: &[Part]) -> Result<(), ApiError> {
+    let is_whole = |part: &Part| matches!(part, Part::Gguf | Part::Whole);
+    let name = field_name(part);
+    if came.contains(&part) {
+        return Err(ApiError::malformed(name, format!("the part `{name}` comes twice")));
+    }
+    match came.iter().chain([&part]).find(|part| is_whole(part)) {
+        Some(whole) if !came.is_empty() => {
+            let name = field_name(*whole);
+            let message = format!("the part `{name}` is a whole adapter; send it alone");
+            Err(ApiError::malformed(name, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn declared(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn is_multipart(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/"))
 }
 
-fn neither() -> ApiError {
-    let message = "the body must be multipart/form-data with the parts `config` \
-                   (adapter_config.json) and `weights` (adapter_model.safetensors), or a GGUF file";
+fn no_form() -> ApiError {
+    let message = "the body is not the multipart/form-data that its content-type says it is; it needs a `boundary`";
     ApiError::malformed("body", message)
 }
 
+fn field_name(part: Part) -> &'static str {
+    match part {
+        Part::Config => "config",
+        Part::Weights => "weights",
+        Part::Gguf => "gguf",
+        Part::Whole => "archive",
+    }
+}
+
 fn part_of(field: &Field<'_>) -> Result<Part, ApiError> {
+    let ends = |file: &str, endings: &[&str]| {
+        let ending = Path::new(file).extension().unwrap_or_default();
+        endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
+    };
     match (field.name(), field.file_name()) {
         (Some("config"), _) | (_, Some("adapter_config.json")) => Ok(Part::Config),
         (Some("weights"), _) | (_, Some("adapter_model.safetensors")) => Ok(Part::Weights),
         (Some("gguf"), _) => Ok(Part::Gguf),
-        (_, Some(file)) if Path::new(file).extension().is_some_and(|end| end == "gguf") => {
-            Ok(Part::Gguf)
-        }
+        (Some("archive"), _) => Ok(Part::Whole),
+        (_, Some(file)) if ends(file, &["gguf"]) => Ok(Part::Gguf),
+        (_, Some(file)) if ends(file, &["tar", "tgz", "gz", "zip"]) => Ok(Part::Whole),
         (name, _) => {
             let name: String = name.unwrap_or_default().chars().take(40).collect();
             let message = format!(
-                "the part `{}` is neither `config` nor `weights` nor `gguf`, and its file is neither \
-                 adapter_config.json nor adapter_model.safetensors nor a GGUF file",
+                "the part `{}` is neither `config` nor `weights` nor `gguf` nor `archive`, and its file is neither \
+                 adapter_config.json nor adapter_model.safetensors nor a GGUF file nor an archive",
                 name.escape_debug()
             );
             Err(ApiError::malformed("body", message))

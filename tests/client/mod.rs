@@ -8,7 +8,7 @@ pub(crate) use scripted::{Script, scripted};
 use lorad::http::{AppState, serve};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderMap};
 use serde_json::Value;
-use std::{net::TcpListener, pin::Pin};
+use std::{net::TcpListener, path::Path, pin::Pin};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -18,7 +18,7 @@ pub(crate) struct Server {
     pub(crate) client: Client,
     stop: oneshot::Sender<()>,
     running: JoinHandle<std::io::Result<()>>,
-    _store: Option<TempDir>,
+    store: Option<TempDir>,
 }
 
 /// A whole answer.
@@ -87,7 +87,12 @@ impl Server {
             let _ = stopped.await;
         });
         let running = tokio::spawn(serve(listener, shutdown));
-        Self { url, client: Client::new(), stop, running, _store: store }
+        Self { url, client: Client::new(), stop, running, store }
+    }
+
+    /// Where a golden server keeps its adapters.
+    pub(crate) fn store(&self) -> &Path {
+        self.store.as_ref().expect("a golden server").path()
     }
 
     pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {

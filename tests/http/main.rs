@@ -9,3 +9,4 @@ mod openai;
 mod operations;
 mod robustness;
 mod served;
+mod uploads;
