@@ -16,6 +16,7 @@ mod registry;
 pub mod store;
 mod terms;
 pub mod upload;
+mod warnings;
 
 pub use config::{AdapterConfig, AdapterLimits};
 pub use convert::{ConvertBase, to_gguf, to_peft, write};

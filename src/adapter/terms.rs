@@ -38,6 +38,10 @@ impl Default for AdapterTerms {
 }
 
 impl AdapterTerms {
+    /// Every field's name.
+    pub const FIELDS: [&str; 6] =
+        ["pin", "share", "max_requests", "requests_per_minute", "keys", "keep_versions"];
+
     /// Largest share.
     pub const MAX_SHARE: f32 = 1e6;
 

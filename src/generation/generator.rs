@@ -160,6 +160,23 @@ impl Generator {
     /// When a field is wrong, the prompt does not fit, the adapter cannot be had, or the engine is
     /// full or gone.
     pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
+        self.start(request, None).await
+    }
+
+    /// The same, with a version that was leased already beside the adapters that the request names.
+    pub(super) async fn generate_with(
+        &self,
+        lease: AdapterLease,
+        request: GenerateRequest,
+    ) -> Result<Generation, GenerateError> {
+        self.start(request, Some(lease)).await
+    }
+
+    async fn start(
+        &self,
+        request: GenerateRequest,
+        leased: Option<AdapterLease>,
+    ) -> Result<Generation, GenerateError> {
         check(&request)?;
         let GenerateRequest { prompt, adapters, mut sampling, n, .. } = request;
         let is_short = size(&prompt) <= INLINE_BYTES;
@@ -181,7 +198,8 @@ impl Generator {
             min_tokens: sampling.min_tokens,
         };
         let sampling = self.sampling(&sampling, n)?;
-        let leases = self.lease(adapters).await?;
+        let mut leases = self.lease(adapters).await?;
+        leases.extend(leased.map(|lease| (lease, 1.0)));
         let served = account::served(&leases);
         let streams = self.submit(&prompt, &AdapterMix::new(leases)?, sampling)?;
         let account = Account::new(self.0.metrics.clone(), &served);

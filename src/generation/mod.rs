@@ -10,6 +10,7 @@ mod generator;
 mod jinja;
 mod meter;
 mod pieces;
+mod probe;
 mod request;
 mod stop_strings;
 mod stream;
@@ -24,6 +25,7 @@ pub use crate::engine::{
 pub use backend::Backend;
 pub use error::GenerateError;
 pub use generator::{Generator, ModelCard, TextSetup};
+pub use probe::Probe;
 pub use request::{
     Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, ServedAdapter, StopReason,
     Token, Usage, WeightedAdapter,

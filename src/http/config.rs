@@ -42,6 +42,17 @@ pub struct HttpConfig {
     #[arg(long, env = "LORAD_MAX_UPLOAD_BYTES", value_name = "BYTES", default_value_t = 2 << 30)]
     pub max_upload_bytes: usize,
 
+    /// What adapters may be published from by reference: beginnings of sources, with commas between them; `hf://` is the
+    /// hub, `hf://org/` one organisation's part of it.
+    #[arg(
+        long,
+        env = "LORAD_ADAPTER_SOURCES",
+        value_name = "PREFIX",
+        value_delimiter = ',',
+        default_value = "hf://"
+    )]
+    pub adapter_sources: Vec<String>,
+
     /// Most answers one request may ask for: its prompts times `n`.
     #[arg(long, env = "LORAD_MAX_PROMPTS", value_name = "COUNT", default_value_t = 128)]
     pub max_prompts: usize,
@@ -110,6 +121,7 @@ impl Default for HttpConfig {
             admin_keys: Vec::new(),
             max_body_bytes: 8 << 20,
             max_upload_bytes: 2 << 30,
+            adapter_sources: vec!["hf://".into()],
             max_prompts: 128,
             max_requests: 1024,
             max_connections: 4096,

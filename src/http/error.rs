@@ -20,6 +20,8 @@ pub struct ApiError {
     param: Option<String>,
     /// Seconds.
     retry_after: Option<u64>,
+    /// One more field of OpenAI's object.
+    detail: Option<Box<(&'static str, Value)>>,
 }
 
 impl<E: Classified> From<E> for ApiError {
@@ -52,7 +54,14 @@ impl ApiError {
             Some((end, _)) => format!("{}…", &message[..end]),
             None => message,
         };
-        Self { status, reason: reason.into(), message, param: None, retry_after: None }
+        Self {
+            status,
+            reason: reason.into(),
+            message,
+            param: None,
+            retry_after: None,
+            detail: None,
+        }
     }
 
     /// 400: the body is no JSON, or not of the shape it must have. `path` leads to the field.
@@ -126,6 +135,20 @@ impl ApiError {
         Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", message)
     }
 
+    /// 403: a reference to where adapters may not come from. The same whatever is there.
+    pub fn source_not_allowed(allowed: &[String]) -> Self {
+        let message = format!(
+            "Adapters may not be published from there; --adapter-sources allows what begins with: {}.",
+            allowed.join(", ")
+        );
+        Self::new(StatusCode::FORBIDDEN, "source_not_allowed", message).with_param("source")
+    }
+
+    /// 422: an adapter was tried before it was published, and did not pass.
+    pub fn probe_failed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "probe_failed", message)
+    }
+
     /// 413: the body is over its limit.
     pub fn too_large(limit: usize) -> Self {
         let message = format!("The request's body is larger than the limit of {limit} bytes.");
@@ -164,6 +187,12 @@ impl ApiError {
         self
     }
 
+    /// The same error, whose object has this field too.
+    #[must_use]
+    pub fn with_detail(self, field: &'static str, value: impl Into<Value>) -> Self {
+        Self { detail: Some(Box::new((field, value.into()))), ..self }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -181,13 +210,17 @@ impl ApiError {
 
     /// OpenAI's error object, with vLLM's types and integer code, and our stable `reason`.
     pub fn openai(&self) -> Value {
-        json!({"error": {
+        let mut error = json!({
             "message": self.message,
             "type": self.openai_type(),
             "param": self.param,
             "code": self.status.as_u16(),
             "reason": self.reason,
-        }})
+        });
+        if let Some((field, value)) = self.detail.as_deref() {
+            error[*field] = value.clone();
+        }
+        json!({"error": error})
     }
 
     /// TGI's and LoRAX's error object.
@@ -221,6 +254,7 @@ impl ApiError {
         match self.status {
             StatusCode::BAD_REQUEST if self.reason == "malformed_body" => "Bad Request",
             StatusCode::UNAUTHORIZED => "invalid_request_error",
+            StatusCode::FORBIDDEN => "PermissionDeniedError",
             StatusCode::NOT_FOUND => "NotFoundError",
             StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowedError",
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "TimeoutError",

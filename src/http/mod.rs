@@ -2,7 +2,7 @@
 //!
 //! Knows JSON, status codes and who may come in. Knows no tokens, no tensors and no slots. A dialect
 //! is a folder; a route is a line in [`ROUTES`]; a failure becomes a status code in [`ApiError`] alone.
-mod adapters;
+mod admin;
 mod admission;
 mod auth;
 mod config;

@@ -1,6 +1,6 @@
 //! Every route in one table.
 use super::{
-    ApiError, AppState, adapters,
+    ApiError, AppState, admin,
     admission::{admit, take_turns},
     auth::{Access, Keys, guard},
     health,
@@ -11,7 +11,7 @@ use axum::{
     Extension, Router,
     extract::DefaultBodyLimit,
     middleware::from_fn_with_state,
-    routing::{MethodRouter, delete, get, post, put},
+    routing::{MethodRouter, delete, get, patch, post, put},
 };
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -39,7 +39,7 @@ enum Cost {
 /// One line of [`ROUTES`].
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// `GET`, `POST`, `PUT` or `DELETE`.
+    /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
     pub method: &'static str,
     /// As axum writes patterns.
     pub path: &'static str,
@@ -103,20 +103,38 @@ pub const ROUTES: &[Route] = &[
         "GET",
         "/lora-adapters",
         "llama.cpp: every adapter and the id that `lora` names it by",
-        || get(adapters::numbered),
+        || get(admin::numbered),
     )
     .free(),
     route("GET", "/admin/adapters", "every adapter, its version, rank and size", || {
-        get(adapters::list)
+        get(admin::list)
     })
     .admin(Cost::Free),
-    route("GET", "/admin/adapters/{name}", "one adapter", || get(adapters::get)).admin(Cost::Free),
+    route("GET", "/admin/adapters/{name}", "one adapter", || get(admin::get)).admin(Cost::Free),
     route("PUT", "/admin/adapters/{name}", "publish or replace an adapter, while serving", || {
-        put(adapters::publish)
+        put(admin::publish)
     })
     .admin(Cost::Upload),
     route("DELETE", "/admin/adapters/{name}", "take an adapter out of service", || {
-        delete(adapters::retire)
+        delete(admin::retire)
+    })
+    .admin(Cost::Free),
+    route(
+        "PATCH",
+        "/admin/adapters/{name}",
+        "change the terms on which an adapter is served",
+        || patch(admin::set_terms),
+    )
+    .admin(Cost::Free),
+    route(
+        "POST",
+        "/admin/adapters/{name}/rollback",
+        "make a name mean its former version again, or a given one",
+        || post(admin::roll_back),
+    )
+    .admin(Cost::Free),
+    route("GET", "/admin/adapters/{name}/files", "an adapter's files, as a tar", || {
+        get(admin::files)
     })
     .admin(Cost::Free),
     route("GET", "/health", "200, or 503 when the engine is dead or draining", || {

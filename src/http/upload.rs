@@ -1,7 +1,7 @@
 //! An adapter's files out of a body, by way of the disk. Names in it are labels, never paths.
 use super::{ApiError, json::BodyLimit};
 use crate::adapter::{
-    AdapterError, AdapterFiles, AdapterLimits,
+    AdapterError, AdapterFiles, AdapterLimits, Source,
     upload::{Incoming, Part, Staged, Staging},
 };
 use axum::{
@@ -75,22 +75,44 @@ impl Uploads {
         staged: Staged,
         limits: AdapterLimits,
     ) -> Result<Upload, ApiError> {
+        self.read_by(move || {
+            let (files, warnings) = staged.into_files(&limits)?;
+            Ok(Came { files, warnings, source: Source::Upload })
+        })
+        .await
+    }
+
+    /// What `read` gives, which may block, when it is its turn.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub(super) async fn read_by(
+        &self,
+        read: impl FnOnce() -> Result<Came, AdapterError> + Send + 'static,
+    ) -> Result<Upload, ApiError> {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|_| ApiError::busy())?;
-        let read = spawn_blocking(move || {
-            let (files, warnings) = staged.into_files(&limits)?;
-            Ok::<_, AdapterError>(Upload { files, warnings, _turn: turn })
-        });
-        Ok(read.await.map_err(|_| ApiError::internal("upload_not_read"))??)
+        // The turn is over when the work is, though the client may have left.
+        let read = spawn_blocking(move || Ok(Upload { came: read()?, _turn: turn }));
+        let read: Result<Upload, AdapterError> =
+            read.await.map_err(|_| ApiError::internal("upload_not_read"))?;
+        Ok(read?)
     }
 }
 
-/// An adapter that came, in memory; while this lives, only one other is.
+/// An adapter that came.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub(super) struct Came {
     pub(super) files: AdapterFiles,
     /// What its uploader should know.
     pub(super) warnings: Vec<String>,
+    pub(super) source: Source,
+}
+
+/// The same, in memory; while this lives, only one other is.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) came: Came,
     _turn: OwnedSemaphorePermit,
 }
 

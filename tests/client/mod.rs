@@ -69,7 +69,12 @@ impl Server {
 
     /// The whole server with a base of `tests/golden` and its adapters.
     pub(crate) fn golden(base: &str) -> Self {
-        let (app, store) = rooms::golden(base);
+        Self::of(&rooms::directory(base))
+    }
+
+    /// The whole server with the base in `directory`, and the adapters beside it.
+    pub(crate) fn of(directory: &Path) -> Self {
+        let (app, store) = rooms::serving(directory);
         Self::run(Some(store), |listener, shutdown| app.serve(listener, shutdown))
     }
 

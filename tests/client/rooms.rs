@@ -25,7 +25,7 @@ pub(crate) struct Case {
     pub(crate) greedy: Vec<u64>,
 }
 
-fn directory(base: &str) -> PathBuf {
+pub(crate) fn directory(base: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/golden", base].iter().collect()
 }
 
@@ -48,14 +48,14 @@ pub(crate) fn adapter_files(base: &str, name: &str) -> AdapterFiles {
     AdapterFiles::read(&directory, &AdapterLimits::default()).expect("an adapter")
 }
 
-/// A base of `tests/golden` with all its adapters, on one CPU thread in f32, and where it keeps uploads.
-pub(crate) fn golden(base: &str) -> (App, TempDir) {
+/// The base in `directory` with all its adapters, on one CPU thread in f32, and where it keeps uploads.
+pub(crate) fn serving(directory: &Path) -> (App, TempDir) {
     let store = TempDir::new().expect("a directory");
-    copy(&directory(base).join("adapters"), store.path());
+    copy(&directory.join("adapters"), store.path());
     let line = Line::parse_from([
         "lorad".as_ref(),
         "--model".as_ref(),
-        directory(base).as_os_str(),
+        directory.as_os_str(),
         "--adapters".as_ref(),
         store.path().as_os_str(),
         "--device=cpu".as_ref(),

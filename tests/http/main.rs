@@ -4,9 +4,11 @@ mod client;
 
 mod admin;
 mod lorax;
+mod malformed;
 mod mixes;
 mod openai;
 mod operations;
 mod robustness;
 mod served;
 mod uploads;
+mod versions;

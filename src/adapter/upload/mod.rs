@@ -6,6 +6,7 @@ mod copy;
 mod form;
 mod incoming;
 mod names;
+mod pack;
 mod plan;
 mod staged;
 mod staging;
@@ -13,5 +14,6 @@ mod tar;
 mod zip;
 
 pub use incoming::Incoming;
+pub use pack::packed;
 pub use staged::{Part, Staged};
 pub use staging::Staging;

@@ -1,0 +1,18 @@
+//! Everything under `/admin`: what operators change while the server serves.
+mod change;
+mod conditions;
+mod files;
+mod list;
+mod probe;
+mod publish;
+mod query;
+mod reference;
+mod report;
+
+pub(super) use change::{retire, roll_back, set_terms};
+pub(super) use files::files;
+pub(super) use list::{get, list, numbered};
+pub(super) use publish::publish;
+
+/// Who changes things over HTTP, as histories name them.
+const ADMIN: &str = "admin";
