@@ -4,7 +4,7 @@ use crate::{
     error::{Classified, ErrorKind},
     gguf::GgufError,
 };
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 /// See each variant.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +107,19 @@ pub enum AdapterError {
     #[error("{0}")]
     Unreadable(#[source] Arc<AdapterError>),
     /// The disk.
-    #[error("the adapter store failed")]
-    Store(#[from] std::io::Error),
+    #[error("{}", store_failure(.0))]
+    Store(#[from] io::Error),
+}
+
+fn store_failure(error: &io::Error) -> &'static str {
+    if is_full(error) {
+        return "the disk for adapters and uploads is full: make room where the server runs, then try again";
+    }
+    "the adapter store failed"
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<GgufError> for AdapterError {
@@ -157,6 +168,7 @@ impl Classified for AdapterError {
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Unreachable(_) => ErrorKind::Unavailable,
             Self::Unreadable(error) => error.kind(),
+            Self::Store(error) if is_full(error) => ErrorKind::Unavailable,
             Self::Lost { .. } | Self::Store(_) => ErrorKind::Internal,
         }
     }
@@ -182,6 +194,7 @@ impl Classified for AdapterError {
             Self::Contended(_) => "adapter_contended",
             Self::NoFormerVersion(_) => "no_former_version",
             Self::Unreadable(error) => error.code(),
+            Self::Store(error) if is_full(error) => "adapter_store_full",
             Self::Unreachable(_) | Self::Store(_) => "adapter_store_failed",
         }
     }
@@ -198,5 +211,20 @@ impl Classified for AdapterError {
             Self::RateLimited { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_and_any_other_failure_of_it_is_not() {
+        let full = AdapterError::from(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!((full.kind(), full.code()), (ErrorKind::Unavailable, "adapter_store_full"));
+        assert!(full.to_string().contains("make room"), "{full}");
+        let failed = AdapterError::from(io::Error::other("/secret"));
+        assert_eq!((failed.kind(), failed.code()), (ErrorKind::Internal, "adapter_store_failed"));
+        assert!(!failed.to_string().contains("secret"), "{failed}");
     }
 }

@@ -1,7 +1,7 @@
 //! What is published: a page of all, and one with its history.
 use super::{conditions::etag, query::query};
 use crate::{
-    adapter::{AdapterEntry, AdapterError, AdapterName, Source, VersionEntry},
+    adapter::{AdapterEntry, AdapterError, AdapterName, Source, VersionEntry, VersionId},
     http::{ApiError, AppState, unix_seconds},
 };
 use axum::{
@@ -31,12 +31,13 @@ enum Tier {
 }
 
 impl Tier {
-    fn of(entry: &AdapterEntry, resident: &[String]) -> Self {
-        let is_resident = || resident.iter().any(|name| name == entry.name.as_str());
-        match entry.warm {
-            _ if is_resident() => Self::Device,
-            true => Self::Host,
-            false => Self::Disk,
+    fn of(version: VersionId, warm: bool, resident: &[VersionId]) -> Self {
+        if resident.contains(&version) {
+            Self::Device
+        } else if warm {
+            Self::Host
+        } else {
+            Self::Disk
         }
     }
 
@@ -71,10 +72,11 @@ pub(in crate::http) async fn list(
     }
     let after = asked.after.map(|name| name.parse::<AdapterName>()).transpose();
     let after = after.map_err(|error| ApiError::from(error).with_param("after"))?;
-    let resident = app.generator.snapshot().resident_adapters;
+    let resident = app.generator.snapshot().resident_versions;
     let prefix = asked.prefix.unwrap_or_default();
     let wanted = |entry: &AdapterEntry| {
-        let tier = asked.tier.is_none_or(|tier| tier == Tier::of(entry, &resident));
+        let tier =
+            asked.tier.is_none_or(|tier| tier == Tier::of(entry.version, entry.warm, &resident));
         tier && entry.name.as_str().starts_with(&prefix)
     };
     let (page, more) = app.registry.page(after.as_ref(), limit, wanted);
@@ -91,10 +93,10 @@ pub(in crate::http) async fn get(
     let name: AdapterName = name.parse::<AdapterName>()?;
     let found = app.registry.get(&name);
     let entry = found.ok_or_else(|| AdapterError::NotFound(name.clone()))?;
-    let mut page = described(&app, &entry);
-    let resident = page["resident"] == true;
+    let resident = app.generator.snapshot().resident_versions;
+    let mut page = in_tier(&entry, &resident);
     let history = app.registry.history(&name);
-    let versions: Vec<_> = history.iter().map(|version| versioned(version, resident)).collect();
+    let versions: Vec<_> = history.iter().map(|version| versioned(version, &resident)).collect();
     page["versions"] = versions.into();
     Ok((etag(entry.version), Json(page)).into_response())
 }
@@ -109,11 +111,11 @@ pub(in crate::http) async fn numbered(State(app): State<AppState>) -> Json<Value
 
 /// An adapter as it stands now.
 pub(super) fn described(app: &AppState, entry: &AdapterEntry) -> Value {
-    in_tier(entry, &app.generator.snapshot().resident_adapters)
+    in_tier(entry, &app.generator.snapshot().resident_versions)
 }
 
-fn in_tier(entry: &AdapterEntry, resident: &[String]) -> Value {
-    let (about, tier) = (&entry.description, Tier::of(entry, resident));
+fn in_tier(entry: &AdapterEntry, resident: &[VersionId]) -> Value {
+    let (about, tier) = (&entry.description, Tier::of(entry.version, entry.warm, resident));
     json!({
         "name": entry.name.as_str(),
         "number": entry.number,
@@ -140,12 +142,8 @@ fn in_tier(entry: &AdapterEntry, resident: &[String]) -> Value {
     })
 }
 
-fn versioned(entry: &VersionEntry, resident: bool) -> Value {
-    let tier = match entry.warm {
-        true if entry.current && resident => Tier::Device,
-        true => Tier::Host,
-        false => Tier::Disk,
-    };
+fn versioned(entry: &VersionEntry, resident: &[VersionId]) -> Value {
+    let tier = Tier::of(entry.version, entry.warm, resident);
     json!({
         "version": entry.version.to_string(),
         "published_at": unix_seconds(entry.published_at),
