@@ -199,9 +199,8 @@ fn registry(
     let (registry, report) = AdapterRegistry::open(config, base, name)?;
     let forgetful = engine.clone();
     registry.on_departure(move |departure| {
-        // What another name still means goes on under that name, and with it everybody who uses it.
+        end(&forgetful, departure);
         if departure.last {
-            end(&forgetful, departure);
             forgetful.forget(departure.version);
         }
     });
@@ -216,12 +215,17 @@ fn registry(
     Ok(registry)
 }
 
-/// Ends the requests of a version that no name means any more, when its owner wants that.
+/// Ends the requests of a version under the name that means it no more, when its owner wants that.
 fn end(engine: &EngineHandle, departure: &Departure) {
     match departure.policy {
         SwapPolicy::Pin => {}
-        SwapPolicy::Drain(time) => engine.end(departure.version, Some(Instant::now() + time)),
-        SwapPolicy::Cancel => engine.end(departure.version, None),
+        // A time beyond all times is never.
+        SwapPolicy::Drain(time) => {
+            if let Some(at) = Instant::now().checked_add(time) {
+                engine.end(departure.name.clone(), departure.version, Some(at));
+            }
+        }
+        SwapPolicy::Cancel => engine.end(departure.name.clone(), departure.version, None),
     }
 }
 

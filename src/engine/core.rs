@@ -70,7 +70,7 @@ impl EngineCore {
         match command {
             Command::Submit(arrival) => self.scheduler.add(arrival),
             Command::Forget(version) => self.scheduler.forget(version),
-            Command::End(version, at) => self.scheduler.end(version, at),
+            Command::End(name, version, at) => self.scheduler.end(name, version, at),
             Command::Loaded(loaded) => self.settle(loaded),
             Command::Drain => self.ending = true,
         }

@@ -11,7 +11,7 @@ use super::{
     sequence::Arrival,
     ticket::TicketOffice,
 };
-use crate::adapter::VersionId;
+use crate::adapter::{AdapterName, VersionId};
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -133,11 +133,11 @@ impl EngineHandle {
         let _ = self.commands.0.send(Command::Forget(version));
     }
 
-    /// Requests that use an adapter version fail with [`EngineError::AdapterReplaced`]: those of now at once, or those
+    /// Requests that use a version under this name fail with [`EngineError::AdapterReplaced`]: those of now at once, or those
     /// that are still there at `at`.
-    pub fn end(&self, version: VersionId, at: Option<Instant>) {
+    pub fn end(&self, name: AdapterName, version: VersionId, at: Option<Instant>) {
         // A thread that has ended has failed them already.
-        let _ = self.commands.0.send(Command::End(version, at));
+        let _ = self.commands.0.send(Command::End(name, version, at));
     }
 
     /// Refuses what comes from here on; the thread finishes what it has accepted and ends.

@@ -1,6 +1,6 @@
 //! What crosses the border between the async world and the engine thread.
 use super::{AdapterMix, EngineError, SamplingParams, loader::Loaded, sequence::Arrival};
-use crate::adapter::VersionId;
+use crate::adapter::{AdapterName, VersionId};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -83,8 +83,8 @@ pub(super) enum Command {
     Submit(Arrival),
     /// Nobody can ask for this version any more.
     Forget(VersionId),
-    /// Fail what still uses this version, at once or then.
-    End(VersionId, Option<Instant>),
+    /// Fail what still uses this version under this name, at once or then.
+    End(AdapterName, VersionId, Option<Instant>),
     /// An adapter is there, or cannot come.
     Loaded(Loaded),
     /// End when everything that was accepted is done, though handles are left.

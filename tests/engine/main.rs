@@ -145,7 +145,7 @@ fn requests_on_a_replaced_version_can_be_ended() {
     let first = engine.submit(submission(&[1], Some("b"), greedy(6))).expect("room");
     until("its first step", || control.begun.load(SeqCst) == 1);
     let old = engine.submit(submission(&[1, 2], Some("a"), greedy(50))).expect("room");
-    engine.end(version("a").id, None);
+    engine.end("a".parse().expect("a name"), version("a").id, None);
     drop(held);
     let error = EngineError::AdapterReplaced { name: "a".into() };
     assert!(matches!(events(old).pop(), Some(Event::Failed(last)) if last == error));

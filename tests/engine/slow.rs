@@ -229,7 +229,11 @@ fn a_deadline_ends_who_waits_for_a_load_though_nothing_else_happens() {
     let stream = submit(&engine, Some("a"), 3);
     until("the load", || kernels.begun.load(SeqCst) == 1);
     let version = super::stub::version("a").id;
-    engine.end(version, Some(Instant::now() + Duration::from_millis(50)));
+    engine.end(
+        "a".parse().expect("a name"),
+        version,
+        Some(Instant::now() + Duration::from_millis(50)),
+    );
     let error = EngineError::AdapterReplaced { name: "a".into() };
     assert!(matches!(end(stream), Some(Event::Failed(last)) if last == error));
     word.send(true).expect("it waits");

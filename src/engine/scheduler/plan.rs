@@ -10,17 +10,13 @@ use super::super::{
     waiting::WaitingQueue,
 };
 use crate::{
-    adapter::VersionId,
+    adapter::{AdapterLease, AdapterName, VersionId},
     lora::{AdapterSlot, ResidentForm},
 };
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-
-fn replaced(name: String) -> EngineError {
-    EngineError::AdapterReplaced { name }
-}
 
 /// Every sequence, and who of them holds which blocks and slots.
 #[derive(Debug)]
@@ -30,8 +26,8 @@ pub(in crate::engine) struct Scheduler {
     arrivals: u64,
     pub(super) waiting: WaitingQueue,
     pub(super) accounts: Accounts,
-    /// Versions whose sequences fail then.
-    ends: Vec<(VersionId, Instant)>,
+    /// Versions whose sequences, under that name, fail then.
+    ends: Vec<(AdapterName, VersionId, Instant)>,
     /// In the order in which they started.
     pub(super) running: Vec<Sequence>,
     pub(super) blocks: BlockAllocator,
@@ -91,37 +87,48 @@ impl Scheduler {
         self.blocks.forget(version);
     }
 
-    /// Sequences of `version` fail: those of now at once, or those that were there before a given time and still are.
-    pub(in crate::engine) fn end(&mut self, version: VersionId, at: Option<Instant>) {
+    /// Sequences of `version` under `name` fail: those of now at once, or those that were there before a given time and
+    /// still are.
+    pub(in crate::engine) fn end(
+        &mut self,
+        name: AdapterName,
+        version: VersionId,
+        at: Option<Instant>,
+    ) {
         match at {
-            Some(at) => self.ends.push((version, at)),
-            None => self.fail_version(version, replaced, |_| true),
+            Some(at) => self.ends.push((name, version, at)),
+            None => self.replace(&name, version, None),
         }
     }
 
-    fn fail_version(
-        &mut self,
-        version: VersionId,
-        error: fn(String) -> EngineError,
-        of: impl Fn(&Sequence) -> bool,
-    ) {
-        for sequence in self.running.iter_mut().chain(self.waiting.iter_mut()).filter(|s| of(s)) {
-            let part = sequence.adapters.iter().find(|part| part.lease.id == version);
-            if let Some(name) = part.map(|part| part.lease.name.to_string()) {
-                sequence.fail(error(name));
+    fn replace(&mut self, name: &AdapterName, version: VersionId, before: Option<Instant>) {
+        self.fail_those(|sequence, lease| {
+            let is_meant = lease.id == version
+                && lease.name == *name
+                && before.is_none_or(|before| sequence.submitted <= before);
+            is_meant.then(|| EngineError::AdapterReplaced { name: name.to_string() })
+        });
+    }
+
+    /// Ends every sequence that has an adapter which `error` says so of.
+    fn fail_those(&mut self, error: impl Fn(&Sequence, &AdapterLease) -> Option<EngineError>) {
+        for sequence in self.running.iter_mut().chain(self.waiting.iter_mut()) {
+            let found = sequence.adapters.iter().find_map(|part| error(sequence, &part.lease));
+            if let Some(error) = found {
+                sequence.fail(error);
             }
         }
     }
 
     /// When the next sequences have to fail.
     pub(in crate::engine) fn next_end(&self) -> Option<Instant> {
-        self.ends.iter().map(|(_, at)| *at).min()
+        self.ends.iter().map(|(_, _, at)| *at).min()
     }
 
     fn end_due(&mut self, now: Instant) {
-        while let Some(due) = self.ends.iter().position(|(_, at)| *at <= now) {
-            let (version, at) = self.ends.swap_remove(due);
-            self.fail_version(version, replaced, |sequence| sequence.submitted <= at);
+        while let Some(due) = self.ends.iter().position(|(_, _, at)| *at <= now) {
+            let (name, version, at) = self.ends.swap_remove(due);
+            self.replace(&name, version, Some(at));
         }
     }
 
@@ -169,7 +176,10 @@ impl Scheduler {
     pub(in crate::engine) fn load_failed(&mut self, slot: AdapterSlot) {
         self.totals.failed_adapter_loads += 1;
         if let Some(version) = self.residency.failed(slot) {
-            self.fail_version(version, |name| EngineError::AdapterLoad { name }, |_| true);
+            self.fail_those(|_, lease| {
+                let name = || lease.name.to_string();
+                (lease.id == version).then(|| EngineError::AdapterLoad { name: name() })
+            });
         }
     }
 

@@ -2,7 +2,7 @@
 use super::Scheduler;
 use super::tests::{LIMITS, add, add_mix, expected, scheduler, snapshot, step, tokens};
 use crate::{
-    adapter::{AdapterLease, AdapterTerms},
+    adapter::{AdapterLease, AdapterName, AdapterTerms},
     engine::{
         AdapterMix, EngineError, Event, EventStream, Priority,
         sampler::{Choice, NoChoice},
@@ -124,7 +124,10 @@ fn a_version_can_be_told_to_end_at_once_running_and_waiting() {
     let mut other = add(&mut scheduler, &[1], Some("b"), 3);
     let mut ended = [(); 3].map(|()| add(&mut scheduler, &[1], Some("a"), 9));
     step(&mut scheduler);
-    scheduler.end(lease("a").id, None);
+    let a = lease("a");
+    let other_name: AdapterName = "z".parse().expect("a name");
+    scheduler.end(other_name, a.id, None);
+    scheduler.end(a.name.clone(), a.id, None);
     while !scheduler.is_idle() {
         step(&mut scheduler);
     }
@@ -142,7 +145,8 @@ fn a_version_ends_at_its_deadline_for_those_that_came_before() {
     let mut early = add(&mut scheduler, &[1], Some("a"), 50);
     let mut done = add(&mut scheduler, &[1], Some("a"), 1);
     let deadline = Instant::now() + Duration::from_hours(1);
-    scheduler.end(lease("a").id, Some(deadline));
+    let a = lease("a");
+    scheduler.end(a.name.clone(), a.id, Some(deadline));
     step(&mut scheduler);
     assert!(matches!(said(&mut done).last(), Some(Event::Finished { .. })));
     let (mut late, mut stream) = arrival(vec![1], lease("a").into(), 2);
