@@ -129,6 +129,16 @@ impl From<GgufError> for AdapterError {
 }
 
 impl AdapterError {
+    /// The adapter that takes no more, or is not there.
+    pub fn name(&self) -> Option<&AdapterName> {
+        match self {
+            Self::NotFound(name) | Self::Busy { name, .. } | Self::RateLimited { name, .. } => {
+                Some(name)
+            }
+            _ => None,
+        }
+    }
+
     /// Says of an error about files that nobody has seen whose they are.
     pub(super) fn in_peft_words(self) -> Self {
         let explained = |reason| format!("{reason} (the GGUF file's contents in PEFT's words)");

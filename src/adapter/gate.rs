@@ -24,14 +24,14 @@ struct Bucket {
 }
 
 /// What a request asks of one name.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+#[derive(Clone, Debug)]
+pub struct Wanted {
     /// The name.
-    pub name: &'a AdapterName,
+    pub name: AdapterName,
     /// Its counts.
-    pub gate: &'a Arc<Gate>,
+    pub gate: Arc<Gate>,
     /// Its terms now.
-    pub terms: &'a AdapterTerms,
+    pub terms: Arc<AdapterTerms>,
 }
 
 /// The right to be worked on. Dropping it is the end of the request.
@@ -44,7 +44,7 @@ impl Permit {
     ///
     /// # Errors
     /// [`AdapterError::Busy`] and [`AdapterError::RateLimited`].
-    pub fn for_each(wanted: &[Wanted<'_>], now: Instant) -> Result<Vec<Self>, AdapterError> {
+    pub fn for_each(wanted: &[Wanted], now: Instant) -> Result<Vec<Self>, AdapterError> {
         let mut permits = Vec::with_capacity(wanted.len());
         for one in wanted {
             match one.enter(now) {
@@ -73,7 +73,7 @@ impl Drop for Permit {
     }
 }
 
-impl Wanted<'_> {
+impl Wanted {
     fn enter(&self, now: Instant) -> Result<Permit, AdapterError> {
         let mut counts = self.gate.lock();
         if let Some(limit) = self.terms.max_requests.filter(|limit| counts.running >= *limit) {
@@ -89,7 +89,7 @@ impl Wanted<'_> {
             })?;
         }
         counts.running += 1;
-        Ok(Permit(Arc::clone(self.gate)))
+        Ok(Permit(Arc::clone(&self.gate)))
     }
 }
 
@@ -129,21 +129,22 @@ mod tests {
     use super::*;
     use crate::error::{Classified, ErrorKind};
 
-    struct Room {
-        name: AdapterName,
-        gate: Arc<Gate>,
-        terms: AdapterTerms,
-    }
+    struct Room(Wanted);
 
     impl Room {
         fn new(name: &str, max_requests: Option<u32>, requests_per_minute: Option<u32>) -> Self {
             let name = name.parse().expect("a name");
             let terms = AdapterTerms { max_requests, requests_per_minute, ..Default::default() };
-            Self { name, gate: Arc::default(), terms }
+            Self(Wanted { name, gate: Arc::default(), terms: Arc::new(terms) })
         }
 
-        fn wanted(&self) -> Wanted<'_> {
-            Wanted { name: &self.name, gate: &self.gate, terms: &self.terms }
+        fn change(&mut self, max_requests: Option<u32>, requests_per_minute: Option<u32>) {
+            let terms = AdapterTerms { max_requests, requests_per_minute, ..Default::default() };
+            self.0.terms = Arc::new(terms);
+        }
+
+        fn wanted(&self) -> Wanted {
+            self.0.clone()
         }
 
         fn enter(&self, now: Instant) -> Result<Vec<Permit>, AdapterError> {
@@ -168,12 +169,12 @@ mod tests {
         let mut room = Room::new("a", None, None);
         let now = Instant::now();
         let running: Vec<_> = (0..3).map(|_| room.enter(now).expect("no limit")).collect();
-        room.terms.max_requests = Some(3);
+        room.change(Some(3), None);
         room.enter(now).expect_err("three run");
-        room.terms.max_requests = Some(4);
+        room.change(Some(4), None);
         room.enter(now).expect("a fourth");
         drop(running);
-        room.terms.max_requests = Some(1);
+        room.change(Some(1), None);
         room.enter(now).expect("none runs");
     }
 
@@ -210,10 +211,10 @@ mod tests {
         let mut room = Room::new("a", None, Some(100));
         let start = Instant::now();
         while room.enter(start).is_ok() {}
-        room.terms.requests_per_minute = Some(6);
+        room.change(None, Some(6));
         let wait = room.enter(start).expect_err("still empty").retry_after().expect("a wait");
         assert_eq!(wait, 10, "at the new rate");
-        room.terms.requests_per_minute = None;
+        room.change(None, None);
         room.enter(start).expect("no rate");
     }
 

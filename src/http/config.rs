@@ -1,4 +1,5 @@
 //! The front door's settings.
+use super::KeyFile;
 use std::{net::IpAddr, time::Duration};
 
 /// Where to listen, what to accept, and from whom.
@@ -23,7 +24,16 @@ pub struct HttpConfig {
     )]
     pub api_keys: Vec<String>,
 
-    /// Keys for everything under /admin; without one, API keys open it too.
+    /// File with more such keys, one a line, `#` before remarks; read again when it changes.
+    #[arg(
+        long,
+        env = "LORAD_API_KEY_FILE",
+        value_name = "FILE",
+        value_parser = KeyFile::read
+    )]
+    pub api_key_file: Option<KeyFile>,
+
+    /// Keys for everything under /admin; without one, it answers to this machine alone.
     #[arg(
         long = "admin-key",
         env = "LORAD_ADMIN_KEY",
@@ -33,6 +43,15 @@ pub struct HttpConfig {
         hide_env_values = true
     )]
     pub admin_keys: Vec<String>,
+
+    /// File with more admin keys, of the same form.
+    #[arg(
+        long,
+        env = "LORAD_ADMIN_KEY_FILE",
+        value_name = "FILE",
+        value_parser = KeyFile::read
+    )]
+    pub admin_key_file: Option<KeyFile>,
 
     /// Largest JSON body, bytes.
     #[arg(long, env = "LORAD_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 8 << 20)]
@@ -118,7 +137,9 @@ impl Default for HttpConfig {
             host: IpAddr::from([0, 0, 0, 0]),
             port: 8000,
             api_keys: Vec::new(),
+            api_key_file: None,
             admin_keys: Vec::new(),
+            admin_key_file: None,
             max_body_bytes: 8 << 20,
             max_upload_bytes: 2 << 30,
             adapter_sources: vec!["hf://".into()],

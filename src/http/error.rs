@@ -91,6 +91,23 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
+    /// 403: an admin route of a server without admin keys, and a caller from elsewhere.
+    pub fn admin_needs_key() -> Self {
+        let message = "Without an admin key this route answers to the server's own machine alone, and \
+                       not through a proxy: start the server with --admin-key or --admin-key-file, and \
+                       send `Authorization: Bearer KEY`.";
+        Self::new(StatusCode::FORBIDDEN, "admin_needs_key", message)
+    }
+
+    /// 403: a key that only some adapters know, and a request for the base.
+    pub fn key_needs_adapter(field: &str) -> Self {
+        let message = format!(
+            "This key is for adapters of its own alone: name one of them in `{field}`; GET /v1/models \
+             lists them."
+        );
+        Self::new(StatusCode::FORBIDDEN, "key_needs_adapter", message).with_param(field)
+    }
+
     /// 404: no such model or adapter.
     pub fn no_model(name: &str) -> Self {
         let shown: String = name.chars().take(80).collect();

@@ -1,8 +1,11 @@
 //! Several prompts of one HTTP request, generated side by side.
 use super::{ApiError, AppState};
-use crate::generation::{
-    Completion, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest, Generation,
-    ServedAdapter, Token, Usage,
+use crate::{
+    adapter::Permit,
+    generation::{
+        Completion, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest, Generation,
+        ServedAdapter, Token, Usage,
+    },
 };
 use futures_util::{
     StreamExt,
@@ -16,17 +19,20 @@ pub(super) struct Answers {
     streams: SelectAll<BoxStream<'static, Result<GenerateEvent, GenerateError>>>,
     count: usize,
     served: Vec<ServedAdapter>,
+    /// Places among the requests of each adapter, for as long as any answer runs.
+    _permits: Vec<Permit>,
 }
 
 impl Answers {
     /// Starts every request; they all have the same adapters and the same `n`.
     ///
     /// # Errors
-    /// The first request that is refused; those before it are cancelled.
+    /// The first request that is refused; those before it are cancelled. 429 where an adapter takes no more.
     pub(super) async fn start(
         app: &AppState,
         requests: Vec<GenerateRequest>,
     ) -> Result<Self, ApiError> {
+        let permits = admit(app, &requests)?;
         let mut streams = SelectAll::new();
         let (mut count, mut served) = (0, Vec::new());
         for mut request in requests {
@@ -39,7 +45,7 @@ impl Answers {
             // A hundred short prompts are tokenised here one after the other; others want the thread too.
             tokio::task::yield_now().await;
         }
-        Ok(Self { streams, count, served })
+        Ok(Self { streams, count, served, _permits: permits })
     }
 
     /// What changes the base in all of them.
@@ -71,6 +77,17 @@ impl Answers {
         }
         gathered.into_iter().enumerate().map(|(index, answer)| answer.complete(index)).collect()
     }
+}
+
+/// However many prompts it has, it is one request of each adapter.
+fn admit(app: &AppState, requests: &[GenerateRequest]) -> Result<Vec<Permit>, ApiError> {
+    let Some(request) = requests.first() else { return Ok(Vec::new()) };
+    let adapters = &request.adapters;
+    app.registry.admit(adapters.iter().map(|one| &one.adapter.name)).map_err(|error| {
+        let full = adapters.iter().find(|one| error.name() == Some(&one.adapter.name));
+        let field = full.map(|one| one.field.as_str()).unwrap_or_default();
+        ApiError::from(error).with_param(field)
+    })
 }
 
 /// All prompts of one response are answered by the versions of the first, whatever is published meanwhile.

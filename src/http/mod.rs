@@ -8,6 +8,7 @@ mod auth;
 mod config;
 mod connections;
 mod error;
+mod events;
 mod fan_out;
 mod health;
 mod json;
@@ -25,7 +26,7 @@ mod time;
 mod tokens;
 mod upload;
 
-pub use auth::{Access, Keys};
+pub use auth::{Access, KeyFile, Keys};
 pub use config::HttpConfig;
 pub use error::ApiError;
 pub use router::{Dialect, ROUTES, Route, router};

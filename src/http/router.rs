@@ -2,8 +2,8 @@
 use super::{
     ApiError, AppState, admin,
     admission::{admit, take_turns},
-    auth::{Access, Keys, guard},
-    health,
+    auth::{Access, guard},
+    events, health,
     json::BodyLimit,
     layers, lorax, metrics, openai, tokens,
 };
@@ -137,6 +137,10 @@ pub const ROUTES: &[Route] = &[
         get(admin::files)
     })
     .admin(Cost::Free),
+    route("GET", "/admin/events", "who did what: `limit`, `name`; the newest first", || {
+        get(events::list)
+    })
+    .admin(Cost::Free),
     route("GET", "/health", "200, or 503 when the engine is dead or draining", || {
         get(health::health)
     })
@@ -159,7 +163,6 @@ const UPLOADS: usize = 8;
 /// The whole server as one service.
 pub fn router(app: AppState) -> Router {
     let gates = Gates {
-        keys: Keys::new(&app.config),
         places: Arc::new(Semaphore::new(app.config.max_requests.min(Semaphore::MAX_PERMITS))),
         uploads: Arc::new(Semaphore::new(UPLOADS)),
     };
@@ -175,7 +178,6 @@ pub fn router(app: AppState) -> Router {
 
 /// What stands between a route and its handler.
 struct Gates {
-    keys: Keys,
     places: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
 }
@@ -196,7 +198,7 @@ impl Gates {
                 handler.layer(from_fn_with_state(Arc::clone(&self.uploads), take_turns))
             }
         };
-        let door = from_fn_with_state((self.keys.clone(), route.access), guard);
+        let door = from_fn_with_state((app.clone(), route.access), guard);
         handler.layer(door)
     }
 }

@@ -30,6 +30,13 @@ pub async fn serve(
 ) -> io::Result<()> {
     let handle = Handle::<SocketAddr>::new();
     tokio::spawn(drain_after(shutdown, app.clone(), handle.clone()));
+    tokio::spawn(app.keys.clone().follow_files());
+    if !app.keys.has_admin() {
+        tracing::warn!(
+            "without an admin key the admin routes answer to this machine alone: set --admin-key or \
+             --admin-key-file"
+        );
+    }
     let config = app.config.clone();
     let mut server = axum_server::from_tcp(listener)?
         .acceptor(LimitedAcceptor::new(config.max_connections, config.write_timeout()))
@@ -47,7 +54,7 @@ pub async fn serve(
         .max_header_list_size(MAX_HEAD_BYTES as u32)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    server.serve(router(app).into_make_service()).await
+    server.serve(router(app).into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 async fn drain_after(

@@ -1,11 +1,12 @@
 //! What handlers may use.
 use super::{
-    ApiError, HttpConfig,
+    ApiError, HttpConfig, Keys,
+    auth::Caller,
     mix::{NamedAdapter, NamedAdapters, Who},
     upload::Uploads,
 };
 use crate::{
-    adapter::{AdapterError, AdapterRef, AdapterRegistry, upload::Staging},
+    adapter::{AdapterError, AdapterName, AdapterRef, AdapterRegistry, upload::Staging},
     generation::{Generator, WeightedAdapter},
     telemetry::Metrics,
 };
@@ -49,6 +50,7 @@ pub struct AppState {
     pub metrics: Metrics,
     /// The door's own settings.
     pub config: Arc<HttpConfig>,
+    pub(super) keys: Keys,
     pub(super) started: SystemTime,
     pub(super) uploads: Uploads,
     draining: Arc<AtomicBool>,
@@ -62,9 +64,9 @@ impl AppState {
         metrics: Metrics,
         config: HttpConfig,
     ) -> Self {
-        let (config, draining, uploads) = (Arc::new(config), Arc::default(), Uploads::new(None));
-        let started = SystemTime::now();
-        Self { generator, registry, metrics, config, started, uploads, draining }
+        let (keys, draining, uploads) = (Keys::new(&config), Arc::default(), Uploads::new(None));
+        let (config, started) = (Arc::new(config), SystemTime::now());
+        Self { generator, registry, metrics, config, keys, started, uploads, draining }
     }
 
     /// The same door, whose uploads wait in `staging`; else they wait in the system's directory of temporary files.
@@ -86,13 +88,14 @@ impl AppState {
     /// What a request's model and its list of adapters mean together; `field` is what its dialect calls the model.
     ///
     /// # Errors
-    /// 404 for what nobody has published, 400 where both name adapters.
+    /// 404 for what nobody has published for this caller, 400 where both name adapters.
     pub(super) fn choose(
         &self,
+        caller: Caller,
         (field, model): (&str, Option<&str>),
         named: NamedAdapters,
     ) -> Result<Chosen, ApiError> {
-        let chosen = match self.resolve(model)? {
+        let chosen = match self.resolve(caller, model)? {
             Some(_) if !named.entries.is_empty() => {
                 return Err(ApiError::exclusive(named.field, field));
             }
@@ -101,8 +104,11 @@ impl AppState {
                 let one = WeightedAdapter { adapter, weight: 1.0, field: field.to_owned() };
                 Chosen { model, adapters: vec![one] }
             }
+            None if named.entries.is_empty() && !caller.may_use_base() => {
+                return Err(ApiError::key_needs_adapter(field));
+            }
             None => {
-                let adapters = named.entries.into_iter().map(|entry| self.look_up(entry));
+                let adapters = named.entries.into_iter().map(|entry| self.look_up(caller, entry));
                 let model = self.generator.model().name.clone();
                 Chosen { model, adapters: adapters.collect::<Result<_, _>>()? }
             }
@@ -114,28 +120,33 @@ impl AppState {
     }
 
     /// Nothing and the base's name are the base, all else is an adapter.
-    fn resolve(&self, model: Option<&str>) -> Result<Option<AdapterRef>, ApiError> {
+    fn resolve(&self, caller: Caller, model: Option<&str>) -> Result<Option<AdapterRef>, ApiError> {
         let base = &self.generator.model().name;
         match model {
             None | Some("") => Ok(None),
             Some(name) if name == base => Ok(None),
             Some(name) => match name.parse::<AdapterRef>() {
-                Ok(wanted) if self.registry.get(&wanted.name).is_some() => Ok(Some(wanted)),
+                Ok(wanted) if self.is_there(caller, &wanted.name) => Ok(Some(wanted)),
                 _ => Err(ApiError::no_model(name)),
             },
         }
     }
 
-    fn look_up(&self, entry: NamedAdapter) -> Result<WeightedAdapter, ApiError> {
+    /// Others' private adapters are not there at all.
+    fn is_there(&self, caller: Caller, name: &AdapterName) -> bool {
+        self.registry.get(name).is_some_and(|entry| caller.may_use(&entry.terms))
+    }
+
+    fn look_up(&self, caller: Caller, entry: NamedAdapter) -> Result<WeightedAdapter, ApiError> {
         let NamedAdapter { who, weight, path: field } = entry;
         let adapter = match who {
-            Who::Name(wanted) if self.registry.get(&wanted.name).is_some() => wanted,
+            Who::Name(wanted) if self.is_there(caller, &wanted.name) => wanted,
             Who::Name(wanted) => {
                 return Err(ApiError::from(AdapterError::NotFound(wanted.name)).with_param(&field));
             }
             Who::Number(number) => match self.registry.numbered(number) {
-                Some(name) => AdapterRef { name, version: None },
-                None => return Err(ApiError::no_adapter(number).with_param(&field)),
+                Some(name) if self.is_there(caller, &name) => AdapterRef { name, version: None },
+                _ => return Err(ApiError::no_adapter(number).with_param(&field)),
             },
         };
         Ok(WeightedAdapter { adapter, weight, field })

@@ -2,7 +2,7 @@
 mod rooms;
 mod scripted;
 
-pub(crate) use rooms::{Case, adapter_files, cases};
+pub(crate) use rooms::{Case, adapter_files, adapters, cases};
 pub(crate) use scripted::{Script, scripted};
 
 use lorad::http::{AppState, serve};
@@ -76,6 +76,13 @@ impl Server {
     pub(crate) fn of(directory: &Path) -> Self {
         let (app, store) = rooms::serving(directory);
         Self::run(Some(store), |listener, shutdown| app.serve(listener, shutdown))
+    }
+
+    /// The whole server with a base of `tests/golden`, the adapters of a directory and more flags; and its state.
+    pub(crate) fn over(base: &str, store: &Path, flags: &[&str]) -> (Self, AppState) {
+        let app = rooms::over(base, store, flags);
+        let state = app.state().clone();
+        (Self::run(None, |listener, shutdown| app.serve(listener, shutdown)), state)
     }
 
     fn run<F>(

@@ -52,18 +52,41 @@ pub(crate) fn adapter_files(base: &str, name: &str) -> AdapterFiles {
 pub(crate) fn serving(directory: &Path) -> (App, TempDir) {
     let store = TempDir::new().expect("a directory");
     copy(&directory.join("adapters"), store.path());
-    let line = Line::parse_from([
+    (serving_from(directory, store.path(), &[]), store)
+}
+
+/// The base in `model` with the adapters of `store`, and with more flags.
+fn serving_from(model: &Path, store: &Path, flags: &[&str]) -> App {
+    let line = [
         "lorad".as_ref(),
         "--model".as_ref(),
-        directory.as_os_str(),
+        model.as_os_str(),
         "--adapters".as_ref(),
-        store.path().as_os_str(),
+        store.as_os_str(),
         "--device=cpu".as_ref(),
         "--precision=f32".as_ref(),
         "--threads=1".as_ref(),
         "--kv-cache-bytes=8MiB".as_ref(),
-    ]);
-    (App::build(&line.config).expect("a server"), store)
+    ];
+    let line = line.into_iter().chain(flags.iter().map(AsRef::as_ref));
+    App::build(&Line::parse_from(line).config).expect("a server")
+}
+
+/// A base of `tests/golden` with all its adapters, and where it keeps uploads.
+pub(crate) fn golden(base: &str) -> (App, TempDir) {
+    serving(&directory(base))
+}
+
+/// A base of `tests/golden` with the adapters of `store`, and with more flags.
+pub(crate) fn over(base: &str, store: &Path, flags: &[&str]) -> App {
+    serving_from(&directory(base), store, flags)
+}
+
+/// The adapters of a base, in a directory that a server may write to.
+pub(crate) fn adapters(base: &str) -> TempDir {
+    let store = TempDir::new().expect("a directory");
+    copy(&directory(base).join("adapters"), store.path());
+    store
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -2,6 +2,7 @@
 #[path = "../client/mod.rs"]
 mod client;
 
+mod access;
 mod admin;
 mod lorax;
 mod malformed;

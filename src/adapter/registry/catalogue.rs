@@ -3,9 +3,12 @@ use super::{
     entry::{AdapterEntry, VersionEntry},
     record::{NameRecord, VersionRecord},
 };
-use crate::adapter::{AdapterError, AdapterName, AdapterRef, Stamp, VersionId};
+use crate::adapter::{
+    AdapterError, AdapterName, AdapterRef, Gate, Ledger, Stamp, VersionId, Wanted,
+};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    hash::Hash,
     ops::Bound,
     sync::Arc,
 };
@@ -17,6 +20,8 @@ pub(super) struct Named {
     pub(super) record: Arc<NameRecord>,
     /// Of the record in the store; `None` where the store is not written.
     pub(super) stamp: Option<Stamp>,
+    gate: Arc<Gate>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 /// Every name, and how often each version is meant by one.
@@ -31,6 +36,8 @@ pub(super) struct Catalogue {
     current: HashMap<VersionId, usize>,
     /// In how many histories a version stands.
     kept: HashMap<VersionId, usize>,
+    /// How many names are for the key with this hash, in small hexadecimal digits.
+    keys: HashMap<String, usize>,
     /// Names that are retired, with the stamps of their records.
     retired: HashMap<AdapterName, Stamp>,
 }
@@ -48,6 +55,18 @@ impl Catalogue {
 
     pub(super) fn current(&self, name: &AdapterName) -> Option<&VersionRecord> {
         self.names.get(name)?.record.current()
+    }
+
+    /// What a request asks of `name`.
+    pub(super) fn wanted(&self, name: &AdapterName) -> Result<Wanted, AdapterError> {
+        let named = self.names.get(name).ok_or_else(|| AdapterError::NotFound(name.clone()))?;
+        let (gate, terms) = (Arc::clone(&named.gate), Arc::clone(&named.record.terms));
+        Ok(Wanted { name: name.clone(), gate, terms })
+    }
+
+    /// Whether some name is for the key with this hash, in small hexadecimal digits.
+    pub(super) fn knows_key(&self, hash: &str) -> bool {
+        self.keys.contains_key(hash)
     }
 
     /// The version that a reference means, and its name's record.
@@ -148,6 +167,7 @@ impl Catalogue {
         let name = record.name.clone();
         let former = self.take(&name);
         let number = former.as_ref().map(|former| former.number);
+        let counts = former.as_ref().map(|f| (Arc::clone(&f.gate), Arc::clone(&f.ledger)));
         let before = former.as_ref().and_then(|former| former.record.current().map(|v| v.id));
         if record.versions.is_empty() {
             self.retired.extend(stamp.map(|stamp| (name, stamp)));
@@ -159,7 +179,8 @@ impl Catalogue {
             self.count(&record, 1);
             self.retired.remove(&name);
             self.folded.insert(name.as_str().to_ascii_lowercase(), name.clone());
-            self.names.insert(name, Named { number, record, stamp });
+            let (gate, ledger) = counts.unwrap_or_default();
+            self.names.insert(name, Named { number, record, stamp, gate, ledger });
         }
         let versions = former.iter().flat_map(|former| &former.record.versions).map(|v| v.id);
         let lost = versions.filter(|id| !self.keeps(*id)).collect();
@@ -174,15 +195,26 @@ impl Catalogue {
     }
 
     fn count(&mut self, record: &NameRecord, by: isize) {
-        let add = |counts: &mut HashMap<VersionId, usize>, id| {
-            let count = counts.entry(id).or_default();
-            *count = count.saturating_add_signed(by);
-            if *count == 0 {
-                counts.remove(&id);
+        record.current().into_iter().for_each(|version| add(&mut self.current, version.id, by));
+        record.versions.iter().for_each(|version| add(&mut self.kept, version.id, by));
+        let keys = record.terms.keys.iter().map(|key| key.to_ascii_lowercase());
+        keys.for_each(|key| add(&mut self.keys, key, by));
+    }
+}
+
+/// What nothing counts any more is not kept.
+fn add<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K, by: isize) {
+    match counts.entry(key) {
+        Entry::Occupied(mut entry) => {
+            *entry.get_mut() = entry.get().saturating_add_signed(by);
+            if *entry.get() == 0 {
+                entry.remove();
             }
-        };
-        record.current().into_iter().for_each(|version| add(&mut self.current, version.id));
-        record.versions.iter().for_each(|version| add(&mut self.kept, version.id));
+        }
+        Entry::Vacant(entry) if by > 0 => {
+            entry.insert(by.unsigned_abs());
+        }
+        Entry::Vacant(_) => {}
     }
 }
 
@@ -208,6 +240,7 @@ impl Named {
             leases: held.unwrap_or(0),
             versions: self.record.versions.len(),
             terms: Arc::clone(&self.record.terms),
+            usage: self.ledger.usage(),
         })
     }
 

@@ -3,7 +3,9 @@ use super::{
     Candidate, Departure, Publication, PublishOptions, PublishOutcome, PublishRule, SwapPolicy,
     handle::Inner, record::NameRecord,
 };
-use crate::adapter::{AdapterError, AdapterFiles, AdapterName, AdapterTerms, Stamp, VersionId};
+use crate::adapter::{
+    AdapterError, AdapterFiles, AdapterName, AdapterTerms, Event, Stamp, VersionId,
+};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// Lost races against other servers before a change is given up.
@@ -51,6 +53,8 @@ impl Inner {
             if !self.write_record(record, options.policy)? {
                 continue;
             }
+            let action = if before.is_some() { "replace" } else { "publish" };
+            self.note(&options.by, action, name, (Some(version.id), before));
             return Ok(Publication {
                 version: version.id,
                 outcome: before.map_or(PublishOutcome::Created, PublishOutcome::Replaced),
@@ -130,6 +134,7 @@ impl Inner {
             let mut version = version.at(std::time::SystemTime::now());
             by.clone_into(&mut version.by);
             if self.write_record(record.meaning(version, self.keep_versions), policy)? {
+                self.note(by, "roll_back", name, (Some(to), Some(current)));
                 return Ok(done(PublishOutcome::Replaced(current)));
             }
         }
@@ -140,14 +145,18 @@ impl Inner {
         &self,
         name: &AdapterName,
         terms: &AdapterTerms,
+        by: &str,
     ) -> Result<(), AdapterError> {
+        terms.check()?;
         let _changing = self.lock();
         for _ in 0..TRIES {
-            self.expect(name, None)?;
+            let current = self.expect(name, None)?;
             let mut record = self.record_of(name);
             record.terms = Arc::new(terms.clone());
             record.versions.truncate(terms.keep_versions.unwrap_or(self.keep_versions).max(1));
             if self.write_record(record, SwapPolicy::Pin)? {
+                let event = Event::now(by, "terms", name).meaning(Some(current), None::<VersionId>);
+                self.events.record(event.saying(shown(terms)));
                 return Ok(());
             }
         }
@@ -158,6 +167,7 @@ impl Inner {
         &self,
         name: &AdapterName,
         expected: Option<VersionId>,
+        by: &str,
         policy: SwapPolicy,
     ) -> Result<VersionId, AdapterError> {
         let _changing = self.lock();
@@ -170,6 +180,7 @@ impl Inner {
             // First what others put there: it would be back with the next look.
             self.remove_drop_in(name)?;
             if self.write_record(self.record_of(name).retired(), policy)? {
+                self.note(by, "retire", name, (None, Some(current)));
                 return Ok(current);
             }
         }
@@ -252,7 +263,28 @@ impl Inner {
         }
     }
 
+    /// Writes into the event log what `name` means now, and what it meant before. Nobody in particular is the start.
+    pub(super) fn note(
+        &self,
+        by: &str,
+        action: &str,
+        name: &AdapterName,
+        (version, previous): (Option<VersionId>, Option<VersionId>),
+    ) {
+        let by = if by.is_empty() { "start" } else { by };
+        self.events.record(Event::now(by, action, name).meaning(version, previous));
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Terms as the event log has them: keys are counted, not shown.
+fn shown(terms: &AdapterTerms) -> String {
+    let keys = terms.keys.len();
+    let shown = AdapterTerms { keys: Vec::new(), ..terms.clone() };
+    // Plain fields cannot fail to be written.
+    let shown = serde_json::to_string(&shown).unwrap_or_default();
+    if keys == 0 { shown } else { format!("{shown}, {keys} keys") }
 }

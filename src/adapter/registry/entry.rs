@@ -1,6 +1,8 @@
 //! What is published, as people and machines list it.
 use super::Source;
-use crate::adapter::{AdapterDescription, AdapterError, AdapterName, AdapterTerms, VersionId};
+use crate::adapter::{
+    AdapterDescription, AdapterError, AdapterName, AdapterTerms, AdapterUsage, VersionId,
+};
 use std::{sync::Arc, time::SystemTime};
 
 /// A published adapter.
@@ -30,6 +32,8 @@ pub struct AdapterEntry {
     pub versions: usize,
     /// On which terms it is served.
     pub terms: Arc<AdapterTerms>,
+    /// What it has answered since the server started.
+    pub usage: AdapterUsage,
 }
 
 /// One version of a name.

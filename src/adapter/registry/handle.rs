@@ -6,7 +6,7 @@ use super::{
 use crate::{
     adapter::{
         AdapterConfig, AdapterError, AdapterFiles, AdapterLease, AdapterLimits, AdapterName,
-        AdapterRef, AdapterTerms, MemoryObjects, Objects, VersionId, store,
+        AdapterRef, AdapterTerms, EventLog, MemoryObjects, Objects, Permit, VersionId, store,
     },
     lora::{FrozenBase, LoraLayout},
 };
@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt, io,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, atomic::AtomicBool},
+    time::Instant,
 };
 
 /// Whoever has a say in names beside the registry.
@@ -62,6 +63,7 @@ pub(super) struct Inner {
     pub(super) has_looked: AtomicBool,
     pub(super) departures: RwLock<Vec<OnDeparture>>,
     pub(super) keepers: RwLock<Vec<Arc<dyn NameKeeper>>>,
+    pub(super) events: EventLog,
 }
 
 impl AdapterRegistry {
@@ -73,6 +75,7 @@ impl AdapterRegistry {
         objects: Option<Arc<dyn Objects>>,
     ) -> Self {
         let durable = objects.is_some();
+        let events = objects.clone().map_or_else(EventLog::in_memory, EventLog::kept_in);
         let objects = objects.unwrap_or_else(|| Arc::new(MemoryObjects::default()));
         Self(Arc::new(Inner {
             base,
@@ -89,6 +92,7 @@ impl AdapterRegistry {
             has_looked: AtomicBool::new(false),
             departures: RwLock::default(),
             keepers: RwLock::default(),
+            events,
         }))
     }
 
@@ -141,11 +145,39 @@ impl AdapterRegistry {
     }
 
     async fn lease_once(&self, wanted: &AdapterRef) -> Result<AdapterLease, AdapterError> {
-        let (record, id) = self.0.read(|catalogue| catalogue.find(wanted))?;
+        let (found, ledger) = self.0.read(|catalogue| {
+            let ledger = catalogue.get(&wanted.name).map(|named| Arc::clone(&named.ledger));
+            (catalogue.find(wanted), ledger)
+        });
+        let (record, id) = found?;
         let (inner, name) = (Arc::clone(&self.0), wanted.name.clone());
         let terms = Arc::clone(&record.terms);
         let version = self.0.warm.get_or_read(id, move || inner.fetch(&name, id)).await?;
-        Ok(AdapterLease::on_terms(wanted.name.clone(), version, terms))
+        let lease = AdapterLease::on_terms(wanted.name.clone(), version, terms);
+        Ok(lease.counted_in(ledger.unwrap_or_default()))
+    }
+
+    /// A place for one request among those of each of `names`, as their terms allow; all or none.
+    ///
+    /// # Errors
+    /// [`AdapterError::NotFound`], [`AdapterError::Busy`] and [`AdapterError::RateLimited`].
+    pub fn admit<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a AdapterName>,
+    ) -> Result<Vec<Permit>, AdapterError> {
+        let mut names: Vec<_> = names.into_iter().collect();
+        names.sort();
+        names.dedup();
+        let wanted = self.0.read(|catalogue| {
+            names.into_iter().map(|name| catalogue.wanted(name)).collect::<Result<Vec<_>, _>>()
+        })?;
+        Permit::for_each(&wanted, Instant::now())
+    }
+
+    /// Whether some adapter is for the key with this hash.
+    pub fn knows_key(&self, hash: &[u8; 32]) -> bool {
+        let digits = VersionId(*hash).to_string();
+        self.0.read(|catalogue| catalogue.knows_key(&digits))
     }
 
     /// Reads and checks files, and publishes nothing. The work is done on the blocking pool.
@@ -209,10 +241,10 @@ impl AdapterRegistry {
         &self,
         name: AdapterName,
         expected: Option<VersionId>,
-        policy: SwapPolicy,
+        (by, policy): (String, SwapPolicy),
     ) -> Result<VersionId, AdapterError> {
         let inner = Arc::clone(&self.0);
-        blocking(move || inner.retire(&name, expected, policy)).await
+        blocking(move || inner.retire(&name, expected, &by, policy)).await
     }
 
     /// Makes `name` mean one of its former versions again; `to` is the one before the current one where it is not
@@ -234,14 +266,15 @@ impl AdapterRegistry {
     /// Changes the terms on which `name` is served.
     ///
     /// # Errors
-    /// When there is no such adapter, or the store fails.
+    /// When they cannot be kept, there is no such adapter, or the store fails.
     pub async fn set_terms(
         &self,
         name: AdapterName,
         terms: AdapterTerms,
+        by: String,
     ) -> Result<(), AdapterError> {
         let inner = Arc::clone(&self.0);
-        blocking(move || inner.set_terms(&name, &terms)).await
+        blocking(move || inner.set_terms(&name, &terms, &by)).await
     }
 
     /// The files of a version.
@@ -344,6 +377,11 @@ impl AdapterRegistry {
     /// What host memory holds.
     pub fn warm_usage(&self) -> WarmUsage {
         self.0.warm.usage()
+    }
+
+    /// Who did what. Others who change something write there too.
+    pub fn events(&self) -> &EventLog {
+        &self.0.events
     }
 
     /// What keeps the adapters.

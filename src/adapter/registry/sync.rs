@@ -6,7 +6,7 @@ use super::{
     record::{NameRecord, VersionRecord},
 };
 use crate::adapter::{
-    AdapterError, AdapterFiles, AdapterName, AdapterVersion, Stamp, VersionId,
+    AdapterError, AdapterFiles, AdapterName, AdapterVersion, Event, Stamp, VersionId,
     store::{self, DropIn},
 };
 use sha2::{Digest, Sha256};
@@ -125,7 +125,12 @@ impl Inner {
         record.versions.retain(|version| version.source != Source::DropIn);
         record.drop_in = None;
         tracing::info!(adapter = %name, "an adapter's files were removed from the store");
-        self.write_found(record)
+        let before = self.read(|catalogue| catalogue.current(name).map(|version| version.id));
+        let now = record.current().map(|version| version.id);
+        self.write_found(record)?;
+        let action = if now.is_some() { "replace" } else { "retire" };
+        self.note(self.looker(), action, name, (now, before));
+        Ok(())
     }
 
     fn take_over_place(&self, place: &DropIn) -> Result<AdapterName, AdapterError> {
@@ -143,12 +148,22 @@ impl Inner {
         record.drop_in = Some(place.stamp.clone());
         self.refused().remove(name.as_str());
         // The same content that an upload brought: the upload's files stay as they are.
-        if record.current().is_none_or(|current| current.id != id) {
+        let before = record.current().map(|current| current.id);
+        if before != Some(id) {
             self.warm.keep(Arc::new(AdapterVersion { id, weights: parsed.weights }));
             record = record.meaning(version.at(place.modified), self.keep_versions);
         }
         self.write_found(record)?;
+        if before != Some(id) {
+            let action = if before.is_some() { "replace" } else { "publish" };
+            self.note(self.looker(), action, &name, (Some(id), before));
+        }
         Ok(name)
+    }
+
+    /// How the event log calls whoever looks into the store.
+    fn looker(&self) -> &'static str {
+        if self.has_looked.load(Ordering::Relaxed) { "watch" } else { "start" }
     }
 
     /// Remembers what was found, in the store where it can be written.
@@ -212,6 +227,7 @@ impl Inner {
 
     fn leave_out(&self, entry: String, stamp: Stamp, error: AdapterError, report: &mut LoadReport) {
         tracing::warn!(adapter = entry, %error, "left out an adapter that cannot be served");
+        self.events.record(Event::now(self.looker(), "refuse", &entry).saying(error.to_string()));
         self.refused().insert(entry.clone(), stamp);
         report.skipped.push((entry, error));
     }

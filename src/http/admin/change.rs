@@ -1,6 +1,5 @@
 //! What becomes of a published adapter: retired, rolled back, served on other terms.
 use super::{
-    ADMIN,
     conditions::{etag, expected, under_condition},
     list::described,
     query::PolicyQuery,
@@ -9,11 +8,12 @@ use crate::{
     adapter::{AdapterError, AdapterName, AdapterTerms, PublishOutcome, VersionId},
     http::{
         ApiError, AppState,
+        auth::Caller,
         json::{JsonBody, read_bytes},
     },
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Request, State},
     http::{HeaderMap, Uri},
     response::{IntoResponse, Response},
@@ -25,12 +25,13 @@ use serde_json::{Map, Value, json};
 pub(in crate::http) async fn retire(
     State(app): State<AppState>,
     Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let name: AdapterName = name.parse::<AdapterName>()?;
     let (expected, policy) = (expected(&headers)?, PolicyQuery::of(&uri)?);
-    let retired = app.registry.retire(name.clone(), expected, policy).await;
+    let retired = app.registry.retire(name.clone(), expected, (caller.actor(), policy)).await;
     let version = retired.map_err(|error| under_condition(error, expected))?;
     app.metrics.adapter_changed("retired");
     tracing::info!(adapter = %name, %version, "adapter retired");
@@ -47,6 +48,7 @@ struct RollBackBody {
 pub(in crate::http) async fn roll_back(
     State(app): State<AppState>,
     Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let name: AdapterName = name.parse::<AdapterName>()?;
@@ -57,7 +59,7 @@ pub(in crate::http) async fn roll_back(
         if body.is_empty() { RollBackBody::default() } else { JsonBody::parse(&body)?.read()? };
     let to = body.version.map(|version| version.parse::<VersionId>()).transpose();
     let to = to.map_err(|error| ApiError::from(error).with_param("version"))?;
-    let done = app.registry.roll_back(name.clone(), to, expected, (ADMIN.into(), policy)).await;
+    let done = app.registry.roll_back(name.clone(), to, expected, (caller.actor(), policy)).await;
     let done = done.map_err(|error| under_condition(error, expected))?;
     let (outcome, previous) = match done.outcome {
         PublishOutcome::Replaced(previous) => ("rolled_back", Some(previous)),
@@ -84,6 +86,7 @@ struct TermsBody {
 pub(in crate::http) async fn set_terms(
     State(app): State<AppState>,
     Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let name: AdapterName = name.parse::<AdapterName>()?;
@@ -91,7 +94,7 @@ pub(in crate::http) async fn set_terms(
     let found = || app.registry.get(&name).ok_or_else(|| AdapterError::NotFound(name.clone()));
     let terms = changed(&found()?.terms, body.terms)?;
     terms.check()?;
-    app.registry.set_terms(name.clone(), terms).await?;
+    app.registry.set_terms(name.clone(), terms, caller.actor()).await?;
     let entry = found()?;
     Ok((etag(entry.version), Json(described(&app, &entry))).into_response())
 }

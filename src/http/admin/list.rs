@@ -1,11 +1,13 @@
 //! What is published: a page of all, and one with its history.
 use super::{conditions::etag, query::query};
 use crate::{
-    adapter::{AdapterEntry, AdapterError, AdapterName, Source, VersionEntry, VersionId},
-    http::{ApiError, AppState, unix_seconds},
+    adapter::{
+        AdapterEntry, AdapterError, AdapterName, AdapterUsage, Source, VersionEntry, VersionId,
+    },
+    http::{ApiError, AppState, auth::Caller, unix_seconds},
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::Uri,
     response::{IntoResponse, Response},
@@ -102,8 +104,12 @@ pub(in crate::http) async fn get(
 }
 
 /// `GET /lora-adapters`: the form of llama.cpp, whose paths are names here. Unnamed adapters are not applied.
-pub(in crate::http) async fn numbered(State(app): State<AppState>) -> Json<Value> {
+pub(in crate::http) async fn numbered(
+    State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Value> {
     let mut entries = app.registry.list();
+    entries.retain(|entry| caller.may_use(&entry.terms));
     entries.sort_by_key(|entry| entry.number);
     let described = |entry: &AdapterEntry| json!({"id": entry.number, "path": entry.name.as_str(), "scale": 0.0});
     Json(entries.iter().map(described).collect())
@@ -139,6 +145,18 @@ fn in_tier(entry: &AdapterEntry, resident: &[VersionId]) -> Value {
         "parameters": about.parameters,
         "target_modules": about.target_modules,
         "terms": &*entry.terms,
+        "usage": usage(&entry.usage),
+    })
+}
+
+fn usage(usage: &AdapterUsage) -> Value {
+    json!({
+        "requests": usage.requests,
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "generated_tokens": usage.generated_tokens,
+        "errors": usage.errors,
+        "last_used": usage.last_used.map(unix_seconds),
     })
 }
 

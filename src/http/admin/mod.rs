@@ -13,6 +13,3 @@ pub(super) use change::{retire, roll_back, set_terms};
 pub(super) use files::files;
 pub(super) use list::{get, list, numbered};
 pub(super) use publish::publish;
-
-/// Who changes things over HTTP, as histories name them.
-const ADMIN: &str = "admin";

@@ -1,6 +1,5 @@
 //! Publishing: from a body, or from where the body says, to what a name means.
 use super::{
-    ADMIN,
     conditions::{etag, expected_by, publish_rule, under_condition},
     probe::{self, Asked},
     query::{Policy, query, swap_policy},
@@ -12,10 +11,10 @@ use crate::{
         AdapterError, AdapterName, Candidate, Publication, PublishOptions, PublishOutcome,
         PublishRule, SwapPolicy,
     },
-    http::{ApiError, AppState, json::declares_json, upload::Upload},
+    http::{ApiError, AppState, auth::Caller, json::declares_json, upload::Upload},
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -40,15 +39,16 @@ struct How {
     policy: SwapPolicy,
     dry_run: bool,
     probe: Option<Asked>,
+    by: String,
 }
 
 impl How {
-    fn of(request: &Request) -> Result<Self, ApiError> {
+    fn of(request: &Request, caller: Caller) -> Result<Self, ApiError> {
         let rule = publish_rule(request.headers())?;
         let read: PublishQuery = query(request.uri())?;
         let policy = swap_policy(read.policy, read.drain_seconds)?;
         let probe = Asked::of(read.probe, read.probe_prompt, read.probe_expect)?;
-        Ok(Self { rule, policy, dry_run: read.dry_run, probe })
+        Ok(Self { rule, policy, dry_run: read.dry_run, probe, by: caller.actor() })
     }
 }
 
@@ -56,11 +56,12 @@ impl How {
 pub(in crate::http) async fn publish(
     State(app): State<AppState>,
     Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
     // Before the upload is read: it may be large, and for nothing.
     let name = adapter_name(&app, &name)?;
-    let how = How::of(&request)?;
+    let how = How::of(&request, caller)?;
     let done = brought(&app, &name, &how, request).await;
     let (status, report) = done.inspect_err(|_| app.metrics.adapter_changed("rejected"))?;
     app.metrics.adapter_changed(report.outcome);
@@ -90,7 +91,7 @@ async fn published(
     how: &How,
     upload: Upload,
 ) -> Result<(StatusCode, Report), ApiError> {
-    let (by, source) = (ADMIN.into(), upload.came.source.clone());
+    let (by, source) = (how.by.clone(), upload.came.source.clone());
     let options = PublishOptions { rule: how.rule, policy: how.policy, by, source };
     let failed = |error| under_condition(error, expected_by(how.rule));
     let files = upload.came.files.clone();

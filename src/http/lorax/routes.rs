@@ -4,9 +4,11 @@ use super::{
     headers,
     parameters::{LoraxRequest, Streams},
 };
-use crate::http::{ApiError, AppState, fan_out::Answers, json::JsonBody, served, sse};
+use crate::http::{
+    ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, sse,
+};
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::HeaderMap,
     response::{AppendHeaders, IntoResponse, Response},
@@ -18,39 +20,42 @@ use std::time::Instant;
 /// `POST /generate`
 pub(in crate::http) async fn generate(
     State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    answered(&app, LoraxRequest::read(&body, Streams::Never)?, |answer| answer).await
+    answered((&app, caller), LoraxRequest::read(&body, Streams::Never)?, |answer| answer).await
 }
 
 /// `POST /generate_stream`
 pub(in crate::http) async fn generate_stream(
     State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    streamed(&app, LoraxRequest::read(&body, Streams::Always)?).await
+    streamed((&app, caller), LoraxRequest::read(&body, Streams::Always)?).await
 }
 
 /// `POST /`: `stream` decides, and an answer that is not streamed comes in a list.
 pub(in crate::http) async fn compat(
     State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let request = LoraxRequest::read(&body, Streams::AsAsked)?;
     if request.stream {
-        return streamed(&app, request).await;
+        return streamed((&app, caller), request).await;
     }
-    answered(&app, request, |answer| json!([answer])).await
+    answered((&app, caller), request, |answer| json!([answer])).await
 }
 
 async fn answered(
-    app: &AppState,
+    (app, caller): (&AppState, Caller),
     request: LoraxRequest,
     form: impl FnOnce(Value) -> Value,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
     let mut shown = request.shown.clone();
-    let (adapter, answers) = started(app, request).await?;
+    let (adapter, answers) = started((app, caller), request).await?;
     shown.served = answers.served().to_vec();
     let completions = answers.collect().await?;
     let answer = completions.first().ok_or_else(|| ApiError::internal("no_answer"))?;
@@ -58,19 +63,25 @@ async fn answered(
     Ok((adapter, AppendHeaders(measured), Json(form(whole(answer, &shown)))).into_response())
 }
 
-async fn streamed(app: &AppState, request: LoraxRequest) -> Result<Response, ApiError> {
+async fn streamed(
+    (app, caller): (&AppState, Caller),
+    request: LoraxRequest,
+) -> Result<Response, ApiError> {
     let mut shown = request.shown.clone();
-    let (adapter, answers) = started(app, request).await?;
+    let (adapter, answers) = started((app, caller), request).await?;
     shown.served = answers.served().to_vec();
     let stream = LoraxStream::new(shown);
     Ok((adapter, sse::respond(answers, stream, app.config.write_timeout())).into_response())
 }
 
 /// The running answer, and the headers that are known by now.
-async fn started(app: &AppState, asked: LoraxRequest) -> Result<(HeaderMap, Answers), ApiError> {
+async fn started(
+    (app, caller): (&AppState, Caller),
+    asked: LoraxRequest,
+) -> Result<(HeaderMap, Answers), ApiError> {
     let mut request = asked.request;
     let adapter_id = ("parameters.adapter_id", asked.adapter.as_deref());
-    request.adapters = app.choose(adapter_id, asked.named)?.adapters;
+    request.adapters = app.choose(caller, adapter_id, asked.named)?.adapters;
     let mut adapter = headers::adapters(&request.adapters);
     let answers = Answers::start(app, vec![request]).await?;
     adapter.extend(served::header(answers.served()));

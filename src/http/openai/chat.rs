@@ -6,9 +6,11 @@ use super::{
     refused,
     usage::Head,
 };
-use crate::http::{ApiError, AppState, fan_out::Answers, json::JsonBody, served, sse};
+use crate::http::{
+    ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, sse,
+};
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -39,6 +41,7 @@ impl ChatFields {
 
 pub(in crate::http) async fn chat_completions(
     State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     refused::check_chat(&body)?;
@@ -46,7 +49,7 @@ pub(in crate::http) async fn chat_completions(
     let fields: ChatFields = body.read()?;
     let prompt = chat_prompt(&body)?;
 
-    let chosen = app.choose(("model", shared.model.as_deref()), named_adapters(&body)?)?;
+    let chosen = app.choose(caller, ("model", shared.model.as_deref()), named_adapters(&body)?)?;
     let context = app.generator.model().max_context;
     let defaults = app.generator.default_sampling();
     let mut request = shared.request(prompt, chosen.adapters, context, defaults)?;

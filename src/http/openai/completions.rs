@@ -7,10 +7,10 @@ use super::{
 };
 use crate::{
     generation::Prompt,
-    http::{ApiError, AppState, fan_out::Answers, json::JsonBody, served, sse},
+    http::{ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, sse},
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -29,6 +29,7 @@ struct CompletionFields {
 
 pub(in crate::http) async fn completions(
     State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     refused::check_completions(&body)?;
@@ -37,7 +38,7 @@ pub(in crate::http) async fn completions(
     let prompts = prompts(prompt, shared.add_special_tokens.unwrap_or(true))?;
     check_count(prompts.len(), shared.answers(), app.config.max_prompts)?;
 
-    let chosen = app.choose(("model", shared.model.as_deref()), named_adapters(&body)?)?;
+    let chosen = app.choose(caller, ("model", shared.model.as_deref()), named_adapters(&body)?)?;
     let context = app.generator.model().max_context;
     let defaults = app.generator.default_sampling();
     let mut requests = Vec::with_capacity(prompts.len());

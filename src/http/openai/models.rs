@@ -1,28 +1,36 @@
 //! `GET /v1/models`: the base and its adapters.
 use crate::{
     adapter::AdapterEntry,
-    http::{ApiError, AppState, unix_seconds},
+    http::{ApiError, AppState, auth::Caller, unix_seconds},
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
 };
 use serde_json::{Value, json};
 
-pub(in crate::http) async fn list(State(app): State<AppState>) -> Json<Value> {
-    let mut cards = vec![base_card(&app)];
-    cards.extend(app.registry.list().iter().map(|entry| adapter_card(&app, entry)));
+/// What the caller may use, and nothing else.
+pub(in crate::http) async fn list(
+    State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Value> {
+    let mut cards: Vec<_> = caller.may_use_base().then(|| base_card(&app)).into_iter().collect();
+    let entries = app.registry.list();
+    let usable = entries.iter().filter(|entry| caller.may_use(&entry.terms));
+    cards.extend(usable.map(|entry| adapter_card(&app, entry)));
     Json(json!({"object": "list", "data": cards}))
 }
 
 pub(in crate::http) async fn retrieve(
     State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if id == app.generator.model().name {
+    if id == app.generator.model().name && caller.may_use_base() {
         return Ok(Json(base_card(&app)));
     }
     let entry = id.parse().ok().and_then(|name| app.registry.get(&name));
+    let entry = entry.filter(|entry| caller.may_use(&entry.terms));
     let entry = entry.ok_or_else(|| ApiError::no_model(&id))?;
     Ok(Json(adapter_card(&app, &entry)))
 }
