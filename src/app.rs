@@ -76,7 +76,7 @@ impl App {
         let card = model_card(config, &source, &facts, &engine);
         let registry =
             registry(Arc::new(base.clone()), &config.adapter, &source, &engine, &card.name)?;
-        let metrics = Metrics::new(&card.name);
+        let metrics = Metrics::with(&card.name, &config.metrics);
         let setup = TextSetup {
             tokenizer: text.tokenizer,
             chat_template: text.chat_template,

@@ -1,7 +1,11 @@
 //! Every setting of `lorad serve`: each room's own, side by side, and what holds between them.
 use crate::{
-    adapter::AdapterConfig, engine::EngineConfig, http::HttpConfig, kernel::KernelConfig,
-    model::ModelConfig, telemetry::LogConfig,
+    adapter::AdapterConfig,
+    engine::EngineConfig,
+    http::HttpConfig,
+    kernel::KernelConfig,
+    model::ModelConfig,
+    telemetry::{LogConfig, MetricsConfig},
 };
 
 /// Flags and `LORAD_*` variables of `lorad serve`; a flag wins over its variable.
@@ -22,6 +26,9 @@ pub struct ServeConfig {
     /// The listener.
     #[command(flatten, next_help_heading = "HTTP")]
     pub http: HttpConfig,
+    /// The metrics.
+    #[command(flatten, next_help_heading = "Metrics")]
+    pub metrics: MetricsConfig,
     /// The log.
     #[command(flatten, next_help_heading = "Log")]
     pub log: LogConfig,

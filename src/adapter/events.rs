@@ -1,5 +1,5 @@
 //! Who did what: an append-only log, kept where the adapters are.
-use super::Objects;
+use super::{Objects, VersionId};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::VecDeque,
@@ -53,15 +53,9 @@ impl Event {
 
     /// What the name means now, and what it meant.
     #[must_use]
-    pub fn meaning(
-        self,
-        version: Option<impl fmt::Display>,
-        previous: Option<impl fmt::Display>,
-    ) -> Self {
-        let text = |version: Option<&dyn fmt::Display>| version.map(ToString::to_string);
-        let version = text(version.as_ref().map(|version| version as &dyn fmt::Display));
-        let previous = text(previous.as_ref().map(|version| version as &dyn fmt::Display));
-        Self { version, previous, ..self }
+    pub fn meaning(self, version: Option<VersionId>, previous: Option<VersionId>) -> Self {
+        let text = |version: Option<VersionId>| version.map(|version| version.to_string());
+        Self { version: text(version), previous: text(previous), ..self }
     }
 
     /// What else there is to say.
@@ -224,7 +218,7 @@ mod tests {
     fn the_newest_comes_first_and_a_name_has_its_own() {
         let objects: Arc<dyn Objects> = Arc::new(MemoryObjects::default());
         for log in [EventLog::in_memory(), EventLog::kept_in(objects)] {
-            log.record(event("a", "publish").meaning(Some("new"), None::<&str>));
+            log.record(event("a", "publish").meaning(Some(VersionId([7; 32])), None));
             log.record(event("b", "publish"));
             log.record(event("a", "retire").saying("why"));
             assert_eq!(actions(&log.recent(9, None)), ["retire", "publish", "publish"]);
@@ -233,7 +227,7 @@ mod tests {
             assert_eq!(actions(&of_a), ["retire", "publish"]);
             assert_eq!(
                 (of_a[0].detail.as_deref(), of_a[1].version.as_deref()),
-                (Some("why"), Some("new"))
+                (Some("why"), Some("07".repeat(32).as_str()))
             );
             assert!(of_a[1].previous.is_none() && of_a[1].at > 1.7e9);
         }

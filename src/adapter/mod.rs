@@ -31,8 +31,9 @@ pub use lease::{AdapterLease, AdapterVersion};
 pub use ledger::{AdapterUsage, Ledger};
 pub use name::{AdapterName, AdapterRef, VersionId};
 pub use registry::{
-    AdapterEntry, AdapterRegistry, Candidate, Departure, LoadReport, NameKeeper, Publication,
-    PublishOptions, PublishOutcome, PublishRule, Source, SwapPolicy, VersionEntry, WarmUsage,
+    AdapterEntry, AdapterRegistry, Candidate, Change, Departure, LoadReport, NameKeeper,
+    Publication, PublishOptions, PublishOutcome, PublishRule, Source, SwapPolicy, VersionEntry,
+    WarmUsage,
 };
 pub use store::{
     Content, DirectoryObjects, MemoryObjects, ObjectInfo, Objects, RemoteObjects, Stamp, WriteRule,

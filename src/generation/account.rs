@@ -1,8 +1,8 @@
 //! Who answers a request, and under whose names it is counted.
 use super::ServedAdapter;
 use crate::{
-    adapter::{AdapterLease, AdapterName, Ledger},
-    telemetry::Metrics,
+    adapter::{AdapterLease, Ledger},
+    telemetry::{AdapterCounts, Metrics},
 };
 use std::{
     sync::Arc,
@@ -14,45 +14,56 @@ use std::{
 #[derive(Clone)]
 pub(super) struct Account {
     pub(super) metrics: Metrics,
-    adapters: Arc<[(AdapterName, Arc<Ledger>)]>,
+    adapters: Arc<[(AdapterCounts, Arc<Ledger>)]>,
 }
 
 impl Account {
     /// The account of a prompt that these adapters answer. Nothing is counted yet.
     pub(super) fn new(metrics: Metrics, leases: &[(AdapterLease, f32)]) -> Self {
-        let counted = |(lease, _): &(AdapterLease, f32)| (lease.name.clone(), lease.ledger.clone());
-        let mut adapters: Vec<_> = leases.iter().map(counted).collect();
+        let mut leases: Vec<&AdapterLease> = leases.iter().map(|(lease, _)| lease).collect();
         // A name counts once, however many of its versions a mix has.
-        adapters.sort_by(|a, b| a.0.cmp(&b.0));
-        adapters.dedup_by(|a, b| a.0 == b.0);
-        Self { metrics, adapters: adapters.into() }
+        leases.sort_by(|a, b| a.name.cmp(&b.name));
+        leases.dedup_by(|a, b| a.name == b.name);
+        let counted = |lease: &AdapterLease| {
+            (metrics.of_adapter(lease.name.as_str()), Arc::clone(&lease.ledger))
+        };
+        let mut adapters: Vec<_> = leases.into_iter().map(counted).collect();
+        if adapters.is_empty() {
+            adapters.push((metrics.of_adapter(""), Arc::default()));
+        }
+        Self { adapters: adapters.into(), metrics }
     }
 
     /// The engine took the prompt.
     pub(super) fn accepted(&self, prompt_tokens: usize) {
-        self.metrics.request_started(self.adapters.iter().map(|(name, _)| name.as_str()));
         let now = SystemTime::now();
-        self.each(|_, ledger| ledger.begin(prompt_tokens, now));
+        for (counts, ledger) in self.adapters.iter() {
+            counts.accepted(prompt_tokens);
+            ledger.begin(prompt_tokens, now);
+        }
     }
 
     pub(super) fn cached(&self, tokens: usize) {
-        self.each(|_, ledger| ledger.cached(tokens));
+        self.adapters.iter().for_each(|(_, ledger)| ledger.cached(tokens));
     }
 
     pub(super) fn first_token(&self, waited: Duration) {
         self.metrics.first_token(waited);
+        self.adapters.iter().for_each(|(counts, _)| counts.first_token(waited));
     }
 
     pub(super) fn generated(&self, tokens: usize) {
-        self.each(|_, ledger| ledger.generated(tokens));
+        for (counts, ledger) in self.adapters.iter() {
+            counts.generated(tokens);
+            ledger.generated(tokens);
+        }
     }
 
     pub(super) fn failed(&self) {
-        self.each(|_, ledger| ledger.failed());
-    }
-
-    fn each(&self, count: impl Fn(&str, &Ledger)) {
-        self.adapters.iter().for_each(|(name, ledger)| count(name.as_str(), ledger));
+        for (counts, ledger) in self.adapters.iter() {
+            counts.failed();
+            ledger.failed();
+        }
     }
 }
 

@@ -19,9 +19,21 @@ pub(super) async fn scrape(State(app): State<AppState>, headers: HeaderMap) -> R
         }
         _ => (Exposition::Prometheus, "text/plain; version=0.0.4; charset=utf-8"),
     };
-    let adapters = app.registry.list().len();
-    let text = app.metrics.expose(&figures(app.generator.snapshot(), adapters), format);
+    let figures = with_tiers(&app, figures(app.generator.snapshot(), app.registry.len()));
+    let text = app.metrics.expose(&figures, format);
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+/// With what host memory holds.
+fn with_tiers(app: &AppState, figures: EngineFigures) -> EngineFigures {
+    let warm = app.registry.warm_usage();
+    EngineFigures {
+        warm_adapters: warm.versions,
+        warm_bytes: warm.bytes,
+        adapter_reads: warm.reads,
+        warm_evictions: warm.evictions,
+        ..figures
+    }
 }
 
 fn figures(snapshot: EngineSnapshot, adapters: usize) -> EngineFigures {
@@ -53,5 +65,6 @@ fn figures(snapshot: EngineSnapshot, adapters: usize) -> EngineFigures {
         adapter_load_seconds: snapshot.adapter_load_time.as_secs_f64(),
         adapter_evictions: snapshot.adapter_evictions,
         adapters,
+        ..EngineFigures::default()
     }
 }

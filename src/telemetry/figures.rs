@@ -81,4 +81,12 @@ pub struct EngineFigures {
     pub adapter_evictions: u64,
     /// Adapters that requests can name.
     pub adapters: usize,
+    /// Versions in host memory.
+    pub warm_adapters: usize,
+    /// Their bytes.
+    pub warm_bytes: u64,
+    /// Versions read from the store on demand.
+    pub adapter_reads: u64,
+    /// Versions that left host memory for others.
+    pub warm_evictions: u64,
 }

@@ -70,14 +70,36 @@ pub const METRICS: &[MetricInfo] = &[
         "requests",
         "Requests accepted, by adapter; a mix counts under each of its adapters, empty is the base model",
     ),
+    counter(
+        "lorad_adapter_prompt_tokens",
+        "tokens",
+        "Prompt tokens of accepted requests, by adapter",
+    ),
+    counter("lorad_adapter_generated_tokens", "tokens", "Tokens generated, by adapter"),
+    counter("lorad_adapter_errors", "answers", "Answers that failed, by adapter"),
+    histogram(
+        "lorad_adapter_first_token_seconds",
+        "seconds",
+        "From submission to the first token, by adapter",
+    ),
     gauge("lorad_adapters", "adapters", "Adapters that requests can name"),
+    gauge("lorad_adapters_warm", "versions", "Versions of adapters in host memory"),
     gauge("lorad_adapters_resident", "adapters", "Adapters in device memory"),
     gauge(
         "lorad_adapter_slots_used",
         "slots",
         "Adapter slots that hold an adapter or are about to",
     ),
-    gauge("lorad_adapter_bytes", "bytes", "Device memory that adapters in slots hold"),
+    gauge(
+        "lorad_adapter_bytes",
+        "bytes",
+        "Memory that adapters hold, by tier: device (in slots) or host",
+    ),
+    counter(
+        "lorad_adapter_reads",
+        "versions",
+        "Versions of adapters read from the store on demand",
+    ),
     counter("lorad_adapter_loads", "adapters", "Adapters brought into a slot"),
     counter(
         "lorad_adapter_prefetches",
@@ -97,7 +119,7 @@ pub const METRICS: &[MetricInfo] = &[
     counter(
         "lorad_adapter_evictions",
         "adapters",
-        "Adapters that made room in their slots for others",
+        "Adapters that made room for others, by tier: device (in slots) or host",
     ),
     gauge("lorad_kv_cache_bytes", "bytes", "Size of the KV cache"),
     counter("lorad_steps", "steps", "Forward passes"),
@@ -126,6 +148,10 @@ pub(super) const FIRST_TOKEN_BUCKETS: [f64; 22] = [
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
     20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
 ];
+
+/// A coarser choice of those, for each adapter's own.
+pub(super) const ADAPTER_FIRST_TOKEN_BUCKETS: [f64; 8] =
+    [0.01, 0.04, 0.1, 0.25, 1.0, 2.5, 10.0, 40.0];
 
 /// vLLM's buckets for the time between tokens, seconds.
 pub(super) const INTER_TOKEN_BUCKETS: [f64; 19] = [

@@ -1,6 +1,8 @@
 //! What the server says about itself: logs and metrics.
 //!
 //! Knows numbers and label texts. Knows nothing of any other room.
+mod adapters;
+mod config;
 mod exposition;
 mod figures;
 mod log;
@@ -8,6 +10,8 @@ mod metrics;
 mod recorder;
 mod series;
 
+pub use adapters::AdapterCounts;
+pub use config::MetricsConfig;
 pub use exposition::Exposition;
 pub use figures::{EngineFigures, Outcome};
 pub use log::{LogConfig, LogError, LogFormat};

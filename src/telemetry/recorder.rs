@@ -1,6 +1,7 @@
 //! Records what happens and writes it down for Prometheus.
 use super::{
-    EngineFigures, Exposition, Outcome,
+    AdapterCounts, EngineFigures, Exposition, MetricsConfig, Outcome,
+    adapters::AdapterSeries,
     series::{EngineSeries, HttpSeries, Labels, RequestSeries, add},
 };
 use prometheus_client::{
@@ -10,12 +11,9 @@ use prometheus_client::{
 };
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-
-/// Adapters with a series of their own in `lorad_requests`; later ones share `_other`.
-const MAX_ADAPTER_SERIES: usize = 256;
 
 /// Every metric of the process. Clones share the numbers.
 #[derive(Clone)]
@@ -26,6 +24,7 @@ struct Inner {
     registry: Mutex<Registry>,
     engine: EngineSeries,
     requests: RequestSeries,
+    adapters: AdapterSeries,
     http: HttpSeries,
     adapter_changes: Family<Labels, Counter>,
 }
@@ -33,6 +32,11 @@ struct Inner {
 impl Metrics {
     /// All metrics at zero; `model_name` becomes the label that vLLM's dashboards filter by.
     pub fn new(model_name: &str) -> Self {
+        Self::with(model_name, &MetricsConfig::default())
+    }
+
+    /// The same, as the settings have it.
+    pub fn with(model_name: &str, config: &MetricsConfig) -> Self {
         let mut registry = Registry::default();
         let http = HttpSeries::register(&mut registry);
         let adapter_changes = add(&mut registry, "lorad_adapter_changes", Family::default());
@@ -45,32 +49,20 @@ impl Metrics {
         let of_model = registry.sub_registry_with_labels(labels);
         let engine = EngineSeries::register(of_model);
         let requests = RequestSeries::register(of_model);
+        let adapters = AdapterSeries::register(of_model, config.metrics_adapters);
         let registry = Mutex::new(registry);
-        Self(Arc::new(Inner { registry, engine, requests, http, adapter_changes }))
+        Self(Arc::new(Inner { registry, engine, requests, adapters, http, adapter_changes }))
     }
 
-    /// A request was accepted. It counts under each of its adapters, so that mixes make no series of their own; with
-    /// none it counts under the base model's empty name.
-    pub fn request_started<'a>(&self, adapters: impl IntoIterator<Item = &'a str>) {
-        let mut adapters = adapters.into_iter();
-        self.count_request(adapters.next().unwrap_or_default());
-        adapters.for_each(|adapter| self.count_request(adapter));
+    /// The series of an adapter: a mix counts under each of its own, so that mixes make no series; the base model has
+    /// the empty name.
+    pub fn of_adapter(&self, adapter: &str) -> AdapterCounts {
+        self.0.adapters.of(adapter)
     }
 
-    fn count_request(&self, adapter: &str) {
-        let accepted = &self.0.requests.accepted;
-        let labels = vec![("adapter", adapter.to_owned())];
-        if let Some(known) = accepted.get(&labels) {
-            known.inc();
-            return;
-        }
-        // Two racing firsts of one adapter take two places: the limit bounds series, it counts none.
-        let taken = self.0.requests.adapter_series.fetch_add(1, Ordering::Relaxed);
-        if taken < MAX_ADAPTER_SERIES {
-            accepted.get_or_create(&labels).inc();
-        } else {
-            accepted.get_or_create(&vec![("adapter", "_other".into())]).inc();
-        }
+    /// An adapter is retired: its series go, and their places with them.
+    pub fn adapter_gone(&self, adapter: &str) {
+        self.0.adapters.forget(adapter);
     }
 
     /// The time from submission to the first step of an answer.
@@ -140,7 +132,9 @@ mod tests {
 
     fn recorded() -> (Metrics, EngineFigures) {
         let metrics = Metrics::new("base\"1\"");
-        metrics.request_started(["rate"]);
+        let rate = metrics.of_adapter("rate");
+        rate.accepted(3);
+        rate.first_token(Duration::from_millis(2));
         metrics.queued(Duration::from_millis(1));
         metrics.first_token(Duration::from_millis(2));
         metrics.inter_token(Duration::from_millis(3));
@@ -193,28 +187,5 @@ mod tests {
             text.lines().filter(|line| line.starts_with("vllm:lora_requests_info{")).collect();
         assert_eq!(loras.len(), 1);
         assert!(loras[0].contains("max_lora=\"8\",running_lora_adapters=\"a\""), "{}", loras[0]);
-    }
-
-    #[test]
-    fn a_mix_counts_under_each_of_its_adapters() {
-        let metrics = Metrics::new("base");
-        for adapters in [&["a", "b"][..], &["b"], &[]] {
-            metrics.request_started(adapters.iter().copied());
-        }
-        let text = metrics.expose(&EngineFigures::default(), Exposition::Prometheus);
-        for (adapter, count) in [("a", 1), ("b", 2), ("", 1)] {
-            assert!(text.contains(&format!("adapter=\"{adapter}\"}} {count}\n")), "{text}");
-        }
-    }
-
-    #[test]
-    fn thousands_of_adapters_do_not_make_thousands_of_series() {
-        let metrics = Metrics::new("base");
-        for index in 0..2 * MAX_ADAPTER_SERIES {
-            metrics.request_started([format!("adapter-{index}").as_str()]);
-        }
-        let text = metrics.expose(&EngineFigures::default(), Exposition::Prometheus);
-        let series = text.lines().filter(|line| line.starts_with("lorad_requests_total")).count();
-        assert_eq!(series, MAX_ADAPTER_SERIES + 1);
     }
 }

@@ -11,7 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -34,24 +34,24 @@ pub(super) struct EngineSeries {
     prefix_hits: Counter,
     preemptions: Counter,
     adapters: Gauge,
+    adapters_warm: Gauge,
     adapters_resident: Gauge,
+    adapter_bytes: Family<Labels, Gauge>,
+    adapter_reads: Counter,
+    adapter_evictions: Family<Labels, Counter>,
     kv_bytes: Gauge,
     steps: Counter,
     failed_steps: Counter,
     non_finite_outputs: Counter,
     slots_used: Gauge,
-    adapter_bytes: Gauge,
     loads: Counter,
     prefetches: Counter,
     failed_loads: Counter,
     load_seconds: Counter<f64, AtomicU64>,
-    evictions: Counter,
 }
 
 /// What happens to requests, recorded when it does.
 pub(super) struct RequestSeries {
-    pub(super) accepted: Family<Labels, Counter>,
-    pub(super) adapter_series: AtomicUsize,
     pub(super) finished: Family<Labels, Counter>,
     pub(super) first_token: Histogram,
     pub(super) inter_token: Histogram,
@@ -90,18 +90,20 @@ impl EngineSeries {
             prefix_hits: add(r, "vllm:prefix_cache_hits", Counter::default()),
             preemptions: add(r, "vllm:num_preemptions", Counter::default()),
             adapters: add(r, "lorad_adapters", Gauge::default()),
+            adapters_warm: add(r, "lorad_adapters_warm", Gauge::default()),
             adapters_resident: add(r, "lorad_adapters_resident", Gauge::default()),
+            adapter_bytes: add(r, "lorad_adapter_bytes", Family::default()),
+            adapter_reads: add(r, "lorad_adapter_reads", Counter::default()),
+            adapter_evictions: add(r, "lorad_adapter_evictions", Family::default()),
             kv_bytes: add(r, "lorad_kv_cache_bytes", Gauge::default()),
             steps: add(r, "lorad_steps", Counter::default()),
             failed_steps: add(r, "lorad_failed_steps", Counter::default()),
             non_finite_outputs: add(r, "lorad_non_finite_outputs", Counter::default()),
             slots_used: add(r, "lorad_adapter_slots_used", Gauge::default()),
-            adapter_bytes: add(r, "lorad_adapter_bytes", Gauge::default()),
             loads: add(r, "lorad_adapter_loads", Counter::default()),
             prefetches: add(r, "lorad_adapter_prefetches", Counter::default()),
             failed_loads: add(r, "lorad_failed_adapter_loads", Counter::default()),
             load_seconds: add(r, "lorad_adapter_load_seconds", Counter::default()),
-            evictions: add(r, "lorad_adapter_evictions", Counter::default()),
         }
     }
 
@@ -110,10 +112,10 @@ impl EngineSeries {
         self.waiting.set(figures.waiting as i64);
         self.kv_usage.set(figures.kv_blocks_used as f64 / figures.kv_blocks.max(1) as f64);
         self.adapters.set(figures.adapters as i64);
+        self.adapters_warm.set(figures.warm_adapters as i64);
         self.adapters_resident.set(figures.resident_adapters.len() as i64);
         self.kv_bytes.set(figures.kv_bytes as i64);
         self.slots_used.set(figures.adapter_slots_used as i64);
-        self.adapter_bytes.set(figures.adapter_bytes as i64);
         let seconds = figures.adapter_load_seconds.to_bits();
         self.load_seconds.inner().store(seconds, Ordering::Relaxed);
         for (counter, total) in [
@@ -130,11 +132,23 @@ impl EngineSeries {
             (&self.loads, figures.adapter_loads),
             (&self.prefetches, figures.adapter_prefetches),
             (&self.failed_loads, figures.failed_adapter_loads),
-            (&self.evictions, figures.adapter_evictions),
+            (&self.adapter_reads, figures.adapter_reads),
         ] {
             counter.inner().store(total, Ordering::Relaxed);
         }
+        self.set_tiers(figures);
         self.set_info(figures);
+    }
+
+    fn set_tiers(&self, figures: &EngineFigures) {
+        for (tier, bytes, evictions) in [
+            ("device", figures.adapter_bytes as u64, figures.adapter_evictions),
+            ("host", figures.warm_bytes, figures.warm_evictions),
+        ] {
+            let tier = vec![("tier", tier.into())];
+            self.adapter_bytes.get_or_create(&tier).set(bytes as i64);
+            self.adapter_evictions.get_or_create(&tier).inner().store(evictions, Ordering::Relaxed);
+        }
     }
 
     /// Series whose labels carry the news: the previous label set must go, or gateways read both.
@@ -160,8 +174,6 @@ impl RequestSeries {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let r = registry;
         Self {
-            accepted: add(r, "lorad_requests", Family::default()),
-            adapter_series: AtomicUsize::new(0),
             finished: add(r, "vllm:request_success", Family::default()),
             first_token: add_histogram(r, "vllm:time_to_first_token_seconds", &FIRST_TOKEN_BUCKETS),
             inter_token: add_histogram(r, "vllm:inter_token_latency_seconds", &INTER_TOKEN_BUCKETS),

@@ -87,7 +87,7 @@ fn whenever_the_power_goes_a_restart_is_before_or_after_the_change() {
         ("roll back", &|registry| roll_back(registry, Some(0)).is_ok()),
         ("terms", &|registry| {
             let terms = AdapterTerms { keep_versions: Some(1), ..Default::default() };
-            wait(registry.set_terms(name("a"), terms)).is_ok()
+            wait(registry.set_terms(name("a"), terms, "me".into())).is_ok()
         }),
         ("retire", &|registry| wait(registry.retire(name("a"), None, SwapPolicy::Pin)).is_ok()),
         ("retire what others put there", &|registry| {

@@ -78,14 +78,14 @@ fn terms_stay_with_the_name() {
         publish(&registry, "a", number, PublishRule::Replace).expect("always");
     }
     let terms = AdapterTerms { share: 2.5, keep_versions: Some(2), ..Default::default() };
-    wait(registry.set_terms(name("a"), terms.clone())).expect("published");
+    wait(registry.set_terms(name("a"), terms.clone(), "me".into())).expect("published");
     assert_eq!(history(&registry, "a"), [2, 1]);
     publish(&registry, "a", 3, PublishRule::Replace).expect("always");
     let again = in_directory(root.path());
     assert_eq!(history(&again, "a"), [3, 2]);
     assert_eq!(*again.get(&name("a")).expect("there").terms, terms);
     assert_eq!(*wait(again.lease(&current("a"))).expect("there").terms, terms);
-    let nobody = wait(again.set_terms(name("b"), terms));
+    let nobody = wait(again.set_terms(name("b"), terms, "me".into()));
     assert!(matches!(nobody, Err(AdapterError::NotFound(_))));
 }
 
@@ -106,7 +106,7 @@ fn more_adapters_than_memory_holds_are_read_when_they_are_asked_for() {
     }
     assert!(registry.warm_usage().reads >= 4, "{:?}", registry.warm_usage());
     let terms = AdapterTerms { pin: true, ..Default::default() };
-    wait(registry.set_terms(name("d"), terms)).expect("published");
+    wait(registry.set_terms(name("d"), terms, "me".into())).expect("published");
     for text in ["d", "a", "b", "c", "a", "b", "c"] {
         wait(registry.lease(&current(text))).expect("there");
     }

@@ -72,11 +72,6 @@ fn serving_from(model: &Path, store: &Path, flags: &[&str]) -> App {
     App::build(&Line::parse_from(line).config).expect("a server")
 }
 
-/// A base of `tests/golden` with all its adapters, and where it keeps uploads.
-pub(crate) fn golden(base: &str) -> (App, TempDir) {
-    serving(&directory(base))
-}
-
 /// A base of `tests/golden` with the adapters of `store`, and with more flags.
 pub(crate) fn over(base: &str, store: &Path, flags: &[&str]) -> App {
     serving_from(&directory(base), store, flags)

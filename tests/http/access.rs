@@ -1,7 +1,7 @@
 //! Who may do what, how much of it, and what is remembered of it.
 use crate::client::{Answer, Script, Server, adapter_files, adapters, scripted};
 use lorad::{
-    adapter::{AdapterName, AdapterTerms, Permit},
+    adapter::{AdapterName, AdapterTerms, Permit, VersionId},
     http::{AppState, HttpConfig},
 };
 use reqwest::StatusCode;
@@ -22,7 +22,7 @@ fn name(text: &str) -> AdapterName {
 }
 
 fn hash(key: &str) -> String {
-    Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
+    VersionId(Sha256::digest(key).into()).to_string()
 }
 
 async fn set_terms(state: &AppState, adapter: &str, terms: AdapterTerms) {

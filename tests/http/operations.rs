@@ -84,6 +84,9 @@ async fn metrics_tell_of_requests_adapters_and_routes() {
     for line in [
         "vllm:request_success_total{model_name=\"llama\",engine=\"0\",finished_reason=\"length\"} 1",
         "lorad_requests_total{model_name=\"llama\",engine=\"0\",adapter=\"layers\"} 1",
+        "lorad_adapter_generated_tokens_total{model_name=\"llama\",engine=\"0\",adapter=\"layers\"} 3",
+        "lorad_adapter_first_token_seconds_count{model_name=\"llama\",engine=\"0\",adapter=\"layers\"} 1",
+        "lorad_adapter_errors_total{model_name=\"llama\",engine=\"0\",adapter=\"layers\"} 0",
         &adapters,
         "http_requests_total{handler=\"/v1/completions\",method=\"POST\",status=\"200\"} 1",
         "vllm:generation_tokens_total{model_name=\"llama\",engine=\"0\"} 3",
@@ -91,6 +94,12 @@ async fn metrics_tell_of_requests_adapters_and_routes() {
         assert!(scrape.text.lines().any(|found| found == line), "{line} in\n{}", scrape.text);
     }
     assert!(scrape.text.contains("running_lora_adapters=\"layers\""), "{}", scrape.text);
+    for tier in ["host", "device"] {
+        let prefix =
+            format!("lorad_adapter_bytes{{model_name=\"llama\",engine=\"0\",tier=\"{tier}\"}} ");
+        let bytes = scrape.text.lines().find_map(|line| line.strip_prefix(&prefix));
+        assert!(bytes.expect("a line").parse::<u64>().expect("bytes") > 0, "{tier}");
+    }
     let accept = "application/openmetrics-text; version=1.0.0";
     let open = Answer::of(server.request("GET", "/metrics").header("accept", accept)).await;
     assert!(open.text.ends_with("# EOF\n"));

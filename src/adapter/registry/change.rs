@@ -155,7 +155,7 @@ impl Inner {
             record.terms = Arc::new(terms.clone());
             record.versions.truncate(terms.keep_versions.unwrap_or(self.keep_versions).max(1));
             if self.write_record(record, SwapPolicy::Pin)? {
-                let event = Event::now(by, "terms", name).meaning(Some(current), None::<VersionId>);
+                let event = Event::now(by, "terms", name).meaning(Some(current), None);
                 self.events.record(event.saying(shown(terms)));
                 return Ok(());
             }

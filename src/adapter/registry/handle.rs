@@ -1,6 +1,6 @@
 //! The registry as other rooms see it.
 use super::{
-    AdapterEntry, Candidate, Departure, LoadReport, Publication, PublishOptions, SwapPolicy,
+    AdapterEntry, Candidate, Change, Departure, LoadReport, Publication, PublishOptions,
     VersionEntry, WarmUsage, catalogue::Catalogue, vault::Vault, warm::Warm,
 };
 use crate::{
@@ -241,9 +241,9 @@ impl AdapterRegistry {
         &self,
         name: AdapterName,
         expected: Option<VersionId>,
-        (by, policy): (String, SwapPolicy),
+        change: impl Into<Change>,
     ) -> Result<VersionId, AdapterError> {
-        let inner = Arc::clone(&self.0);
+        let (inner, Change { by, policy }) = (Arc::clone(&self.0), change.into());
         blocking(move || inner.retire(&name, expected, &by, policy)).await
     }
 
@@ -257,9 +257,9 @@ impl AdapterRegistry {
         name: AdapterName,
         to: Option<VersionId>,
         expected: Option<VersionId>,
-        (by, policy): (String, SwapPolicy),
+        change: impl Into<Change>,
     ) -> Result<Publication, AdapterError> {
-        let inner = Arc::clone(&self.0);
+        let (inner, Change { by, policy }) = (Arc::clone(&self.0), change.into());
         blocking(move || inner.roll_back(&name, to, expected, &by, policy)).await
     }
 

@@ -17,6 +17,6 @@ pub use entry::{AdapterEntry, LoadReport, VersionEntry, WarmUsage};
 pub use handle::{AdapterRegistry, NameKeeper};
 pub use prepare::Candidate;
 pub use publication::{
-    Departure, Publication, PublishOptions, PublishOutcome, PublishRule, SwapPolicy,
+    Change, Departure, Publication, PublishOptions, PublishOutcome, PublishRule, SwapPolicy,
 };
 pub use record::Source;

@@ -26,6 +26,27 @@ pub enum SwapPolicy {
     Cancel,
 }
 
+/// Who changes what a name means, and what becomes of requests on the former version.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// As the history and the event log name them; empty for nobody in particular.
+    pub by: String,
+    /// What becomes of running requests.
+    pub policy: SwapPolicy,
+}
+
+impl From<SwapPolicy> for Change {
+    fn from(policy: SwapPolicy) -> Self {
+        Self { by: String::new(), policy }
+    }
+}
+
+impl From<(String, SwapPolicy)> for Change {
+    fn from((by, policy): (String, SwapPolicy)) -> Self {
+        Self { by, policy }
+    }
+}
+
 /// How to publish.
 #[derive(Clone, Debug)]
 pub struct PublishOptions {

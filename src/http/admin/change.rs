@@ -34,6 +34,7 @@ pub(in crate::http) async fn retire(
     let retired = app.registry.retire(name.clone(), expected, (caller.actor(), policy)).await;
     let version = retired.map_err(|error| under_condition(error, expected))?;
     app.metrics.adapter_changed("retired");
+    app.metrics.adapter_gone(name.as_str());
     tracing::info!(adapter = %name, %version, "adapter retired");
     Ok(Json(json!({"name": name.as_str(), "version": version.to_string(), "outcome": "retired"})))
 }

@@ -35,7 +35,7 @@ impl Caller {
     pub(in crate::http) fn actor(&self) -> String {
         match self {
             Self::Admin(key) | Self::Client(Some(key)) | Self::Guest(key) => {
-                key[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+                format!("{:08x}", u32::from_be_bytes([key[0], key[1], key[2], key[3]]))
             }
             Self::Local => "loopback".into(),
             Self::Client(None) => "client".into(),
