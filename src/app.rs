@@ -2,7 +2,9 @@
 use crate::{
     adapter::{
         AdapterConfig, AdapterError, AdapterLease, AdapterRef, AdapterRegistry, Departure,
-        PublishRule, SwapPolicy, upload::Staging,
+        PublishRule, SwapPolicy,
+        alias::{AliasError, Aliases},
+        upload::Staging,
     },
     config::ServeConfig,
     demo,
@@ -42,6 +44,9 @@ pub enum AppError {
     /// The directory of adapters, or one of the embedded ones.
     #[error("the adapters cannot be loaded")]
     Adapter(#[from] AdapterError),
+    /// What is stored of aliases.
+    #[error("the aliases cannot be loaded")]
+    Alias(#[from] AliasError),
     /// The tokenizer or the chat template.
     #[error("the model's text files cannot be used")]
     Text(#[from] GenerateError),
@@ -87,8 +92,9 @@ impl App {
         let rooms = Arc::new(Rooms { registry: registry.clone(), engine: engine.clone() });
         let generator = Generator::new(rooms, setup, card, metrics.clone())?;
         let staging = staging(registry.objects().directory())?;
+        let aliases = aliases(&registry, &generator.model().name)?;
         let state = AppState::new(generator, registry, metrics, config.http.clone());
-        let state = state.with_staging(staging);
+        let state = state.with_staging(staging).with_aliases(aliases);
         let seconds = config.adapter.adapter_refresh_seconds;
         let refresh = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         Ok(Self { state, engine, base, refresh })
@@ -114,8 +120,10 @@ impl App {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let upkeep = tokio::spawn(self.state.registry.clone().keep_up(self.refresh));
+        let follow = tokio::spawn(self.state.aliases.clone().keep_up(self.refresh));
         let served = http::serve(listener, self.state, shutdown).await;
         upkeep.abort();
+        follow.abort();
         served?;
         self.engine.drain();
         Ok(())
@@ -237,6 +245,15 @@ fn staging(adapters: Option<&Path>) -> io::Result<Staging> {
         tracing::warn!(%error, "uploads wait in the system's temporary directory");
         Staging::temporary()
     })
+}
+
+/// The aliases that lie beside the registry's adapters, and a say for them in what adapters are called.
+fn aliases(registry: &AdapterRegistry, base: &str) -> Result<Aliases, AppError> {
+    let store = registry.is_durable().then(|| Arc::clone(registry.objects()));
+    let aliases = Aliases::new(base, store);
+    aliases.refresh()?;
+    registry.consult(Arc::new(aliases.clone()));
+    Ok(aliases)
 }
 
 /// The generator's view of the registry and the engine.

@@ -52,8 +52,9 @@
 //!
 //! *sequence*: a prompt and its continuation in the engine; *request*: the same in HTTP and generation. *step*: one
 //! forward pass. *block*: a fixed number of tokens' keys and values; *block table*: a sequence's blocks. *site*: one
-//! linear layer that an adapter may change. *adapter slot*: a resident adapter's place on the device. *mix*: a request's adapters with their weights. *version*: an
-//! adapter's immutable content; *current*: what a name points at. *lease*: the right to use a version.
+//! linear layer that an adapter may change. *adapter slot*: a resident adapter's place on the device. *mix*: a
+//! request's adapters with their weights. *alias*: a model name with weighted targets; *shadow*: a target whose
+//! answers are only compared. *version*: an adapter's immutable content; *current*: what a name points at. *lease*: the right to use a version.
 pub mod adapter;
 pub mod app;
 pub mod bench;

@@ -9,7 +9,7 @@ use lorad::{
     error::{Classified, ErrorKind},
     generation::{
         Backend, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest, Generator,
-        ModelCard, Prompt, SamplingOptions, StopReason, TextSetup, WeightedAdapter,
+        ModelCard, Priority, Prompt, SamplingOptions, StopReason, TextSetup, WeightedAdapter,
     },
     lora::LoraWeights,
     telemetry::{EngineFigures, Exposition, Metrics},
@@ -158,6 +158,7 @@ fn request(text: &str) -> GenerateRequest {
         skip_special_tokens: true,
         n: 1,
         truncate_prompt_tokens: None,
+        priority: Priority::Normal,
     }
 }
 

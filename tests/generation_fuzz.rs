@@ -6,8 +6,8 @@ use lorad::{
     engine::{EngineError, EngineSnapshot, Event, EventStream, FinishReason, Submission},
     error::{Classified, ErrorKind},
     generation::{
-        Backend, GenerateError, GenerateRequest, Generator, ModelCard, Prompt, SamplingOptions,
-        TextSetup,
+        Backend, GenerateError, GenerateRequest, Generator, ModelCard, Priority, Prompt,
+        SamplingOptions, TextSetup,
     },
     telemetry::Metrics,
 };
@@ -201,6 +201,7 @@ proptest! {
             skip_special_tokens: true,
             n: 3,
             truncate_prompt_tokens: None,
+        priority: Priority::Normal,
         };
         let mut generation = runtime().block_on(generator.generate(request)).unwrap();
         let (mut sent, mut got) = (vec![Vec::new(); 3], vec![String::new(); 3]);

@@ -69,6 +69,8 @@ struct Inner {
     sampling: SamplingOptions,
     model: ModelCard,
     metrics: Metrics,
+    /// Where requests that are nobody's are counted; it is never shown.
+    unseen: Metrics,
 }
 
 impl Generator {
@@ -87,7 +89,8 @@ impl Generator {
             .map(|source| ChatTemplate::compile(&source, text.special_tokens))
             .transpose()?;
         let sampling = text.sampling;
-        Ok(Self(Arc::new(Inner { backend, tokenizer, template, sampling, model, metrics })))
+        let unseen = Metrics::new(&model.name);
+        Ok(Self(Arc::new(Inner { backend, tokenizer, template, sampling, model, metrics, unseen })))
     }
 
     /// The base model.
@@ -201,8 +204,9 @@ impl Generator {
         let mut leases = self.lease(adapters).await?;
         leases.extend(leased.map(|lease| (lease, 1.0)));
         let served = account::served(&leases);
-        let streams = self.submit(&prompt, &AdapterMix::new(leases)?, sampling)?;
-        let account = Account::new(self.0.metrics.clone(), &served);
+        let mix = AdapterMix::new(leases)?;
+        let streams = self.submit(&prompt, &mix, sampling, request.priority)?;
+        let account = Account::new(self.metrics(request.priority).clone(), &served);
         account.accepted(prompt.len());
         let answer = |(index, events)| self.answer(index, events, &prompt, &options, &account);
         let answers = streams.into_iter().enumerate().map(answer).collect();
@@ -230,13 +234,20 @@ impl Generator {
         prompt: &[u32],
         adapters: &AdapterMix,
         sampling: Vec<SamplingParams>,
+        priority: Priority,
     ) -> Result<Vec<EventStream>, GenerateError> {
         let submit = |sampling| {
             let (prompt, adapters) = (prompt.to_vec(), adapters.clone());
-            let priority = Priority::Normal;
             self.0.backend.submit(Submission { prompt, adapters, sampling, priority })
         };
         Ok(sampling.into_iter().map(submit).collect::<Result<_, EngineError>>()?)
+    }
+
+    fn metrics(&self, priority: Priority) -> &Metrics {
+        match priority {
+            Priority::Normal => &self.0.metrics,
+            Priority::Low => &self.0.unseen,
+        }
     }
 
     fn answer(

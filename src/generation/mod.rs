@@ -20,7 +20,7 @@ mod text_stream;
 mod tokenizer;
 
 pub use crate::engine::{
-    AdapterMix, EngineSnapshot, InvalidSampling, SamplingOptions, SamplingParams,
+    AdapterMix, EngineSnapshot, InvalidSampling, Priority, SamplingOptions, SamplingParams,
 };
 pub use backend::Backend;
 pub use error::GenerateError;

@@ -1,5 +1,7 @@
 //! One short answer with a version that no name means yet, beside the base's.
-use super::{GenerateError, GenerateRequest, Generation, Generator, Prompt, SamplingOptions};
+use super::{
+    GenerateError, GenerateRequest, Generation, Generator, Priority, Prompt, SamplingOptions,
+};
 use crate::adapter::AdapterLease;
 
 /// Longest answer of a probe, tokens.
@@ -40,6 +42,7 @@ fn request(prompt: &str) -> GenerateRequest {
         skip_special_tokens: true,
         n: 1,
         truncate_prompt_tokens: None,
+        priority: Priority::Normal,
     }
 }
 

@@ -1,5 +1,9 @@
 //! Several prompts of one HTTP request, generated side by side.
-use super::{ApiError, AppState};
+use super::{
+    ApiError, AppState,
+    shadow::Mirror,
+    split::{Split, Tally},
+};
 use crate::{
     adapter::Permit,
     generation::{
@@ -21,6 +25,8 @@ pub(super) struct Answers {
     served: Vec<ServedAdapter>,
     /// Places among the requests of each adapter, for as long as any answer runs.
     _permits: Vec<Permit>,
+    tally: Tally,
+    mirror: Option<Mirror>,
 }
 
 impl Answers {
@@ -31,21 +37,32 @@ impl Answers {
     pub(super) async fn start(
         app: &AppState,
         requests: Vec<GenerateRequest>,
+        split: Split,
     ) -> Result<Self, ApiError> {
         let permits = admit(app, &requests)?;
+        let shadow = app.shadows.prepare(app, &split, &requests);
+        let mut tally = split.begin(app);
         let mut streams = SelectAll::new();
         let (mut count, mut served) = (0, Vec::new());
         for mut request in requests {
             let (first, n) = (count, request.n);
             pin(&mut request, &served);
-            let generation: Generation = app.generator.generate(request).await?;
+            let generation: Generation = match app.generator.generate(request).await {
+                Ok(generation) => generation,
+                Err(error) => {
+                    tally.failed(&error);
+                    return Err(error.into());
+                }
+            };
             served.clone_from(&generation.served);
             streams.push(generation.map(move |event| Ok(shift(event?, first))).boxed());
             count += n;
             // A hundred short prompts are tokenised here one after the other; others want the thread too.
             tokio::task::yield_now().await;
         }
-        Ok(Self { streams, count, served, _permits: permits })
+        // The real answer is on its way before its shadow is.
+        let mirror = shadow.map(|shadow| app.shadows.start(app, shadow, (count, tally.begun())));
+        Ok(Self { streams, count, served, tally, mirror, _permits: permits })
     }
 
     /// What changes the base in all of them.
@@ -55,7 +72,23 @@ impl Answers {
 
     /// The next event of any answer; `None` when all have ended.
     pub(super) async fn next(&mut self) -> Option<Result<GenerateEvent, GenerateError>> {
-        self.streams.next().await
+        let event = self.streams.next().await;
+        match &event {
+            Some(Ok(event)) => {
+                if let Some(mirror) = &mut self.mirror {
+                    mirror.event(event);
+                }
+            }
+            Some(Err(error)) => {
+                self.tally.failed(error);
+                self.mirror = None;
+            }
+            None => {
+                self.tally.answered();
+                self.mirror.take().into_iter().for_each(Mirror::end);
+            }
+        }
+        event
     }
 
     /// Waits for all answers, by index.

@@ -20,6 +20,8 @@ mod openai;
 mod router;
 mod serve;
 mod served;
+mod shadow;
+mod split;
 mod sse;
 mod state;
 mod time;

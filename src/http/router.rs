@@ -87,7 +87,10 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/chat/completions", "continue a conversation", || {
         post(openai::chat_completions)
     }),
-    route("GET", "/v1/models", "the base model and every adapter", || get(openai::list)).free(),
+    route("GET", "/v1/models", "the base model, every adapter and every alias", || {
+        get(openai::list)
+    })
+    .free(),
     route("GET", "/v1/models/{*id}", "one of them", || get(openai::retrieve)).free(),
     route("POST", "/generate", "LoRAX and TGI: complete `inputs`", || post(lorax::generate))
         .lorax(),
@@ -139,6 +142,27 @@ pub const ROUTES: &[Route] = &[
     .admin(Cost::Free),
     route("GET", "/admin/events", "who did what: `limit`, `name`; the newest first", || {
         get(events::list)
+    })
+    .admin(Cost::Free),
+    route(
+        "GET",
+        "/admin/aliases",
+        "every alias, its targets and what became of their requests",
+        || get(admin::list_aliases),
+    )
+    .admin(Cost::Free),
+    route("GET", "/admin/aliases/{alias}", "one alias", || get(admin::get_alias)).admin(Cost::Free),
+    route(
+        "PUT",
+        "/admin/aliases/{alias}",
+        "split a model name between adapters, while serving",
+        || put(admin::put_alias),
+    )
+    .admin(Cost::Free),
+    route("DELETE", "/admin/aliases/{alias}", "remove an alias", || delete(admin::delete_alias))
+        .admin(Cost::Free),
+    route("POST", "/admin/aliases/{alias}/rollback", "undo an alias' last change", || {
+        post(admin::roll_back_alias)
     })
     .admin(Cost::Free),
     route("GET", "/health", "200, or 503 when the engine is dead or draining", || {

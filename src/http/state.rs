@@ -3,10 +3,16 @@ use super::{
     ApiError, HttpConfig, Keys,
     auth::Caller,
     mix::{NamedAdapter, NamedAdapters, Who},
+    shadow::Shadows,
+    split::{Asker, Split},
     upload::Uploads,
 };
 use crate::{
-    adapter::{AdapterError, AdapterName, AdapterRef, AdapterRegistry, upload::Staging},
+    adapter::{
+        AdapterError, AdapterName, AdapterRef, AdapterRegistry, Event,
+        alias::{self, Alias, Aliases},
+        upload::Staging,
+    },
     generation::{Generator, WeightedAdapter},
     telemetry::Metrics,
 };
@@ -22,21 +28,31 @@ use tracing::Span;
 /// Which adapters answer a request, and in whose name.
 #[derive(Debug)]
 pub(super) struct Chosen {
-    /// What the response calls its model: the adapter that the request's model names, else the base.
+    /// What the response calls its model: the adapter or alias that the request's model names, else the base.
     pub(super) model: String,
-    /// In the request's order.
+    /// In the request's order; what an alias' target is stands for the alias.
     pub(super) adapters: Vec<WeightedAdapter>,
+    /// The aliases among them.
+    pub(super) split: Split,
 }
 
 impl Chosen {
-    /// Names and weights, as the log shows them: `pirate` or `pirate*0.7+sql*0.3`.
+    /// Names and weights, as the log shows them: `pirate`, `pirate*0.7+sql*0.3` or `chat>pirate`.
     fn log_entry(&self) -> String {
         let shown = |one: &WeightedAdapter| match one.weight {
             1.0 => one.adapter.name.to_string(),
             weight => format!("{}*{weight}", one.adapter.name),
         };
-        self.adapters.iter().map(shown).collect::<Vec<_>>().join("+")
+        let adapters = self.adapters.iter().map(shown).collect::<Vec<_>>().join("+");
+        self.split.aliases().map(|alias| format!("{alias}>")).chain([adapters]).collect()
     }
+}
+
+/// What a request's model is.
+enum Named {
+    Base,
+    Adapter(AdapterRef),
+    Alias(Arc<Alias>),
 }
 
 /// Everything behind the door. Clones are handles to the same things.
@@ -46,6 +62,8 @@ pub struct AppState {
     pub generator: Generator,
     /// The adapters that requests can name.
     pub registry: AdapterRegistry,
+    /// The names that stand for several of them.
+    pub aliases: Aliases,
     /// What to count in.
     pub metrics: Metrics,
     /// The door's own settings.
@@ -53,6 +71,7 @@ pub struct AppState {
     pub(super) keys: Keys,
     pub(super) started: SystemTime,
     pub(super) uploads: Uploads,
+    pub(super) shadows: Shadows,
     draining: Arc<AtomicBool>,
 }
 
@@ -65,8 +84,22 @@ impl AppState {
         config: HttpConfig,
     ) -> Self {
         let (keys, draining, uploads) = (Keys::new(&config), Arc::default(), Uploads::new(None));
-        let (config, started) = (Arc::new(config), SystemTime::now());
-        Self { generator, registry, metrics, config, keys, started, uploads, draining }
+        let aliases = Aliases::new(&generator.model().name, None);
+        let (config, started, shadows) = (Arc::new(config), SystemTime::now(), Shadows::new());
+        let app = Self {
+            generator,
+            registry,
+            aliases,
+            metrics,
+            config,
+            keys,
+            started,
+            uploads,
+            shadows,
+            draining,
+        };
+        app.record_changes();
+        app
     }
 
     /// The same door, whose uploads wait in `staging`; else they wait in the system's directory of temporary files.
@@ -75,9 +108,30 @@ impl AppState {
         Self { uploads: Uploads::new(Some(staging)), ..self }
     }
 
+    /// The same door with these aliases; else they live as long as it does.
+    #[must_use]
+    pub fn with_aliases(self, aliases: Aliases) -> Self {
+        let app = Self { aliases, ..self };
+        app.record_changes();
+        app
+    }
+
+    fn record_changes(&self) {
+        let (metrics, log) = (self.metrics.clone(), self.registry.events().clone());
+        self.aliases.on_change(Box::new(move |event| {
+            let action = event.action.as_str();
+            metrics.alias_changed(event.alias.as_str(), action);
+            let told = Event::now(&event.by, &format!("alias_{action}"), &event.alias);
+            let text = |revision: alias::Revision| revision.to_string();
+            let (version, previous) = (event.revision.map(text), event.previous.map(text));
+            log.record(Event { version, previous, ..told.saying(&event.detail) });
+        }));
+    }
+
     /// From now on the server calls itself unhealthy, so that nobody sends it more.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.shadows.end();
     }
 
     /// Whether new requests are welcome.
@@ -91,44 +145,52 @@ impl AppState {
     /// 404 for what nobody has published for this caller, 400 where both name adapters.
     pub(super) fn choose(
         &self,
-        caller: Caller,
+        asker: Asker<'_>,
         (field, model): (&str, Option<&str>),
         named: NamedAdapters,
     ) -> Result<Chosen, ApiError> {
-        let chosen = match self.resolve(caller, model)? {
-            Some(_) if !named.entries.is_empty() => {
+        let mut split = Split::default();
+        let one = |adapter| WeightedAdapter { adapter, weight: 1.0, field: field.to_owned() };
+        let (model, adapters) = match self.resolve(asker.caller, model)? {
+            Named::Alias(_) | Named::Adapter(_) if !named.entries.is_empty() => {
                 return Err(ApiError::exclusive(named.field, field));
             }
-            Some(adapter) => {
-                let model = adapter.to_string();
-                let one = WeightedAdapter { adapter, weight: 1.0, field: field.to_owned() };
-                Chosen { model, adapters: vec![one] }
+            Named::Alias(alias) => {
+                let target = split.draw_alone(self, &alias, asker);
+                let target = target.map_err(|error| error.with_param(field))?;
+                (alias.name().to_string(), target.adapter_ref().map(one).into_iter().collect())
             }
-            None if named.entries.is_empty() && !caller.may_use_base() => {
+            Named::Adapter(adapter) => (adapter.to_string(), vec![one(adapter)]),
+            Named::Base if named.entries.is_empty() && !asker.caller.may_use_base() => {
                 return Err(ApiError::key_needs_adapter(field));
             }
-            None => {
-                let adapters = named.entries.into_iter().map(|entry| self.look_up(caller, entry));
-                let model = self.generator.model().name.clone();
-                Chosen { model, adapters: adapters.collect::<Result<_, _>>()? }
+            Named::Base => {
+                let mut adapters = Vec::with_capacity(named.entries.len());
+                for entry in named.entries {
+                    adapters.extend(self.look_up(entry, &mut split, asker)?);
+                }
+                (self.generator.model().name.clone(), adapters)
             }
         };
-        if !chosen.adapters.is_empty() {
+        let chosen = Chosen { model, adapters, split };
+        if !chosen.log_entry().is_empty() {
             Span::current().record("adapter", chosen.log_entry());
         }
         Ok(chosen)
     }
 
-    /// Nothing and the base's name are the base, all else is an adapter.
-    fn resolve(&self, caller: Caller, model: Option<&str>) -> Result<Option<AdapterRef>, ApiError> {
+    /// Nothing and the base's name are the base, all else is an alias or an adapter.
+    fn resolve(&self, caller: Caller, model: Option<&str>) -> Result<Named, ApiError> {
         let base = &self.generator.model().name;
-        match model {
-            None | Some("") => Ok(None),
-            Some(name) if name == base => Ok(None),
-            Some(name) => match name.parse::<AdapterRef>() {
-                Ok(wanted) if self.is_there(caller, &wanted.name) => Ok(Some(wanted)),
-                _ => Err(ApiError::no_model(name)),
-            },
+        let Some(name) = model.filter(|name| !name.is_empty() && name != base) else {
+            return Ok(Named::Base);
+        };
+        if let Some(alias) = self.aliases.named(name) {
+            return Ok(Named::Alias(alias));
+        }
+        match name.parse::<AdapterRef>() {
+            Ok(wanted) if self.is_there(caller, &wanted.name) => Ok(Named::Adapter(wanted)),
+            _ => Err(ApiError::no_model(name)),
         }
     }
 
@@ -137,18 +199,39 @@ impl AppState {
         self.registry.get(name).is_some_and(|entry| caller.may_use(&entry.terms))
     }
 
-    fn look_up(&self, caller: Caller, entry: NamedAdapter) -> Result<WeightedAdapter, ApiError> {
+    /// `None` where an alias' target is the base: it changes nothing.
+    fn look_up(
+        &self,
+        entry: NamedAdapter,
+        split: &mut Split,
+        asker: Asker<'_>,
+    ) -> Result<Option<WeightedAdapter>, ApiError> {
         let NamedAdapter { who, weight, path: field } = entry;
+        let alias = match &who {
+            Who::Name(AdapterRef { name, version: None }) => self.aliases.get(name),
+            _ => None,
+        };
+        if let Some(alias) = alias {
+            let target = split.draw(self, &alias, asker);
+            let target = target.map_err(|error| error.with_param(&field))?;
+            return Ok(target.adapter_ref().map(|adapter| WeightedAdapter {
+                adapter,
+                weight,
+                field,
+            }));
+        }
         let adapter = match who {
-            Who::Name(wanted) if self.is_there(caller, &wanted.name) => wanted,
+            Who::Name(wanted) if self.is_there(asker.caller, &wanted.name) => wanted,
             Who::Name(wanted) => {
                 return Err(ApiError::from(AdapterError::NotFound(wanted.name)).with_param(&field));
             }
             Who::Number(number) => match self.registry.numbered(number) {
-                Some(name) if self.is_there(caller, &name) => AdapterRef { name, version: None },
+                Some(name) if self.is_there(asker.caller, &name) => {
+                    AdapterRef { name, version: None }
+                }
                 _ => return Err(ApiError::no_adapter(number).with_param(&field)),
             },
         };
-        Ok(WeightedAdapter { adapter, weight, field })
+        Ok(Some(WeightedAdapter { adapter, weight, field }))
     }
 }

@@ -134,6 +134,36 @@ pub const METRICS: &[MetricInfo] = &[
         "changes",
         "Adapters published, replaced, retired or rejected",
     ),
+    counter(
+        "lorad_alias_requests",
+        "requests",
+        "Requests that an alias sent on, by alias and target",
+    ),
+    counter(
+        "lorad_alias_errors",
+        "requests",
+        "Of these, failed by the server, by alias, target and reason: error or non_finite",
+    ),
+    counter(
+        "lorad_alias_changes",
+        "changes",
+        "Aliases changed by this server, by alias and action; flipped_back is a guard's",
+    ),
+    counter(
+        "lorad_shadow_requests",
+        "requests",
+        "Requests that were to go to a shadow too, by alias and outcome: done, failed, skipped or cancelled",
+    ),
+    counter(
+        "lorad_shadow_compared",
+        "answers",
+        "Greedy answers compared with their shadow's, by alias and result: same or different",
+    ),
+    histogram(
+        "lorad_shadow_first_token_seconds",
+        "seconds",
+        "From submission to the first token where there is a shadow, by alias and of: answer or shadow",
+    ),
     gauge("lorad_build_info", "none", "1, with the version as a label"),
     counter("http_requests", "requests", "HTTP responses, by route, method and status"),
     histogram(

@@ -2,6 +2,7 @@
 //!
 //! Knows numbers and label texts. Knows nothing of any other room.
 mod adapters;
+mod aliases;
 mod config;
 mod exposition;
 mod figures;

@@ -2,6 +2,7 @@
 use super::{
     AdapterCounts, EngineFigures, Exposition, MetricsConfig, Outcome,
     adapters::AdapterSeries,
+    aliases::AliasSeries,
     series::{EngineSeries, HttpSeries, Labels, RequestSeries, add},
 };
 use prometheus_client::{
@@ -27,6 +28,7 @@ struct Inner {
     adapters: AdapterSeries,
     http: HttpSeries,
     adapter_changes: Family<Labels, Counter>,
+    aliases: AliasSeries,
 }
 
 impl Metrics {
@@ -50,8 +52,14 @@ impl Metrics {
         let engine = EngineSeries::register(of_model);
         let requests = RequestSeries::register(of_model);
         let adapters = AdapterSeries::register(of_model, config.metrics_adapters);
+        let aliases = AliasSeries::register(of_model);
         let registry = Mutex::new(registry);
-        Self(Arc::new(Inner { registry, engine, requests, adapters, http, adapter_changes }))
+        let inner = Inner { registry, engine, requests, adapters, http, adapter_changes, aliases };
+        Self(Arc::new(inner))
+    }
+
+    pub(super) fn aliases(&self) -> &AliasSeries {
+        &self.0.aliases
     }
 
     /// The series of an adapter: a mix counts under each of its own, so that mixes make no series; the base model has
@@ -140,6 +148,12 @@ mod tests {
         metrics.inter_token(Duration::from_millis(3));
         metrics.finished(Outcome::Stop, 3, 2, Duration::from_millis(9));
         metrics.adapter_changed("created");
+        metrics.alias_requested("chat", "rate");
+        metrics.alias_failed("chat", "rate", "error");
+        metrics.alias_changed("chat", "put");
+        metrics.shadowed("chat", "done");
+        metrics.shadow_compared("chat", true);
+        metrics.shadow_first_token("chat", "shadow", Duration::from_millis(1));
         metrics.responded("/v1/models", "GET", 200, Duration::from_millis(1));
         let figures = EngineFigures {
             running: 2,

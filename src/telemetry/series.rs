@@ -17,7 +17,7 @@ use std::{
 
 type Ratio = Gauge<f64, AtomicU64>;
 pub(super) type Labels = Vec<(&'static str, String)>;
-type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+pub(super) type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// The engine's own numbers, set at each scrape.
 pub(super) struct EngineSeries {

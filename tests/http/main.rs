@@ -4,6 +4,7 @@ mod client;
 
 mod access;
 mod admin;
+mod aliases;
 mod lorax;
 mod malformed;
 mod mixes;

@@ -26,7 +26,8 @@ async fn every_route_asks_for_its_key_and_no_other_does() {
     };
     let server = echo(config);
     for route in ROUTES {
-        let path = route.path.replace("{*id}", "tiny").replace("{name}", "a");
+        let path =
+            route.path.replace("{*id}", "tiny").replace("{name}", "a").replace("{alias}", "b");
         let status = async |key: Option<&str>| {
             let request = server.request(route.method, &path);
             let request = if let Some(key) = key { request.bearer_auth(key) } else { request };

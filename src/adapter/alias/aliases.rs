@@ -3,7 +3,7 @@ use super::{
     Alias, AliasAction, AliasError, AliasEvent, AliasForm, AliasOutcome, AliasRecord, AliasRule,
     Author, Revision, Target, Trip, live::Kept, stored::Shelf,
 };
-use crate::adapter::{AdapterError, AdapterName, Objects, Stamp};
+use crate::adapter::{AdapterError, AdapterName, NameKeeper, Objects, Stamp};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -433,6 +433,17 @@ fn check_rule(
         }
         (None, AliasRule::ReplaceIf(_)) => Err(AliasError::NotFound(name.clone())),
         _ => Ok(()),
+    }
+}
+
+impl NameKeeper for Aliases {
+    fn may_publish(&self, name: &AdapterName) -> Result<(), AdapterError> {
+        self.check_free(name)
+    }
+
+    /// Whoever retires asks [`Aliases::check_unused`] first, and may insist.
+    fn may_retire(&self, _: &AdapterName) -> Result<(), AdapterError> {
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! One alias in one of its forms, at work.
 use super::{
-    AliasError, AliasForm, AliasRecord, Counts, Observation, Revision, Target, Trip,
-    WeightedTarget, split, watch::Watch,
+    AliasError, AliasForm, AliasRecord, Counts, Observation, Revision, Target, Trip, split,
+    watch::Watch,
 };
 use crate::adapter::{AdapterName, Stamp};
 use std::{
@@ -40,6 +40,8 @@ pub struct Alias {
 pub struct Drawn {
     alias: Arc<Alias>,
     at: usize,
+    /// What would have been drawn if it were there.
+    missed: Option<usize>,
 }
 
 impl Alias {
@@ -90,22 +92,18 @@ impl Alias {
         chance: f64,
         is_there: impl Fn(&Target) -> bool,
     ) -> Result<Drawn, AliasError> {
-        let drawn = |at| Drawn { alias: Arc::clone(self), at };
         // A target over its limit is out at once, while its form is still being taken back.
         let is_sound = |at: usize| self.watch.tripped() != Some(at);
         let wish = self.pick(value, chance, |_, _| true);
         let sound = self.pick(value, chance, |at, target| is_sound(at) && is_there(target));
-        if let Some(at) = sound {
-            if wish.is_some_and(|wish| wish != at && is_sound(wish)) {
-                self.tell_missing(wish);
-            }
-            return Ok(drawn(at));
-        }
-        let left = self.pick(value, chance, |_, target| is_there(target));
-        left.map(drawn).ok_or_else(|| AliasError::NoTargetLeft {
-            alias: self.name.clone(),
-            target: wish.map(|at| self.form().targets[at].target.to_string()).unwrap_or_default(),
-        })
+        let left = sound.or_else(|| self.pick(value, chance, |_, target| is_there(target)));
+        let Some(at) = left else {
+            let target = wish.map(|at| self.form().targets[at].target.to_string());
+            let (alias, target) = (self.name.clone(), target.unwrap_or_default());
+            return Err(AliasError::NoTargetLeft { alias, target });
+        };
+        let missed = wish.filter(|wish| *wish != at && is_sound(*wish));
+        Ok(Drawn { alias: Arc::clone(self), at, missed })
     }
 
     fn pick(
@@ -119,16 +117,6 @@ impl Alias {
         match value {
             Some(value) => split::by_value(&self.name, targets, value),
             None => split::by_chance(targets, chance),
-        }
-    }
-
-    /// Once for each form: there may be a thousand requests a second.
-    fn tell_missing(&self, wish: Option<usize>) {
-        let target = wish.and_then(|at| self.form().targets.get(at));
-        if let Some(WeightedTarget { target, .. }) = target
-            && !self.told.swap(true, Relaxed)
-        {
-            tracing::warn!(alias = %self.name, %target, "a target is not published: the others take its requests");
         }
     }
 
@@ -155,6 +143,20 @@ impl Drawn {
     /// What answers.
     pub fn target(&self) -> &Target {
         &self.alias.form().targets[self.at].target
+    }
+
+    /// The target that the request would have got, had it been there.
+    pub fn missed(&self) -> Option<&Target> {
+        Some(&self.alias.form().targets.get(self.missed?)?.target)
+    }
+
+    /// Logs that what was missed is not published; once for each form, as there may be a thousand requests a second.
+    pub fn tell_missed(&self) {
+        let Some(target) = self.missed() else { return };
+        if !self.alias.told.swap(true, Relaxed) {
+            let alias = &self.alias.name;
+            tracing::warn!(%alias, %target, "a target is not published: the others take its requests");
+        }
     }
 
     /// Reports how the request ended; what comes back must be taken to [`Aliases::flip_back`](super::Aliases::flip_back).

@@ -13,6 +13,7 @@ mod stored;
 mod target;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod watch;
 mod window;
 

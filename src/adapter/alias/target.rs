@@ -31,6 +31,14 @@ impl Target {
         }
     }
 
+    /// The adapter as requests ask for it.
+    pub fn adapter_ref(&self) -> Option<AdapterRef> {
+        match self {
+            Self::Base => None,
+            Self::Adapter(wanted) => Some(wanted.clone()),
+        }
+    }
+
     /// The adapter's name, whatever its version.
     pub fn adapter(&self) -> Option<&AdapterName> {
         match self {

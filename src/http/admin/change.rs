@@ -2,7 +2,7 @@
 use super::{
     conditions::{etag, expected, under_condition},
     list::described,
-    query::PolicyQuery,
+    query::{PolicyQuery, Retirement},
 };
 use crate::{
     adapter::{AdapterError, AdapterName, AdapterTerms, PublishOutcome, VersionId},
@@ -30,8 +30,11 @@ pub(in crate::http) async fn retire(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let name: AdapterName = name.parse::<AdapterName>()?;
-    let (expected, policy) = (expected(&headers)?, PolicyQuery::of(&uri)?);
-    let retired = app.registry.retire(name.clone(), expected, (caller.actor(), policy)).await;
+    let (expected, asked) = (expected(&headers)?, Retirement::of(&uri)?);
+    if !asked.force {
+        app.aliases.check_unused(&name)?;
+    }
+    let retired = app.registry.retire(name.clone(), expected, (caller.actor(), asked.policy)).await;
     let version = retired.map_err(|error| under_condition(error, expected))?;
     app.metrics.adapter_changed("retired");
     app.metrics.adapter_gone(name.as_str());

@@ -1,4 +1,5 @@
 //! Everything under `/admin`: what operators change while the server serves.
+mod aliases;
 mod change;
 mod conditions;
 mod files;
@@ -9,6 +10,10 @@ mod query;
 mod reference;
 mod report;
 
+pub(super) use aliases::{
+    delete as delete_alias, get as get_alias, list as list_aliases, put as put_alias,
+    roll_back as roll_back_alias,
+};
 pub(super) use change::{retire, roll_back, set_terms};
 pub(super) use files::files;
 pub(super) use list::{get, list, numbered};

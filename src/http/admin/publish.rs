@@ -164,5 +164,7 @@ pub(super) fn adapter_name(app: &AppState, name: &str) -> Result<AdapterName, Ap
         let message = format!("`{base}` is the base model's name; an adapter needs another");
         return Err(ApiError::invalid("name", message));
     }
-    name.parse::<AdapterName>().map_err(|error| ApiError::from(error).with_param("name"))
+    let name = name.parse::<AdapterName>();
+    let name = name.and_then(|name| app.aliases.check_free(&name).map(|()| name));
+    name.map_err(|error| ApiError::from(error).with_param("name"))
 }

@@ -62,6 +62,29 @@ impl PolicyQuery {
     }
 }
 
+/// The query of a retirement: `force` retires even what aliases send requests to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retirement {
+    pub(super) policy: SwapPolicy,
+    pub(super) force: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetirementQuery {
+    policy: Option<Policy>,
+    drain_seconds: Option<u64>,
+    #[serde(default)]
+    force: bool,
+}
+
+impl Retirement {
+    pub(super) fn of(uri: &Uri) -> Result<Self, ApiError> {
+        let RetirementQuery { policy, drain_seconds, force } = query(uri)?;
+        Ok(Self { policy: swap_policy(policy, drain_seconds)?, force })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

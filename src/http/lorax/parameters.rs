@@ -1,6 +1,6 @@
 //! `inputs` and `parameters`.
 use crate::{
-    generation::{GenerateRequest, Prompt, SamplingOptions, ServedAdapter},
+    generation::{GenerateRequest, Priority, Prompt, SamplingOptions, ServedAdapter},
     http::{
         ApiError,
         json::JsonBody,
@@ -165,6 +165,7 @@ impl Parameters {
             skip_special_tokens: true,
             n: 1,
             truncate_prompt_tokens: self.truncate,
+            priority: Priority::Normal,
         })
     }
 

@@ -5,7 +5,7 @@ use super::{
     parameters::{LoraxRequest, Streams},
 };
 use crate::http::{
-    ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, sse,
+    ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, split::Asker, sse,
 };
 use axum::{
     Extension, Json,
@@ -21,41 +21,48 @@ use std::time::Instant;
 pub(in crate::http) async fn generate(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    answered((&app, caller), LoraxRequest::read(&body, Streams::Never)?, |answer| answer).await
+    let asker = Asker { caller, headers: &headers, body: &body };
+    answered(&app, asker, LoraxRequest::read(&body, Streams::Never)?, |answer| answer).await
 }
 
 /// `POST /generate_stream`
 pub(in crate::http) async fn generate_stream(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    streamed((&app, caller), LoraxRequest::read(&body, Streams::Always)?).await
+    let asker = Asker { caller, headers: &headers, body: &body };
+    streamed(&app, asker, LoraxRequest::read(&body, Streams::Always)?).await
 }
 
 /// `POST /`: `stream` decides, and an answer that is not streamed comes in a list.
 pub(in crate::http) async fn compat(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
+    let asker = Asker { caller, headers: &headers, body: &body };
     let request = LoraxRequest::read(&body, Streams::AsAsked)?;
     if request.stream {
-        return streamed((&app, caller), request).await;
+        return streamed(&app, asker, request).await;
     }
-    answered((&app, caller), request, |answer| json!([answer])).await
+    answered(&app, asker, request, |answer| json!([answer])).await
 }
 
 async fn answered(
-    (app, caller): (&AppState, Caller),
+    app: &AppState,
+    asker: Asker<'_>,
     request: LoraxRequest,
     form: impl FnOnce(Value) -> Value,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
     let mut shown = request.shown.clone();
-    let (adapter, answers) = started((app, caller), request).await?;
+    let (adapter, answers) = started(app, asker, request).await?;
     shown.served = answers.served().to_vec();
     let completions = answers.collect().await?;
     let answer = completions.first().ok_or_else(|| ApiError::internal("no_answer"))?;
@@ -64,11 +71,12 @@ async fn answered(
 }
 
 async fn streamed(
-    (app, caller): (&AppState, Caller),
+    app: &AppState,
+    asker: Asker<'_>,
     request: LoraxRequest,
 ) -> Result<Response, ApiError> {
     let mut shown = request.shown.clone();
-    let (adapter, answers) = started((app, caller), request).await?;
+    let (adapter, answers) = started(app, asker, request).await?;
     shown.served = answers.served().to_vec();
     let stream = LoraxStream::new(shown);
     Ok((adapter, sse::respond(answers, stream, app.config.write_timeout())).into_response())
@@ -76,14 +84,16 @@ async fn streamed(
 
 /// The running answer, and the headers that are known by now.
 async fn started(
-    (app, caller): (&AppState, Caller),
+    app: &AppState,
+    asker: Asker<'_>,
     asked: LoraxRequest,
 ) -> Result<(HeaderMap, Answers), ApiError> {
     let mut request = asked.request;
     let adapter_id = ("parameters.adapter_id", asked.adapter.as_deref());
-    request.adapters = app.choose(caller, adapter_id, asked.named)?.adapters;
+    let chosen = app.choose(asker, adapter_id, asked.named)?;
+    request.adapters = chosen.adapters;
     let mut adapter = headers::adapters(&request.adapters);
-    let answers = Answers::start(app, vec![request]).await?;
+    let answers = Answers::start(app, vec![request], chosen.split).await?;
     adapter.extend(served::header(answers.served()));
     Ok((adapter, answers))
 }

@@ -7,11 +7,12 @@ use super::{
     usage::Head,
 };
 use crate::http::{
-    ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, sse,
+    ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, split::Asker, sse,
 };
 use axum::{
     Extension, Json,
     extract::State,
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -42,6 +43,7 @@ impl ChatFields {
 pub(in crate::http) async fn chat_completions(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     refused::check_chat(&body)?;
@@ -49,7 +51,8 @@ pub(in crate::http) async fn chat_completions(
     let fields: ChatFields = body.read()?;
     let prompt = chat_prompt(&body)?;
 
-    let chosen = app.choose(caller, ("model", shared.model.as_deref()), named_adapters(&body)?)?;
+    let asker = Asker { caller, headers: &headers, body: &body };
+    let chosen = app.choose(asker, ("model", shared.model.as_deref()), named_adapters(&body)?)?;
     let context = app.generator.model().max_context;
     let defaults = app.generator.default_sampling();
     let mut request = shared.request(prompt, chosen.adapters, context, defaults)?;
@@ -57,7 +60,7 @@ pub(in crate::http) async fn chat_completions(
     request.sampling.logprobs = fields.alternatives()?;
     let with_logprobs = request.sampling.logprobs.is_some();
 
-    let answers = Answers::start(&app, vec![request]).await?;
+    let answers = Answers::start(&app, vec![request], chosen.split).await?;
     let head = Head::new("chatcmpl", chosen.model, answers.served());
     let served = served::header(answers.served());
     if shared.streams() {

@@ -7,11 +7,15 @@ use super::{
 };
 use crate::{
     generation::Prompt,
-    http::{ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, sse},
+    http::{
+        ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, split::Asker,
+        sse,
+    },
 };
 use axum::{
     Extension, Json,
     extract::State,
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -30,6 +34,7 @@ struct CompletionFields {
 pub(in crate::http) async fn completions(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     refused::check_completions(&body)?;
@@ -38,7 +43,8 @@ pub(in crate::http) async fn completions(
     let prompts = prompts(prompt, shared.add_special_tokens.unwrap_or(true))?;
     check_count(prompts.len(), shared.answers(), app.config.max_prompts)?;
 
-    let chosen = app.choose(caller, ("model", shared.model.as_deref()), named_adapters(&body)?)?;
+    let asker = Asker { caller, headers: &headers, body: &body };
+    let chosen = app.choose(asker, ("model", shared.model.as_deref()), named_adapters(&body)?)?;
     let context = app.generator.model().max_context;
     let defaults = app.generator.default_sampling();
     let mut requests = Vec::with_capacity(prompts.len());
@@ -49,7 +55,7 @@ pub(in crate::http) async fn completions(
         requests.push(request);
     }
 
-    let answers = Answers::start(&app, requests).await?;
+    let answers = Answers::start(&app, requests, chosen.split).await?;
     let head = Head::new("cmpl", chosen.model, answers.served());
     let served = served::header(answers.served());
     if shared.streams() {

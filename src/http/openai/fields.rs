@@ -1,6 +1,6 @@
 //! The fields that completions and chat completions share.
 use crate::{
-    generation::{GenerateRequest, Prompt, SamplingOptions, WeightedAdapter},
+    generation::{GenerateRequest, Priority, Prompt, SamplingOptions, WeightedAdapter},
     http::{
         ApiError,
         json::JsonBody,
@@ -117,6 +117,7 @@ impl SharedFields {
             skip_special_tokens: self.skip_special_tokens.unwrap_or(true),
             n: self.answers(),
             truncate_prompt_tokens: self.truncate(context)?,
+            priority: Priority::Normal,
         })
     }
 

@@ -1,7 +1,7 @@
-//! `GET /v1/models`: the base and its adapters.
+//! `GET /v1/models`: the base, its adapters and the aliases of both.
 use crate::{
-    adapter::AdapterEntry,
-    http::{ApiError, AppState, auth::Caller, unix_seconds},
+    adapter::{AdapterEntry, alias::Alias},
+    http::{ApiError, AppState, auth::Caller, split::is_usable, unix_seconds},
 };
 use axum::{
     Extension, Json,
@@ -18,6 +18,9 @@ pub(in crate::http) async fn list(
     let entries = app.registry.list();
     let usable = entries.iter().filter(|entry| caller.may_use(&entry.terms));
     cards.extend(usable.map(|entry| adapter_card(&app, entry)));
+    let aliases = app.aliases.list();
+    let usable = aliases.iter().filter(|alias| is_for(&app, caller, alias));
+    cards.extend(usable.map(|alias| alias_card(&app, alias)));
     Json(json!({"object": "list", "data": cards}))
 }
 
@@ -28,6 +31,10 @@ pub(in crate::http) async fn retrieve(
 ) -> Result<Json<Value>, ApiError> {
     if id == app.generator.model().name && caller.may_use_base() {
         return Ok(Json(base_card(&app)));
+    }
+    let alias = app.aliases.named(&id).filter(|alias| is_for(&app, caller, alias));
+    if let Some(alias) = alias {
+        return Ok(Json(alias_card(&app, &alias)));
     }
     let entry = id.parse().ok().and_then(|name| app.registry.get(&name));
     let entry = entry.filter(|entry| caller.may_use(&entry.terms));
@@ -47,6 +54,21 @@ fn adapter_card(app: &AppState, entry: &AdapterEntry) -> Value {
     let root = format!("{}@{}", entry.name, entry.version);
     let mut card = card(entry.name.as_str(), &root, unix_seconds(entry.published_at));
     card["parent"] = app.generator.model().name.as_str().into();
+    card
+}
+
+/// Whether any of its targets is there for the caller.
+fn is_for(app: &AppState, caller: Caller, alias: &Alias) -> bool {
+    alias.form().targets.iter().any(|target| is_usable(app, caller, &target.target))
+}
+
+/// `root` is its first target.
+fn alias_card(app: &AppState, alias: &Alias) -> Value {
+    let base = &app.generator.model().name;
+    let root = alias.form().targets[0].target.shown(base);
+    let created = unix_seconds(alias.record().changed_at());
+    let mut card = card(alias.name().as_str(), &root, created);
+    card["parent"] = base.as_str().into();
     card
 }
 

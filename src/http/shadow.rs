@@ -1,0 +1,185 @@
+//! Answers that nobody gets: a shadow's, computed when there is time and compared with the real one's.
+use super::{
+    AppState,
+    fan_out::Answers,
+    split::{Split, is_there},
+};
+use crate::{
+    adapter::alias::Target,
+    generation::{GenerateEvent, GenerateRequest, Priority, WeightedAdapter},
+};
+use sha2::{Digest, Sha256};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+/// Shadows at one time; a request beyond has none.
+const MAX_SHADOWS: usize = 8;
+
+/// The shadows of this server. Clones are handles to the same ones.
+#[derive(Clone, Debug)]
+pub(super) struct Shadows {
+    places: Arc<Semaphore>,
+    ended: Arc<watch::Sender<bool>>,
+}
+
+/// A request for a shadow, made before the real one goes its way.
+pub(super) struct Prepared {
+    alias: String,
+    requests: Vec<GenerateRequest>,
+    place: OwnedSemaphorePermit,
+}
+
+impl Shadows {
+    pub(super) fn new() -> Self {
+        let (places, ended) = (Semaphore::new(MAX_SHADOWS), watch::Sender::new(false));
+        Self { places: Arc::new(places), ended: Arc::new(ended) }
+    }
+
+    /// None runs on, and none begins.
+    pub(super) fn end(&self) {
+        self.places.close();
+        self.ended.send_replace(true);
+    }
+
+    /// The same requests for the shadow, where there is one and time for it.
+    pub(super) fn prepare(
+        &self,
+        app: &AppState,
+        split: &Split,
+        requests: &[GenerateRequest],
+    ) -> Option<Prepared> {
+        let (alias, target) = split.shadow()?;
+        let alias = alias.name().to_string();
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        // Its place in the queue could be the last one, which is somebody's.
+        let has_time = app.generator.snapshot().waiting == 0;
+        let Some(place) = place.filter(|_| has_time && is_there(&app.registry, target)) else {
+            app.metrics.shadowed(&alias, "skipped");
+            return None;
+        };
+        let of_shadow = |request: &GenerateRequest| {
+            let mut request = GenerateRequest { adapters: adapters(target), ..request.clone() };
+            request.sampling.logprobs = None;
+            request.priority = Priority::Low;
+            request
+        };
+        Some(Prepared { alias, requests: requests.iter().map(of_shadow).collect(), place })
+    }
+
+    /// Lets the shadow answer, and gives what is to be told of the real answer: `count` texts, asked for at `begun`.
+    pub(super) fn start(
+        &self,
+        app: &AppState,
+        prepared: Prepared,
+        (count, begun): (usize, Instant),
+    ) -> Mirror {
+        let Prepared { alias, requests, place } = prepared;
+        let is_greedy = requests.iter().all(|request| request.sampling.temperature == 0.0);
+        let (tell, told) = oneshot::channel();
+        let (app, mut ended) = (app.clone(), self.ended.subscribe());
+        tokio::spawn(async move {
+            let _place = place;
+            let answer = answer(&app, requests, count);
+            let outcome = tokio::select! {
+                outcome = answer => outcome,
+                _ = ended.wait_for(|ended| *ended) => return app.metrics.shadowed(&alias, "cancelled"),
+            };
+            let Some(shadow) = outcome else { return app.metrics.shadowed(&alias, "failed") };
+            app.metrics.shadowed(&alias, "done");
+            let real = tokio::select! {
+                real = told => real,
+                _ = ended.wait_for(|ended| *ended) => return,
+            };
+            // A real answer that did not come to its end is not to be compared.
+            let Ok(real) = real else { return };
+            compare(&app, &alias, is_greedy, (&real, &shadow));
+        });
+        Mirror { seen: Seen::new(count, begun), tell }
+    }
+}
+
+fn adapters(target: &Target) -> Vec<WeightedAdapter> {
+    match target {
+        Target::Base => Vec::new(),
+        Target::Adapter(adapter) => {
+            vec![WeightedAdapter { adapter: adapter.clone(), weight: 1.0, field: "shadow".into() }]
+        }
+    }
+}
+
+fn compare(app: &AppState, alias: &str, is_greedy: bool, (real, shadow): (&Told, &Told)) {
+    if is_greedy {
+        app.metrics.shadow_compared(alias, real.texts == shadow.texts);
+    }
+    for (of, told) in [("answer", real), ("shadow", shadow)] {
+        if let Some(first) = told.first {
+            app.metrics.shadow_first_token(alias, of, first);
+        }
+    }
+}
+
+/// The shadow's whole answer; `None` when it fails.
+async fn answer(app: &AppState, requests: Vec<GenerateRequest>, count: usize) -> Option<Told> {
+    let mut seen = Seen::new(count, Instant::now());
+    let mut answers = Answers::start(app, requests, Split::default()).await.ok()?;
+    while let Some(event) = answers.next().await {
+        seen.event(&event.ok()?);
+    }
+    Some(seen.told())
+}
+
+/// The real answer as it comes, for the comparison.
+pub(super) struct Mirror {
+    seen: Seen,
+    tell: oneshot::Sender<Told>,
+}
+
+impl Mirror {
+    /// One more event of it.
+    pub(super) fn event(&mut self, event: &GenerateEvent) {
+        self.seen.event(event);
+    }
+
+    /// It is whole.
+    pub(super) fn end(self) {
+        // The shadow may have failed, or been cancelled.
+        let _ = self.tell.send(self.seen.told());
+    }
+}
+
+/// An answer, without keeping its texts.
+struct Seen {
+    texts: Vec<Sha256>,
+    begun: Instant,
+    first: Option<Duration>,
+}
+
+/// What there was to see.
+struct Told {
+    texts: Vec<[u8; 32]>,
+    first: Option<Duration>,
+}
+
+impl Seen {
+    fn new(count: usize, begun: Instant) -> Self {
+        Self { texts: vec![Sha256::new(); count], begun, first: None }
+    }
+
+    fn event(&mut self, event: &GenerateEvent) {
+        let GenerateEvent::Delta { index, text, tokens } = event else { return };
+        if self.first.is_none() && !tokens.is_empty() {
+            self.first = Some(self.begun.elapsed());
+        }
+        if let Some(sum) = self.texts.get_mut(*index) {
+            sum.update(text);
+        }
+    }
+
+    fn told(self) -> Told {
+        let texts = self.texts.into_iter().map(|sum| sum.finalize().into());
+        Told { texts: texts.collect(), first: self.first }
+    }
+}
