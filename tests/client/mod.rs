@@ -5,10 +5,15 @@ mod scripted;
 pub(crate) use rooms::{Case, adapter_files, adapters, cases};
 pub(crate) use scripted::{Script, scripted};
 
-use lorad::http::{AppState, serve};
+use axum::{Extension, Router, extract::ConnectInfo};
+use lorad::http::{AppState, router, serve};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderMap};
 use serde_json::Value;
-use std::{net::TcpListener, path::Path, pin::Pin};
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    pin::Pin,
+};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -27,6 +32,11 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
+}
+
+/// The server without a socket, for callers on its own machine.
+pub(crate) fn on_this_machine(app: AppState) -> Router {
+    router(app).layer(Extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 9)))))
 }
 
 impl Answer {

@@ -1,5 +1,5 @@
 //! Whatever clients and engines do: a right status, no panic, and the next request is answered.
-use crate::client::{Answer, Script, Server, scripted};
+use crate::client::{Answer, Script, Server, on_this_machine, scripted};
 use axum::{
     body::{Body, Bytes},
     http::Request,
@@ -7,7 +7,7 @@ use axum::{
 use futures_util::stream;
 use lorad::{
     engine::{EngineError, Event},
-    http::{HttpConfig, ROUTES, router},
+    http::{HttpConfig, ROUTES},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value, json};
@@ -90,7 +90,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 fn garbage_is_never_a_failure_of_the_server() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let _entered = runtime.enter();
-    let service = router(scripted(Script::Echo, HttpConfig::default()));
+    let service = on_this_machine(scripted(Script::Echo, HttpConfig::default()));
     let posts: Vec<_> = ROUTES.iter().filter(|route| route.method == "POST").collect();
     let body = prop_oneof![
         any_json().prop_map(|json| json.to_string().into_bytes()),
@@ -172,7 +172,7 @@ async fn a_client_that_leaves_takes_its_generation_along() {
 async fn a_client_that_stops_reading_loses_its_stream() {
     let (started, mut running) = unbounded_channel();
     let config = HttpConfig { write_timeout: 0, ..HttpConfig::default() };
-    let service = router(scripted(Script::Hold(started), config));
+    let service = on_this_machine(scripted(Script::Hold(started), config));
     let body = json!({"prompt": "a", "stream": true, "max_tokens": 200}).to_string();
     let request = Request::post("/v1/completions").header("content-type", "application/json");
     let request = request.body(Body::from(body)).expect("a request");

@@ -1,15 +1,12 @@
 //! Uploads as bodies: every form, never whole in memory, nothing left of those that fail.
-use crate::client::{Answer, Script, Server, adapter_files, scripted};
+use crate::client::{Answer, Script, Server, adapter_files, on_this_machine, scripted};
 use axum::{
     body::{Body, Bytes},
     http::Request,
 };
 use flate2::{Compression, write::GzEncoder};
 use futures_util::{StreamExt, stream};
-use lorad::{
-    adapter::upload::Staging,
-    http::{HttpConfig, router},
-};
+use lorad::{adapter::upload::Staging, http::HttpConfig};
 use reqwest::StatusCode;
 use serde_json::Value;
 use std::{convert::Infallible, fs, path::Path, time::Duration};
@@ -113,7 +110,7 @@ async fn a_large_upload_is_never_held_in_memory() {
         Ok::<_, Infallible>(piece.clone())
     });
     let request = Request::put("/admin/adapters/x").body(Body::from_stream(pieces));
-    let service = router(app);
+    let service = on_this_machine(app);
     let answer = service.clone().oneshot(request.expect("a request")).await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
     assert_eq!(uploads_in(&place), 0);
@@ -125,7 +122,7 @@ async fn an_upload_over_the_limit_is_refused_with_the_limit_and_leaves_nothing()
     let staging = Staging::open(parent.path()).expect("a place");
     let place = staging.path().to_owned();
     let config = HttpConfig { max_upload_bytes: 1000, ..HttpConfig::default() };
-    let service = router(scripted(Script::Echo, config).with_staging(staging));
+    let service = on_this_machine(scripted(Script::Echo, config).with_staging(staging));
     let form = "--x\r\ncontent-disposition: form-data; name=\"config\"\r\n\r\n";
     let long = "a".repeat(2000);
     for (kind, start) in
