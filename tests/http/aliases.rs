@@ -441,3 +441,23 @@ async fn names_are_kept_apart_and_targets_are_kept() {
     let told = error["message"].as_str().expect("text");
     assert!(told.contains("`chat`") && told.contains('`'), "{told}");
 }
+
+#[tokio::test]
+async fn others_private_adapters_are_no_targets_of_theirs() {
+    let server = server();
+    let possible = both(&server).await;
+    put(&server, "chat", &split(("layers", 1), ("all-linear", 1))).await;
+    put(&server, "secret", &only("layers")).await;
+    let terms = json!({"terms": {"keys": ["07".repeat(32)]}});
+    let private = server.request("PATCH", "/admin/adapters/layers").json(&terms);
+    Answer::of(private).await.ok();
+    for _ in 0..12 {
+        assert_eq!(text(&ask(&server, "chat", json!({})).await), possible[1]);
+    }
+    let error = ask(&server, "secret", json!({})).await.error(404);
+    assert_eq!(error["reason"], "model_not_found");
+    let models = server.get("/v1/models").await.ok();
+    let mut ids = models["data"].as_array().expect("a list").iter().map(|card| &card["id"]);
+    assert!(ids.clone().any(|id| id == "chat") && !ids.any(|id| id == "secret"));
+    server.get("/v1/models/secret").await.error(404);
+}
