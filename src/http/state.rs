@@ -212,8 +212,12 @@ impl AppState {
             _ => None,
         };
         if let Some(alias) = alias {
-            let target = split.draw(self, &alias, asker);
-            let target = target.map_err(|error| error.with_param(&field))?;
+            let target = split.draw(self, &alias, asker).map_err(|error| {
+                // An alias of others' adapters alone is as unknown as any name that nobody has given.
+                let hidden = error.reason() == "model_not_found";
+                let unknown = || AdapterError::NotFound(alias.name().clone()).into();
+                if hidden { unknown() } else { error }.with_param(&field)
+            })?;
             return Ok(target.adapter_ref().map(|adapter| WeightedAdapter {
                 adapter,
                 weight,

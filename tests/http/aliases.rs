@@ -456,6 +456,11 @@ async fn others_private_adapters_are_no_targets_of_theirs() {
     }
     let error = ask(&server, "secret", json!({})).await.error(404);
     assert_eq!(error["reason"], "model_not_found");
+    let listed = async |name: &str| {
+        let body = json!({"prompt": "a", "adapters": [name]});
+        server.post("/v1/completions", &body).await.error(404).to_string()
+    };
+    assert_eq!(listed("secret").await, listed("nobody").await.replace("nobody", "secret"));
     let models = server.get("/v1/models").await.ok();
     let mut ids = models["data"].as_array().expect("a list").iter().map(|card| &card["id"]);
     assert!(ids.clone().any(|id| id == "chat") && !ids.any(|id| id == "secret"));
