@@ -12,6 +12,7 @@ mod gate;
 mod inspect;
 mod lease;
 mod ledger;
+mod locate;
 mod name;
 mod registry;
 pub mod store;
@@ -24,11 +25,12 @@ pub use convert::{ConvertBase, to_gguf, to_peft, write};
 pub use describe::{AdapterDescription, ProjectionSummary};
 pub use error::AdapterError;
 pub use events::{Event, EventLog};
-pub use format::{AdapterFiles, ParsedAdapter};
+pub use format::{AdapterFiles, GGUF_FILE, ParsedAdapter};
 pub use gate::{Gate, Permit, Wanted};
 pub use inspect::{Inspection, inspect};
 pub use lease::{AdapterLease, AdapterVersion};
 pub use ledger::{AdapterUsage, Ledger};
+pub use locate::AdapterPaths;
 pub use name::{AdapterName, AdapterRef, VersionId};
 pub use registry::{
     AdapterEntry, AdapterRegistry, Candidate, Change, Departure, LoadReport, NameKeeper,

@@ -1,4 +1,5 @@
-//! The command line: `serve`, `inspect`, `convert`, `bench`, `healthcheck`.
+//! The command line: `serve`, `adapter`, `inspect`, `convert`, `bench`, `healthcheck`.
+mod adapter;
 mod bench;
 mod convert;
 mod fail;
@@ -27,6 +28,11 @@ enum Command {
     /// Without --model it serves the small demonstration model that is part of this binary, with its three
     /// adapters. A flag wins over its environment variable.
     Serve(Box<ServeConfig>),
+    /// Publish, list, roll back and split the adapters of a running server.
+    ///
+    /// Speaks to the server's admin API. Exit status 1 when the server says no or does not answer, 2 when the command
+    /// makes no sense.
+    Adapter(Box<adapter::AdapterArgs>),
     /// Say what an adapter is: its layers, ranks, size and norms, and whether it fits a model.
     Inspect(inspect::InspectArgs),
     /// Turn a GGUF adapter into a PEFT directory, or a PEFT adapter into a GGUF file.
@@ -46,6 +52,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Serve(config) => serve::run(&config),
+            Command::Adapter(args) => adapter::run(&args),
             Command::Inspect(args) => inspect::run(&args),
             Command::Convert(args) => convert::run(&args),
             Command::Bench(command) => bench::run(&command),

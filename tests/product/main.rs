@@ -1,4 +1,5 @@
 //! The product as a newcomer meets it: the embedded demo, its memory, and what README says of it.
+mod adapter_command;
 mod bench;
 mod demo;
 mod frozen_base;

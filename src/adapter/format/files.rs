@@ -170,7 +170,8 @@ fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn gguf_count(directory: &Path) -> usize {
+/// How many there are.
+pub(in crate::adapter) fn gguf_count(directory: &Path) -> usize {
     let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
     entries.filter(|e| e.file_name().as_encoded_bytes().ends_with(b".gguf")).count()
 }

@@ -10,7 +10,7 @@ mod tensors;
 
 pub use files::{AdapterFiles, CONFIG_FILE, GGUF_ENDING, GGUF_FILE, WEIGHTS_FILE};
 pub(in crate::adapter) use files::{
-    MAX_CONFIG_BYTES, gguf_in, missing_weights, no_adapter, pickle_among,
+    MAX_CONFIG_BYTES, gguf_count, gguf_in, missing_weights, no_adapter, pickle_among,
 };
 pub(in crate::adapter) use table::export;
 pub use table::{ParsedAdapter, check, parse};

@@ -10,7 +10,7 @@ const BLOCK: usize = 512;
 
 /// Forms that hold a whole adapter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Form {
+pub(in crate::adapter) enum Form {
     Gguf,
     Tar,
     Gzip,
@@ -18,7 +18,7 @@ pub(super) enum Form {
 }
 
 /// The form of `file`, which is at its beginning afterwards.
-pub(super) fn recognise(file: &mut File) -> Result<Form, AdapterError> {
+pub(in crate::adapter) fn recognise(file: &mut File) -> Result<Form, AdapterError> {
     let mut start = Vec::with_capacity(BLOCK);
     file.by_ref().take(BLOCK as u64).read_to_end(&mut start)?;
     file.rewind()?;

@@ -13,6 +13,7 @@ mod staging;
 mod tar;
 mod zip;
 
+pub(super) use form::recognise;
 pub use incoming::Incoming;
 pub use pack::packed;
 pub use staged::{Part, Staged};
