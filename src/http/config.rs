@@ -1,6 +1,6 @@
 //! The front door's settings.
 use super::KeyFile;
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// Where to listen, what to accept, and from whom.
 #[derive(Clone, Debug, clap::Args)]
@@ -72,6 +72,17 @@ pub struct HttpConfig {
     )]
     pub adapter_sources: Vec<String>,
 
+    /// Directories of this machine below which vLLM's `/v1/load_lora_adapter` may load what its clients name, with commas
+    /// between them; none allows no path.
+    #[arg(
+        long,
+        env = "LORAD_LORA_PATH_PREFIXES",
+        value_name = "DIR",
+        value_delimiter = ',',
+        value_parser = whole_path
+    )]
+    pub lora_path_prefixes: Vec<PathBuf>,
+
     /// Most answers one request may ask for: its prompts times `n`.
     #[arg(long, env = "LORAD_MAX_PROMPTS", value_name = "COUNT", default_value_t = 128)]
     pub max_prompts: usize,
@@ -123,6 +134,12 @@ impl HttpConfig {
     }
 }
 
+/// Clients name whole paths.
+fn whole_path(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text.trim());
+    if path.is_absolute() { Ok(path) } else { Err("a prefix must be a whole path, from / on") }
+}
+
 /// Files that keys come from often end with a line break. No key is no key, and must not open a door.
 fn key(text: &str) -> Result<String, &'static str> {
     match text.trim() {
@@ -143,6 +160,7 @@ impl Default for HttpConfig {
             max_body_bytes: 8 << 20,
             max_upload_bytes: 2 << 30,
             adapter_sources: vec!["hf://".into()],
+            lora_path_prefixes: Vec::new(),
             max_prompts: 128,
             max_requests: 1024,
             max_connections: 4096,

@@ -161,6 +161,29 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "source_not_allowed", message).with_param("source")
     }
 
+    /// 400: a field of vLLM's adapter routes says what it may not.
+    pub fn user_input(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_user_input", message)
+    }
+
+    /// 400: a path that adapters may not be loaded from. The same whatever is there.
+    pub fn path_not_allowed() -> Self {
+        Self::user_input(
+            "'lora_path' is not allowed: give the name of a published adapter, a hub id under --adapter-sources, or a path \
+             below --lora-path-prefixes.",
+        )
+    }
+
+    /// 404: no adapter where one may be, in vLLM's words.
+    pub fn no_adapter_files(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "adapter_not_found", message)
+    }
+
+    /// 400: files that make no adapter, in vLLM's words.
+    pub fn bad_adapter(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason, message)
+    }
+
     /// 422: an adapter was tried before it was published, and did not pass.
     pub fn probe_failed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "probe_failed", message)
@@ -240,6 +263,16 @@ impl ApiError {
         json!({"error": error})
     }
 
+    /// The same beside itself: vLLM's control planes look for its fields there.
+    pub fn vllm(&self) -> Value {
+        let mut body = self.openai();
+        for field in ["message", "type", "param", "code"] {
+            body[field] = body["error"][field].clone();
+        }
+        body["object"] = "error".into();
+        body
+    }
+
     /// TGI's and LoRAX's error object.
     pub fn lorax(&self) -> Value {
         let (prefix, kind) = match self.status {
@@ -270,6 +303,7 @@ impl ApiError {
     fn openai_type(&self) -> &'static str {
         match self.status {
             StatusCode::BAD_REQUEST if self.reason == "malformed_body" => "Bad Request",
+            StatusCode::BAD_REQUEST if self.reason == "invalid_user_input" => "InvalidUserInput",
             StatusCode::UNAUTHORIZED => "invalid_request_error",
             StatusCode::FORBIDDEN => "PermissionDeniedError",
             StatusCode::NOT_FOUND => "NotFoundError",
@@ -315,6 +349,14 @@ impl IntoResponse for ApiError {
 pub(super) fn in_lorax_form(mut response: Response) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
     let mut response = (error.lorax_status(), Json(error.lorax())).into_response();
+    error.headers(&mut response);
+    response
+}
+
+/// Shows an error of vLLM's adapter routes as its control planes read it.
+pub(super) fn in_vllm_form(mut response: Response) -> Response {
+    let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
+    let mut response = (error.status, Json(error.vllm())).into_response();
     error.headers(&mut response);
     response
 }

@@ -1,5 +1,9 @@
 //! What every request passes on its way to a handler.
-use super::{ApiError, AppState, Dialect, error::in_lorax_form, router::dialect};
+use super::{
+    ApiError, AppState, Dialect,
+    error::{in_lorax_form, in_vllm_form},
+    router::dialect,
+};
 use axum::{
     Router,
     body::Body,
@@ -79,6 +83,7 @@ async fn in_dialect(request: Request, next: Next) -> Response {
     match dialect {
         Dialect::OpenAi => response,
         Dialect::Lorax => in_lorax_form(response),
+        Dialect::Vllm => in_vllm_form(response),
     }
 }
 

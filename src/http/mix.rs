@@ -20,7 +20,7 @@ pub(super) type Field<'a> = (&'static str, Spelling, Option<&'a Value>);
 /// Adapters as a request names them, not looked up yet.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct NamedAdapters {
-    /// The field they come from; empty where there are none.
+    /// The field they come from, also when it is an empty list; empty where there is none.
     pub(super) field: &'static str,
     pub(super) entries: Vec<NamedAdapter>,
 }
@@ -57,6 +57,8 @@ impl NamedAdapters {
                 Spelling::Merged => merged(field, value)?,
             };
             if entries.is_empty() {
+                // Nothing is said too: what requests get that say nothing is not for this one.
+                named.field = if named.field.is_empty() { field } else { named.field };
                 continue;
             }
             if !named.entries.is_empty() {

@@ -13,6 +13,7 @@ mod fan_out;
 mod health;
 mod json;
 mod layers;
+mod llama;
 mod lorax;
 mod metrics;
 mod mix;
@@ -27,6 +28,7 @@ mod state;
 mod time;
 mod tokens;
 mod upload;
+mod vllm;
 
 pub use auth::{Access, KeyFile, Keys};
 pub use config::HttpConfig;

@@ -5,7 +5,7 @@ use super::{
     auth::{Access, guard},
     events, health,
     json::BodyLimit,
-    layers, lorax, metrics, openai, tokens,
+    layers, llama, lorax, metrics, openai, tokens, vllm,
 };
 use axum::{
     Extension, Router,
@@ -23,6 +23,8 @@ pub enum Dialect {
     OpenAi,
     /// TGI's and LoRAX's.
     Lorax,
+    /// OpenAI's object, and its fields beside it: vLLM's adapter routes.
+    Vllm,
 }
 
 /// What a request to a route costs, and so which limits it has.
@@ -76,6 +78,10 @@ impl Route {
         Self { access: Access::Admin, cost, ..self }
     }
 
+    const fn vllm(self) -> Self {
+        Self { dialect: Dialect::Vllm, ..self }
+    }
+
     const fn lorax(self) -> Self {
         Self { dialect: Dialect::Lorax, ..self }
     }
@@ -106,9 +112,26 @@ pub const ROUTES: &[Route] = &[
         "GET",
         "/lora-adapters",
         "llama.cpp: every adapter and the id that `lora` names it by",
-        || get(admin::numbered),
+        || get(llama::list),
     )
     .free(),
+    route(
+        "POST",
+        "/lora-adapters",
+        "llama.cpp: the scales of adapters in requests that name none",
+        || post(llama::set),
+    )
+    .admin(Cost::Free),
+    route("POST", "/v1/load_lora_adapter", "vLLM: load an adapter by its path or hub id", || {
+        post(vllm::load)
+    })
+    .admin(Cost::Free)
+    .vllm(),
+    route("POST", "/v1/unload_lora_adapter", "vLLM: take an adapter out of service", || {
+        post(vllm::unload)
+    })
+    .admin(Cost::Free)
+    .vllm(),
     route("GET", "/admin/adapters", "every adapter, its version, rank and size", || {
         get(admin::list)
     })

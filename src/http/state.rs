@@ -2,6 +2,7 @@
 use super::{
     ApiError, HttpConfig, Keys,
     auth::Caller,
+    llama::Scales,
     mix::{NamedAdapter, NamedAdapters, Who},
     shadow::Shadows,
     split::{Asker, Split},
@@ -69,6 +70,8 @@ pub struct AppState {
     /// The door's own settings.
     pub config: Arc<HttpConfig>,
     pub(super) keys: Keys,
+    /// What requests get that name no adapter.
+    pub(super) scales: Scales,
     pub(super) started: SystemTime,
     pub(super) uploads: Uploads,
     pub(super) shadows: Shadows,
@@ -93,6 +96,7 @@ impl AppState {
             metrics,
             config,
             keys,
+            scales: Scales::default(),
             started,
             uploads,
             shadows,
@@ -165,6 +169,10 @@ impl AppState {
                 return Err(ApiError::key_needs_adapter(field));
             }
             Named::Base => {
+                let named = match named.field {
+                    "" => self.scales.defaults(&self.registry, asker.caller),
+                    _ => named,
+                };
                 let mut adapters = Vec::with_capacity(named.entries.len());
                 for entry in named.entries {
                     adapters.extend(self.look_up(entry, &mut split, asker)?);

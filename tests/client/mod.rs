@@ -82,9 +82,15 @@ impl Server {
         Self::of(&rooms::directory(base))
     }
 
+    /// The same with more flags of `lorad serve`.
+    pub(crate) fn golden_with(base: &str, flags: &[&str]) -> Self {
+        let (app, store) = rooms::serving(&rooms::directory(base), flags);
+        Self::run(Some(store), |listener, shutdown| app.serve(listener, shutdown))
+    }
+
     /// The whole server with the base in `directory`, and the adapters beside it.
     pub(crate) fn of(directory: &Path) -> Self {
-        let (app, store) = rooms::serving(directory);
+        let (app, store) = rooms::serving(directory, &[]);
         Self::run(Some(store), |listener, shutdown| app.serve(listener, shutdown))
     }
 

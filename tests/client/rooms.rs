@@ -49,10 +49,10 @@ pub(crate) fn adapter_files(base: &str, name: &str) -> AdapterFiles {
 }
 
 /// The base in `directory` with all its adapters, on one CPU thread in f32, and where it keeps uploads.
-pub(crate) fn serving(directory: &Path) -> (App, TempDir) {
+pub(crate) fn serving(directory: &Path, flags: &[&str]) -> (App, TempDir) {
     let store = TempDir::new().expect("a directory");
     copy(&directory.join("adapters"), store.path());
-    (serving_from(directory, store.path(), &[]), store)
+    (serving_from(directory, store.path(), flags), store)
 }
 
 /// The base in `model` with the adapters of `store`, and with more flags.

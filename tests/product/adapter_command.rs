@@ -171,6 +171,35 @@ async fn terms_change_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_alias_is_split_flipped_rolled_back_and_removed() {
+    let desk = Desk::open(&[]).await;
+    let pushed = ["push", "a", &desk.directory("a", adapter("rate")), "--json"];
+    let version = field(&desk.run(&pushed).await.json(), "version").to_owned();
+    desk.run(&["push", "b", &desk.directory("b", rescaled("rate", 5))]).await.ok();
+
+    let split = ["split", "chat", "a=90", "b=10", "--sticky-header", "x-user"];
+    let set = desk.run(&[&split[..], &["--max-error-rate", "0.5"]].concat()).await.ok();
+    for words in ["a=90 b=10", "created", "header x-user", "max error rate 0.5"] {
+        assert!(set.contains(words), "{set}");
+    }
+    let flipped = desk.run(&["split", "chat", "b"]).await.ok();
+    assert!(flipped.contains("before   a=90 b=10"), "{flipped}");
+    assert!(desk.run(&["split", "chat", "--rollback"]).await.ok().contains("a=90 b=10"));
+    assert!(desk.run(&["split"]).await.ok().contains("a=90 b=10"));
+    let one = format!("a@{}=1", &version[..8]);
+    let pinned = desk.run(&["split", "chat", &one, "--json"]).await.json();
+    assert_eq!(field(&pinned["targets"][0], "model"), format!("a@{version}"));
+
+    desk.run(&["rm", "a", "--yes"]).await.failed(1);
+    desk.run(&["split", "chat", "--rm"]).await.failed(2);
+    desk.run(&["split", "chat", "--rm", "--yes"]).await.ok();
+    let gone = desk.run(&["split", "chat"]).await.failed(1);
+    assert!(gone.contains("(404 "), "{gone}");
+    desk.run(&["rm", "a", "--yes"]).await.ok();
+    desk.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_says_why_and_changes_nothing() {
     let desk = Desk::open(&[]).await;
     let directory = desk.directory("a", adapter("rate"));

@@ -43,6 +43,12 @@ pub fn fetch(reference: &str, limits: &AdapterLimits) -> Result<HubAdapter, Adap
     if is_offline() { cached(&client, &id, limits) } else { download(&client, &id, limits) }
 }
 
+/// `hf://org/name@revision` of `org/name@revision`, with or without its beginning; `None` for what is no id of the hub.
+pub fn reference(text: &str) -> Option<String> {
+    let id: HubId = text.strip_prefix(SCHEME).unwrap_or(text).parse().ok()?;
+    Some(format!("{SCHEME}{id}"))
+}
+
 fn parse(reference: &str) -> Result<HubId, AdapterError> {
     let id = reference.strip_prefix(SCHEME).and_then(|id| id.parse().ok());
     id.ok_or_else(|| {

@@ -4,10 +4,10 @@ use crate::{
     adapter::{
         AdapterEntry, AdapterError, AdapterName, AdapterUsage, Source, VersionEntry, VersionId,
     },
-    http::{ApiError, AppState, auth::Caller, unix_seconds},
+    http::{ApiError, AppState, unix_seconds},
 };
 use axum::{
-    Extension, Json,
+    Json,
     extract::{Path, State},
     http::Uri,
     response::{IntoResponse, Response},
@@ -101,18 +101,6 @@ pub(in crate::http) async fn get(
     let versions: Vec<_> = history.iter().map(|version| versioned(version, &resident)).collect();
     page["versions"] = versions.into();
     Ok((etag(entry.version), Json(page)).into_response())
-}
-
-/// `GET /lora-adapters`: the form of llama.cpp, whose paths are names here. Unnamed adapters are not applied.
-pub(in crate::http) async fn numbered(
-    State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
-) -> Json<Value> {
-    let mut entries = app.registry.list();
-    entries.retain(|entry| caller.may_use(&entry.terms));
-    entries.sort_by_key(|entry| entry.number);
-    let described = |entry: &AdapterEntry| json!({"id": entry.number, "path": entry.name.as_str(), "scale": 0.0});
-    Json(entries.iter().map(described).collect())
 }
 
 /// An adapter as it stands now.

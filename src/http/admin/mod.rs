@@ -16,5 +16,6 @@ pub(super) use aliases::{
 };
 pub(super) use change::{retire, roll_back, set_terms};
 pub(super) use files::files;
-pub(super) use list::{get, list, numbered};
+pub(super) use list::{get, list};
 pub(super) use publish::publish;
+pub(super) use reference::is_allowed;

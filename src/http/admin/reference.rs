@@ -38,7 +38,7 @@ pub(super) async fn fetched(app: &AppState, request: Request) -> Result<Upload, 
 }
 
 /// Whether `source` lies under one of these prefixes: `hf://org` is not `hf://organisation/…`.
-fn is_allowed(source: &str, prefixes: &[String]) -> bool {
+pub(in crate::http) fn is_allowed(source: &str, prefixes: &[String]) -> bool {
     let is_under = |prefix: &String| match source.strip_prefix(prefix.as_str()) {
         None => false,
         Some(rest) => prefix.ends_with('/') || rest.is_empty() || rest.starts_with(['/', '@']),
