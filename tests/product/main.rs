@@ -3,6 +3,7 @@ mod adapter_command;
 mod bench;
 mod demo;
 mod frozen_base;
+mod killed;
 mod readme;
 mod running;
 mod swap;
