@@ -230,11 +230,17 @@ impl Inner {
     /// From here on requests see the record. What nobody names any more goes.
     pub(super) fn install(&self, record: NameRecord, stamp: Option<Stamp>, policy: SwapPolicy) {
         let (name, now) = (record.name.clone(), record.current().map(|version| version.id));
+        let was_pinned =
+            self.read(|catalogue| catalogue.get(&name).is_some_and(|named| named.record.terms.pin));
+        let is_pinned = record.terms.pin;
         let (before, lost) = self.write(|catalogue| catalogue.put(Arc::new(record), stamp));
         if let Some(version) = before.filter(|before| Some(*before) != now) {
             self.depart(Departure { name, version, policy, last: false });
         }
-        self.warm.pin(self.read(super::catalogue::Catalogue::pinned));
+        // It looks at every name: not for each of the many that a start installs.
+        if was_pinned || is_pinned {
+            self.warm.pin(self.read(super::catalogue::Catalogue::pinned));
+        }
         self.remove_versions(&lost);
     }
 
