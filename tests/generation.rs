@@ -158,6 +158,7 @@ fn request(text: &str) -> GenerateRequest {
         skip_special_tokens: true,
         n: 1,
         truncate_prompt_tokens: None,
+        constraint: None,
         priority: Priority::Normal,
     }
 }

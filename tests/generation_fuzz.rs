@@ -201,6 +201,7 @@ proptest! {
             skip_special_tokens: true,
             n: 3,
             truncate_prompt_tokens: None,
+        constraint: None,
         priority: Priority::Normal,
         };
         let mut generation = runtime().block_on(generator.generate(request)).unwrap();

@@ -396,6 +396,9 @@ fn check(request: &GenerateRequest) -> Result<(), GenerateError> {
         let message = format!("each string of `stop` must have 1 to {MAX_STOP_BYTES} bytes");
         return Err(invalid("stop", message));
     }
+    if request.constraint.is_some() {
+        return Err(invalid("constraint", "answers cannot be constrained yet".into()));
+    }
     if request.truncate_prompt_tokens == Some(0) {
         let message = "`truncate_prompt_tokens` must be at least 1, not 0";
         return Err(invalid("truncate_prompt_tokens", message.into()));

@@ -5,6 +5,7 @@ mod account;
 mod answer;
 mod backend;
 mod chat_template;
+mod constraint;
 mod error;
 mod generator;
 mod jinja;
@@ -23,6 +24,7 @@ pub use crate::engine::{
     AdapterMix, EngineSnapshot, InvalidSampling, Priority, SamplingOptions, SamplingParams,
 };
 pub use backend::Backend;
+pub use constraint::{AnswerForm, Constraint};
 pub use error::GenerateError;
 pub use generator::{Generator, ModelCard, TextSetup};
 pub use probe::Probe;

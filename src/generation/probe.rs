@@ -42,6 +42,7 @@ fn request(prompt: &str) -> GenerateRequest {
         skip_special_tokens: true,
         n: 1,
         truncate_prompt_tokens: None,
+        constraint: None,
         priority: Priority::Normal,
     }
 }

@@ -1,5 +1,5 @@
 //! What every dialect is translated to, and what comes back.
-use super::{Priority, SamplingOptions};
+use super::{Constraint, Priority, SamplingOptions};
 use crate::adapter::{AdapterName, AdapterRef, VersionId};
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ pub struct GenerateRequest {
     /// Cut the prompt to its last tokens, if it is longer: this many, or fewer where the context must
     /// also hold the answer.
     pub truncate_prompt_tokens: Option<usize>,
+    /// What every answer must look like; `None` leaves it to the model.
+    pub constraint: Option<Constraint>,
     /// Who goes first. A low one is nobody's: the metrics of requests leave it out.
     pub priority: Priority,
 }

@@ -165,6 +165,7 @@ impl Parameters {
             skip_special_tokens: true,
             n: 1,
             truncate_prompt_tokens: self.truncate,
+            constraint: None,
             priority: Priority::Normal,
         })
     }

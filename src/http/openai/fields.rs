@@ -117,6 +117,7 @@ impl SharedFields {
             skip_special_tokens: self.skip_special_tokens.unwrap_or(true),
             n: self.answers(),
             truncate_prompt_tokens: self.truncate(context)?,
+            constraint: None,
             priority: Priority::Normal,
         })
     }
