@@ -74,6 +74,9 @@ pub(super) struct TrafficArgs {
     /// Which name or extra the next request takes: each in turn, or the k-th with a weight of 1/k
     #[arg(long, value_enum, default_value_t = Mapping::Rr)]
     pub(super) map: Mapping,
+    /// How many requests each name or extra takes, as shares of all of them: 8,1,1 for example
+    #[arg(long, conflicts_with = "map", value_name = "LIST")]
+    pub(super) split: Option<Split>,
     /// Requests that are under way at any time
     #[arg(short, long, default_value = "1", value_name = "N", conflicts_with = "rate")]
     pub(super) concurrency: NonZeroUsize,
@@ -110,6 +113,34 @@ pub(super) enum Mapping {
     Rr,
     /// The k-th with a weight of 1/k.
     Zipf,
+}
+
+/// A weight for each name or extra.
+#[derive(Clone, Debug)]
+pub(super) struct Split(pub(super) Vec<f64>);
+
+impl FromStr for Split {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',').map(positive).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl TrafficArgs {
+    /// Whether there is a share for each of `routes` names or extras.
+    ///
+    /// # Errors
+    /// Where the list is of another length.
+    pub(super) fn check(&self, routes: usize) -> Result<(), BenchError> {
+        match &self.split {
+            Some(Split(shares)) if shares.len() != routes => Err(BenchError::Usage(format!(
+                "--split has {} shares, and there are {routes} models or extras: give each one its own",
+                shares.len()
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A range of token ids that has some.
@@ -193,6 +224,9 @@ mod tests {
             (&["--stall", "2000", "--compare", "http://b"], "--compare"),
             (&["--pairs", "3"], "--compare"),
             (&["--rate", "0"], "above 0"),
+            (&["--split", "1,0"], "above 0"),
+            (&["--split", "1,,2"], "above 0"),
+            (&["--split", "1,2", "--map", "zipf"], "--map"),
             (&["--token-ids", "9..9"], "100..30000"),
             (&["--extras", "{}"], "list"),
             (&["--body", "[1]"], "object"),
@@ -201,6 +235,13 @@ mod tests {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(named), "{flags:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_split_has_a_share_for_each() {
+        let check = |split: &str| parse(&["--split", split]).unwrap().traffic.check(2);
+        check("3,1").expect("two");
+        assert!(check("3,1,1").unwrap_err().to_string().contains("3 shares"));
     }
 
     #[test]

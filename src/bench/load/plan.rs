@@ -18,12 +18,12 @@ pub(super) struct Planned {
 /// `count` requests over `routes` kinds. The same seed makes the same ones, another one shares no prompt with them.
 pub(super) fn plan(args: &TrafficArgs, routes: usize, count: usize, seed: u64) -> Vec<Planned> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let zipf = Zipf::new(routes);
+    let shares = shares(args, routes);
     let mut at = Duration::ZERO;
     let request = |index: usize| {
-        let route = match args.map {
-            Mapping::Rr => index % routes,
-            Mapping::Zipf => zipf.draw(rng.random()),
+        let route = match &shares {
+            Some(shares) => shares.draw(rng.random()),
+            None => index % routes,
         };
         if let Some(rate) = args.rate {
             at += wait(rate, rng.random());
@@ -47,19 +47,28 @@ fn wait(rate: f64, draw: f64) -> Duration {
     Duration::from_secs_f64(-(1.0 - draw).ln() / rate)
 }
 
-/// Zipf's law with exponent 1: the k-th of n is drawn with a weight of 1/k.
-struct Zipf {
-    /// Shares summed up, the last one 1.
+/// How often each route is drawn; `None` takes them in turn.
+fn shares(args: &TrafficArgs, routes: usize) -> Option<Shares> {
+    match (&args.split, args.map) {
+        (Some(split), _) => Some(Shares::new(split.0.iter().copied())),
+        // Zipf's law with exponent 1.
+        (None, Mapping::Zipf) => Some(Shares::new((1..=routes).map(|k| 1.0 / k as f64))),
+        (None, Mapping::Rr) => None,
+    }
+}
+
+/// Routes that are drawn as often as their weights say.
+struct Shares {
+    /// Weights summed up, the last one 1.
     sums: Vec<f64>,
 }
 
-impl Zipf {
-    fn new(count: usize) -> Self {
-        let weight = |k: usize| 1.0 / k as f64;
-        let all: f64 = (1..=count).map(weight).sum();
+impl Shares {
+    fn new(weights: impl Iterator<Item = f64> + Clone) -> Self {
+        let all: f64 = weights.clone().sum();
         let mut sum = 0.0;
-        let sums = (1..=count).map(|k| {
-            sum += weight(k) / all;
+        let sums = weights.map(|weight| {
+            sum += weight / all;
             sum
         });
         Self { sums: sums.collect() }
@@ -102,15 +111,27 @@ pub(super) mod tests {
 
     #[test]
     fn zipf_draws_the_kth_by_its_weight() {
-        let zipf = Zipf::new(3);
+        let zipf = shares(&traffic(&["--map", "zipf"]), 3).expect("shares");
         // Weights 1, 1/2, 1/3 of 11/6: shares 6/11, 3/11, 2/11.
-        let draws = (0..1100).map(|i| zipf.draw((f64::from(i) + 0.5) / 1100.0));
-        let mut counts = [0; 3];
-        draws.for_each(|k| counts[k] += 1);
-        assert_eq!(counts, [600, 300, 200]);
+        assert_eq!(counts(&zipf, 1100), [600, 300, 200]);
         assert_eq!(zipf.draw(1.0), 2);
         let args = traffic(&["--map", "zipf"]);
         assert!(plan(&args, 50, 400, 0).iter().filter(|r| r.route == 0).count() > 50);
+    }
+
+    #[test]
+    fn a_split_draws_each_by_its_share() {
+        let split = shares(&traffic(&["--split", "7,2,1"]), 3).expect("shares");
+        assert_eq!(counts(&split, 1000), [700, 200, 100]);
+        assert!(shares(&traffic(&[]), 3).is_none());
+    }
+
+    /// How often each of three routes is drawn in `draws` even steps.
+    fn counts(shares: &Shares, draws: u32) -> [usize; 3] {
+        let mut counts = [0; 3];
+        let at = |draw: u32| (f64::from(draw) + 0.5) / f64::from(draws);
+        (0..draws).for_each(|draw| counts[shares.draw(at(draw))] += 1);
+        counts
     }
 
     #[test]

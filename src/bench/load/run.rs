@@ -30,6 +30,7 @@ impl LoadArgs {
     async fn measure(&self, out: &mut dyn Write) -> Result<(), BenchError> {
         let first = self.server.target();
         let other = self.other.target(&first)?;
+        self.traffic.check(first.routes())?;
         let client = self.client(first)?;
         match (other, self.stall) {
             (Some(other), _) => self.compare(&client, &self.client(other)?, out).await,
