@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Facts that only the files know.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) kind: &'static str,
     pub(super) alpha: f64,

@@ -80,7 +80,7 @@ fn biases_replace_the_base_s_and_those_of_b_are_scaled() {
     let wanted: Vec<_> = values(8, 22).iter().map(|b| 2.0 * f64::from(*b)).collect();
     close(&shift(Site::block(0, Projection::Down)), &wanted);
     assert!(at(&parsed.weights, Q_SITE).gain.is_none());
-    assert_eq!(parsed.description.biases, 4);
+    assert_eq!(parsed.describe().expect("numbers").biases, 4);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn whole_modules_take_the_base_s_place() {
         "post_attention_layernorm",
         "self_attn.q_proj",
     ];
-    assert_eq!(parsed.description.trained_modules, trained);
+    assert_eq!(parsed.describe().expect("numbers").trained_modules, trained);
 }
 
 #[test]
@@ -157,7 +157,10 @@ fn an_activated_adapter_says_from_which_tokens_on() {
     let maker = plain().with("alora_invocation_tokens", json!([3, 7]));
     let parsed = parse_on(&MadeBase::new(small_layout()), &maker).expect("served");
     assert_eq!(parsed.weights.invocation(), Some([3, 7].as_slice()));
-    assert_eq!(parsed.description.invocation_tokens.as_deref(), Some([3, 7].as_slice()));
+    assert_eq!(
+        parsed.describe().expect("numbers").invocation_tokens.as_deref(),
+        Some([3, 7].as_slice())
+    );
     let none = weights(&MadeBase::new(small_layout()), &plain());
     assert_eq!(none.invocation(), None);
     let beyond = plain().with("alora_invocation_tokens", json!([16]));

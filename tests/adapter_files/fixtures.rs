@@ -72,7 +72,9 @@ fn check_fixture(directory: &Path, base: &dyn FrozenBase) {
     let name = directory.file_name().and_then(|name| name.to_str()).expect("a name");
     let refused = REFUSED.iter().find(|(refused, _)| *refused == name);
     match (read_and_parse(directory, base), refused) {
-        (Ok(parsed), None) => assert!(parsed.description.delta_norm > 0.0, "{name}"),
+        (Ok(parsed), None) => {
+            assert!(parsed.describe().expect("numbers").delta_norm > 0.0, "{name}");
+        }
         (Err(error), Some((_, reason))) => assert!(error.contains(reason), "{name}: {error}"),
         (Ok(_), Some(_)) => panic!("{} is served", directory.display()),
         (Err(error), None) => panic!("{}: {error}", directory.display()),
@@ -142,7 +144,11 @@ fn golden_adapters_are_served() {
         for directory in directories(&model.join("adapters")) {
             let parsed = read_and_parse(&directory, &base);
             let parsed = parsed.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-            assert!(parsed.description.delta_norm > 0.0, "{}", directory.display());
+            assert!(
+                parsed.describe().expect("numbers").delta_norm > 0.0,
+                "{}",
+                directory.display()
+            );
             served += 1;
         }
     }

@@ -90,7 +90,7 @@ fn half_precision_files_give_the_same_factors() {
             let b = |delta: &LinearDelta<_>| flat(delta.low_rank.as_ref().expect("a pair").b());
             assert_eq!(b(pair).expect("f32"), b(same).expect("f32"), "{site}");
         }
-        assert_eq!(parsed.description.dtypes, [format!("{dtype:?}")]);
+        assert_eq!(parsed.describe().expect("numbers").dtypes, [format!("{dtype:?}")]);
     }
 }
 
@@ -106,7 +106,7 @@ fn patterns_give_each_layer_its_own_rank_and_alpha() {
     let pair = parsed.weights.at(site).and_then(|delta| delta.low_rank.as_ref()).expect("a pair");
     let b = pair.b().flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
     assert_eq!(b, turned(&values(24, 6), 3, (9.0 / 3f64.sqrt()) as f32));
-    assert_eq!(parsed.description.ranks, [2, 3]);
+    assert_eq!(parsed.describe().expect("numbers").ranks, [2, 3]);
 }
 
 #[test]

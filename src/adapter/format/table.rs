@@ -2,7 +2,7 @@
 use super::tensors::shown;
 use super::{AdapterFiles, gguf, peft, tensors};
 use crate::{
-    adapter::{AdapterDescription, AdapterError, AdapterLimits},
+    adapter::{AdapterDescription, AdapterError, AdapterLimits, describe::Facts},
     lora::{FrozenBase, LoraLayout, LoraWeights},
 };
 use bytes::Bytes;
@@ -13,8 +13,17 @@ use serde_json::{Map, Value};
 pub struct ParsedAdapter {
     /// The factors.
     pub weights: LoraWeights,
-    /// What it is, for people.
-    pub description: AdapterDescription,
+    pub(super) facts: Facts,
+}
+
+impl ParsedAdapter {
+    /// What it is, for people. The norms in it cost more than all else: who only wants to serve it does without.
+    ///
+    /// # Errors
+    /// When a product of factors is not a number.
+    pub fn describe(&self) -> Result<AdapterDescription, AdapterError> {
+        AdapterDescription::new(self.facts.clone(), &self.weights)
+    }
 }
 
 /// What an adapter is held against.
@@ -84,7 +93,7 @@ pub fn check(
     limits: &AdapterLimits,
 ) -> Result<AdapterDescription, AdapterError> {
     let fit = layout.map_or(Fit::Alone, Fit::Layout);
-    Ok(read(files, fit, limits)?.description)
+    read(files, fit, limits)?.describe()
 }
 
 fn read(
@@ -97,7 +106,7 @@ fn read(
         AdapterFiles::Peft { config, weights } => parse_peft(config, weights, fit, limits)?,
         AdapterFiles::Gguf(bytes) => parse_gguf(bytes, fit, limits)?,
     };
-    parsed.description.file_bytes = files.bytes();
+    parsed.facts.file_bytes = files.bytes();
     Ok(parsed)
 }
 
@@ -124,7 +133,7 @@ fn parse_gguf(
     }
     let parsed = parse_peft(&peft.config, &peft.weights, fit, limits);
     let mut parsed = parsed.map_err(AdapterError::in_peft_words)?;
-    parsed.description.dtypes = peft.types;
+    parsed.facts.dtypes = peft.types;
     Ok(parsed)
 }
 

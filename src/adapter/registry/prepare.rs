@@ -38,20 +38,27 @@ impl Inner {
     ) -> Result<Candidate, AdapterError> {
         self.check_name(&name)?;
         let (parsed, id) = (self.parse(&files)?, files.version());
+        let (description, fits) = (self.describe(&parsed)?, self.fingerprint());
         let version = Arc::new(AdapterVersion { id, weights: parsed.weights });
-        let (description, fits) = (Arc::new(parsed.description), self.fingerprint());
         Ok(Candidate { name, description, files, version, fits })
     }
 
     pub(super) fn parse(&self, files: &AdapterFiles) -> Result<ParsedAdapter, AdapterError> {
-        let mut parsed = format::parse(files, self.base.as_ref(), &self.limits)?;
-        if let Some(name) = self.reserved.get() {
-            parsed.description = parsed.description.beside(name);
-        }
-        Ok(parsed)
+        format::parse(files, self.base.as_ref(), &self.limits)
     }
 
-    /// A version of `name` out of the store.
+    pub(super) fn describe(
+        &self,
+        parsed: &ParsedAdapter,
+    ) -> Result<Arc<AdapterDescription>, AdapterError> {
+        let about = parsed.describe()?;
+        Ok(Arc::new(match self.reserved.get() {
+            Some(name) => about.beside(name),
+            None => about,
+        }))
+    }
+
+    /// A version of `name` out of the store. What it is was written down when it was published.
     pub(super) fn fetch(
         &self,
         name: &AdapterName,

@@ -141,7 +141,7 @@ impl Inner {
         }
         let files = store::drop_ins::read(self.vault.objects().as_ref(), place, &self.limits)?;
         let (parsed, id) = (self.parse(&files)?, files.version());
-        let description = Arc::new(parsed.description);
+        let description = self.describe(&parsed)?;
         let version =
             VersionRecord::new(id, BY.into(), Source::DropIn, self.fingerprint(), description);
         let mut record = self.record_of(&name);

@@ -2,7 +2,7 @@
 use super::{assemble::assemble, config::LoraConfig, keys::Role, parts};
 use crate::adapter::{
     AdapterError, AdapterLimits,
-    describe::{AdapterDescription, Facts},
+    describe::Facts,
     format::{
         table::{Fit, ParsedAdapter, Source},
         tensors,
@@ -40,8 +40,7 @@ pub(in crate::adapter::format) fn parse(
         tracing::warn!(fields, "adapter_config.json has fields that this build does not know");
     }
     let weights = assemble(&config, modules, source.fit)?;
-    let description = AdapterDescription::new(facts, &weights)?;
-    Ok(ParsedAdapter { weights, description })
+    Ok(ParsedAdapter { weights, facts })
 }
 
 /// PEFT's factor on `B·A`, by a module's path and its rank.
