@@ -56,6 +56,11 @@ pub enum EngineError {
         /// The name that the request used.
         name: String,
     },
+    /// The form that the request wants of its answer cannot be followed any further.
+    #[error(
+        "the form that this request wants of its answer could not be enforced; simplify the schema or grammar"
+    )]
+    Constraint,
     /// The model's output for this sequence was not a number.
     #[error("{}", not_a_number(adapters))]
     NonFinite {
@@ -84,7 +89,8 @@ impl Classified for EngineError {
             Self::InvalidPrompt(_)
             | Self::TooLong { .. }
             | Self::TooManyAdapters { .. }
-            | Self::InvalidWeight { .. } => ErrorKind::InvalidRequest,
+            | Self::InvalidWeight { .. }
+            | Self::Constraint => ErrorKind::InvalidRequest,
             Self::Stopped | Self::AdapterReplaced { .. } => ErrorKind::Unavailable,
             Self::Step | Self::AdapterLoad { .. } | Self::NonFinite { .. } => ErrorKind::Internal,
         }
@@ -101,6 +107,7 @@ impl Classified for EngineError {
             Self::Step => "step_failed",
             Self::AdapterReplaced { .. } => "adapter_replaced",
             Self::AdapterLoad { .. } => "adapter_load_failed",
+            Self::Constraint => "constraint_failed",
             Self::NonFinite { .. } => "non_finite_output",
         }
     }
@@ -115,6 +122,7 @@ impl Classified for EngineError {
             | Self::Step
             | Self::AdapterReplaced { .. }
             | Self::AdapterLoad { .. }
+            | Self::Constraint
             | Self::NonFinite { .. } => None,
         }
     }

@@ -3,6 +3,7 @@
 //! Knows leases and slots, and is the only room that knows both. Does no I/O.
 mod accounts;
 mod config;
+mod constraint;
 mod core;
 mod counts;
 mod draft;
@@ -32,6 +33,7 @@ mod ticket;
 mod waiting;
 
 pub use config::{ByteSize, EngineConfig};
+pub use constraint::{TokenConstraint, TokenMask, Unenforceable};
 pub use error::EngineError;
 pub use handle::EngineHandle;
 pub use mix::{AdapterMix, MixPart};

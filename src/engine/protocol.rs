@@ -1,5 +1,7 @@
 //! What crosses the border between the async world and the engine thread.
-use super::{AdapterMix, EngineError, SamplingParams, loader::Loaded, sequence::Arrival};
+use super::{
+    AdapterMix, EngineError, SamplingParams, TokenConstraint, loader::Loaded, sequence::Arrival,
+};
 use crate::adapter::{AdapterName, VersionId};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -13,6 +15,8 @@ pub struct Submission {
     pub adapters: AdapterMix,
     /// How to choose tokens and when to stop.
     pub sampling: SamplingParams,
+    /// What the answer must be, from its first token on; `None` leaves it to the model.
+    pub constraint: Option<Box<dyn TokenConstraint>>,
     /// Who goes first.
     pub priority: Priority,
 }
@@ -65,7 +69,7 @@ pub enum Event {
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FinishReason {
-    /// An end-of-sequence token of the model; it is not sent as a `Token`.
+    /// An end-of-sequence token of the model, which is not sent as a `Token`, or nothing else could follow.
     EndOfSequence,
     /// One of the request's stop tokens; it is not sent as a `Token`.
     StopToken(u32),

@@ -1,6 +1,10 @@
 //! From logits to a token.
 use super::{
-    SamplingOptions, SamplingParams, TokenLogprobs, counts::TokenCounts, ranking::Ranking, softmax,
+    SamplingOptions, SamplingParams, TokenLogprobs, TokenMask, Unenforceable,
+    constraint::{Constrained, Next},
+    counts::TokenCounts,
+    ranking::Ranking,
+    softmax,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -11,6 +15,7 @@ pub(super) struct Sampler {
     adjusted: Vec<f32>,
     weights: Vec<f32>,
     ranking: Ranking,
+    mask: TokenMask,
 }
 
 /// One sequence's next token, not chosen yet.
@@ -22,6 +27,8 @@ pub(super) struct Draw<'a> {
     pub(super) best: Option<u32>,
     pub(super) params: &'a SamplingParams,
     pub(super) counts: &'a TokenCounts,
+    /// Knows the answer so far; `None` for a free one.
+    pub(super) constraint: Option<&'a Constrained>,
     /// End-of-sequence tokens that count.
     pub(super) eos: &'a [u32],
     /// Tokens of the answer so far.
@@ -42,6 +49,10 @@ pub(super) enum NoChoice {
     NotNumbers,
     /// The request's own options leave nothing.
     NothingLeft,
+    /// What the answer must be, it is, and nothing may follow.
+    Complete,
+    /// What may follow cannot be told.
+    Unenforceable,
 }
 
 impl Sampler {
@@ -52,6 +63,15 @@ impl Sampler {
         if !draw.is_neutral() {
             self.adjusted.clear();
             self.adjusted.extend_from_slice(logits);
+            if let Some(constraint) = draw.constraint {
+                self.mask.reset(logits.len());
+                let stops = &options.stop_token_ids;
+                match constraint.next(&mut self.mask, draw.eos, stops) {
+                    Ok(Next::Tokens) => self.mask.apply(&mut self.adjusted),
+                    Ok(Next::End) => return Err(NoChoice::Complete),
+                    Err(Unenforceable) => return Err(NoChoice::Unenforceable),
+                }
+            }
             adjust(&mut self.adjusted, draw);
             logits = &self.adjusted;
             best = best_of(logits).ok_or(NoChoice::NothingLeft)?;
@@ -76,7 +96,10 @@ impl Sampler {
 
 impl Draw<'_> {
     fn is_neutral(&self) -> bool {
-        self.counts.is_empty() && self.params.options().logit_bias.is_empty() && !self.must_go_on()
+        self.constraint.is_none()
+            && self.counts.is_empty()
+            && self.params.options().logit_bias.is_empty()
+            && !self.must_go_on()
     }
 
     /// Whether `min_tokens` forbids the tokens that end the answer.
@@ -169,6 +192,7 @@ mod tests {
         params: SamplingParams,
         counts: TokenCounts,
         answered: usize,
+        constraint: Option<Constrained>,
     }
 
     impl Case {
@@ -182,13 +206,14 @@ mod tests {
                 counts.push(*token);
             }
             let params = SamplingParams::new(options, 1 << 20, 1).expect("in range");
-            Self { params, counts, answered: answer.len() }
+            Self { params, counts, answered: answer.len(), constraint: None }
         }
 
         fn sample(&self, logits: &[f32]) -> Result<Choice, NoChoice> {
             let (params, counts) = (&self.params, &self.counts);
             let (eos, best, answered) = (&[0], best(logits), self.answered);
-            let draw = Draw { logits, best, params, counts, eos, answered };
+            let constraint = self.constraint.as_ref();
+            let draw = Draw { logits, best, params, counts, constraint, eos, answered };
             Sampler::default().sample(&draw)
         }
 
@@ -277,7 +302,8 @@ mod tests {
         let mut seen = [0_usize; 3];
         for answered in 0..4000 {
             let (logits, params, counts, eos) = (&logits[..], &params, &counts, &[]);
-            let draw = Draw { logits, best: best(logits), params, counts, eos, answered };
+            let (best, constraint) = (best(logits), None);
+            let draw = Draw { logits, best, params, counts, constraint, eos, answered };
             seen[Sampler::default().sample(&draw).expect("a token").id as usize] += 1;
         }
         for (seen, expected) in seen.into_iter().zip([2000_usize, 1200, 800]) {
@@ -326,8 +352,10 @@ mod tests {
 
             let mut used = Sampler::default();
             let (params, counts) = (&case.params, &case.counts);
-            let draw =
-                Draw { logits: &[1.0, 2.0], best: Some(1), params, counts, eos: &[0], answered };
+            let (logits_of_two, constraint) = (&[1.0, 2.0][..], None);
+            let draw = Draw {
+                logits: logits_of_two, best: Some(1), params, counts, constraint, eos: &[0], answered,
+            };
             used.sample(&draw).expect("a token");
             let draw = Draw { logits: &logits, best: best(&logits), ..draw };
             let again = used.sample(&draw).expect("a token");

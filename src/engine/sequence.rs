@@ -1,7 +1,8 @@
 //! One prompt and its continuation.
 use super::{
-    EngineError, Event, FinishReason, Priority, SamplingParams, Submission,
+    EngineError, Event, FinishReason, Priority, SamplingParams, Submission, Unenforceable,
     accounts::AccountId,
+    constraint::Constrained,
     counts::TokenCounts,
     draft::Draft,
     kv::{BlockId, PrefixChain, PrefixPart},
@@ -40,6 +41,8 @@ pub(super) struct Sequence {
     pub(super) share: f32,
     versions: Versions,
     sampling: SamplingParams,
+    /// Has seen the answer's tokens, however often their keys and values are computed.
+    constraint: Option<Constrained>,
     counts: TokenCounts,
     /// Tokens that end it and are not sent; empty where the request ignores them.
     eos: Arc<[u32]>,
@@ -67,7 +70,7 @@ impl Sequence {
     /// Sequence number `id`, which nothing is computed of.
     pub(super) fn new(id: u64, arrival: Arrival, eos: &Arc<[u32]>) -> Self {
         let Arrival { submission, events, ticket, at } = arrival;
-        let Submission { prompt, adapters, sampling, priority } = submission;
+        let Submission { prompt, adapters, sampling, constraint, priority } = submission;
         let shares = adapters.parts().iter().map(|part| part.lease.terms.share);
         let share = shares.reduce(f32::min).unwrap_or(1.0);
         let adapters = adapters.active(&prompt);
@@ -90,6 +93,7 @@ impl Sequence {
             account: AccountId::default(),
             share,
             sampling,
+            constraint: constraint.map(Constrained::new),
             submitted: at,
             started: false,
             ticket: Some(ticket),
@@ -130,11 +134,12 @@ impl Sequence {
 
     /// Guesses at most `most` tokens beyond the one that is chosen anyway. How many it guessed.
     ///
-    /// None where a penalty depends on the guessed tokens themselves, none beyond the answer's end.
+    /// None where a penalty or a constraint depends on the guessed tokens themselves, none beyond the answer's end.
     pub(super) fn guess(&mut self, most: usize, limit: usize) -> usize {
         let answered = self.tokens.len() - self.prompt_len;
         let left = (self.sampling.options().max_tokens - answered).min(limit - self.tokens.len());
-        let most = if self.counts.is_empty() { most.min(left.saturating_sub(1)) } else { 0 };
+        let is_free = self.counts.is_empty() && self.constraint.is_none();
+        let most = if is_free { most.min(left.saturating_sub(1)) } else { 0 };
         self.draft.guess(&self.tokens, most)
     }
 
@@ -217,6 +222,7 @@ impl Sequence {
             best,
             params: &self.sampling,
             counts: &self.counts,
+            constraint: self.constraint.as_ref(),
             eos: &self.eos,
             answered: self.tokens.len() - self.prompt_len + ahead,
         }
@@ -234,13 +240,19 @@ impl Sequence {
         self.tokens.push(id);
         self.counts.push(id);
         self.send(Event::Token { id, logprobs });
+        match self.constraint.as_ref().map_or(Ok(false), |constraint| constraint.accept(id)) {
+            Ok(false) => {}
+            Ok(true) => return self.finish(FinishReason::EndOfSequence),
+            Err(Unenforceable) => return self.fail(EngineError::Constraint),
+        }
         let answered = self.tokens.len() - self.prompt_len;
         if answered >= self.sampling.options().max_tokens || self.tokens.len() >= limit {
             self.finish(FinishReason::Length);
         }
     }
 
-    fn finish(&mut self, reason: FinishReason) {
+    /// Ends it: the answer is whole.
+    pub(super) fn finish(&mut self, reason: FinishReason) {
         self.send(Event::Finished { reason });
         self.over = true;
     }

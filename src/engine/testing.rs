@@ -50,7 +50,7 @@ pub(super) fn arrival(
     let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
     let (events, stream) = mpsc::unbounded_channel();
     let priority = Priority::Normal;
-    let submission = Submission { prompt, adapters, sampling, priority };
+    let submission = Submission { prompt, adapters, sampling, constraint: None, priority };
     let ticket = TicketOffice::new(1).take().expect("a free place");
     (Arrival { submission, events, ticket, at: Instant::now() }, stream)
 }

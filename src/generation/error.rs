@@ -1,4 +1,5 @@
 //! Why nothing was generated, or not all of it.
+use super::GrammarError;
 use crate::{
     adapter::AdapterError,
     engine::{EngineError, InvalidSampling},
@@ -20,6 +21,15 @@ pub enum GenerateError {
     /// The engine's fault.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The form that answers are to have.
+    #[error("{error}")]
+    Grammar {
+        /// What is wrong.
+        #[source]
+        error: GrammarError,
+        /// The request's field that asks for the form.
+        field: String,
+    },
     /// A sampling field out of its range.
     #[error(transparent)]
     Sampling(#[from] InvalidSampling),
@@ -70,6 +80,7 @@ impl Classified for GenerateError {
             Self::Adapter { error, .. } => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Sampling(error) => error.kind(),
+            Self::Grammar { error, .. } => error.kind(),
             Self::ContextLength { .. }
             | Self::TextTooLong { .. }
             | Self::Invalid { .. }
@@ -83,6 +94,7 @@ impl Classified for GenerateError {
             Self::Adapter { error, .. } => error.code(),
             Self::Engine(error) => error.code(),
             Self::Sampling(error) => error.code(),
+            Self::Grammar { error, .. } => error.code(),
             Self::ContextLength { .. } | Self::TextTooLong { .. } => "context_length_exceeded",
             Self::Invalid { .. } => "invalid_value",
             Self::Template(_) => "chat_template_failed",
@@ -92,7 +104,7 @@ impl Classified for GenerateError {
 
     fn param(&self) -> Option<&str> {
         match self {
-            Self::Adapter { field, .. } => Some(field),
+            Self::Adapter { field, .. } | Self::Grammar { field, .. } => Some(field),
             Self::Engine(error) => error.param(),
             Self::Sampling(error) => error.param(),
             Self::ContextLength { .. } | Self::TextTooLong { .. } => Some("input_tokens"),

@@ -5,6 +5,7 @@ use super::{
     account::{self, Account},
     answer::Answer,
     chat_template::{Chat, ChatTemplate},
+    grammar::{Form, Grammars},
     meter::Meter,
     text_stream::{TextOptions, TextStream},
     tokenizer::Tokenizer,
@@ -66,6 +67,7 @@ struct Inner {
     backend: Arc<dyn Backend>,
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
+    grammars: Grammars,
     sampling: SamplingOptions,
     model: ModelCard,
     metrics: Metrics,
@@ -88,9 +90,17 @@ impl Generator {
             .chat_template
             .map(|source| ChatTemplate::compile(&source, text.special_tokens))
             .transpose()?;
-        let sampling = text.sampling;
-        let unseen = Metrics::new(&model.name);
-        Ok(Self(Arc::new(Inner { backend, tokenizer, template, sampling, model, metrics, unseen })))
+        let grammars = Grammars::new(tokenizer.clone(), model.vocab, metrics.clone());
+        Ok(Self(Arc::new(Inner {
+            backend,
+            tokenizer,
+            template,
+            grammars,
+            sampling: text.sampling,
+            unseen: Metrics::new(&model.name),
+            model,
+            metrics,
+        })))
     }
 
     /// The base model.
@@ -201,12 +211,19 @@ impl Generator {
             min_tokens: sampling.min_tokens,
         };
         let sampling = self.sampling(&sampling, n)?;
+        let form = match request.constraint {
+            Some(wanted) => Some(self.0.grammars.form(wanted).await?),
+            None => None,
+        };
         let mut leases = self.lease(adapters).await?;
         leases.extend(leased.map(|lease| (lease, 1.0)));
         let served = account::served(&leases);
         let mix = AdapterMix::new(leases)?;
-        let streams = self.submit(&prompt, &mix, sampling, request.priority)?;
+        let streams = self.submit((&prompt, form.as_ref()), &mix, sampling, request.priority)?;
         let account = Account::new(self.metrics(request.priority).clone(), &served);
+        if form.is_some() {
+            self.metrics(request.priority).constrained(n);
+        }
         account.accepted(prompt.len());
         let answer = |(index, events)| self.answer(index, events, &prompt, &options, &account);
         let answers = streams.into_iter().enumerate().map(answer).collect();
@@ -231,14 +248,16 @@ impl Generator {
     /// All answers or none: what is queued when one is refused is dropped, and so cancelled.
     fn submit(
         &self,
-        prompt: &[u32],
+        (prompt, form): (&[u32], Option<&Form>),
         adapters: &AdapterMix,
         sampling: Vec<SamplingParams>,
         priority: Priority,
     ) -> Result<Vec<EventStream>, GenerateError> {
         let submit = |sampling| {
             let (prompt, adapters) = (prompt.to_vec(), adapters.clone());
-            self.0.backend.submit(Submission { prompt, adapters, sampling, priority })
+            let constraint = form.map(Form::constraint);
+            let submission = Submission { prompt, adapters, sampling, constraint, priority };
+            self.0.backend.submit(submission)
         };
         Ok(sampling.into_iter().map(submit).collect::<Result<_, EngineError>>()?)
     }
@@ -395,9 +414,6 @@ fn check(request: &GenerateRequest) -> Result<(), GenerateError> {
     if request.stop.iter().any(|stop| !(1..=MAX_STOP_BYTES).contains(&stop.len())) {
         let message = format!("each string of `stop` must have 1 to {MAX_STOP_BYTES} bytes");
         return Err(invalid("stop", message));
-    }
-    if request.constraint.is_some() {
-        return Err(invalid("constraint", "answers cannot be constrained yet".into()));
     }
     if request.truncate_prompt_tokens == Some(0) {
         let message = "`truncate_prompt_tokens` must be at least 1, not 0";

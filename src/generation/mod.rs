@@ -8,6 +8,7 @@ mod chat_template;
 mod constraint;
 mod error;
 mod generator;
+mod grammar;
 mod jinja;
 mod meter;
 mod pieces;
@@ -27,6 +28,7 @@ pub use backend::Backend;
 pub use constraint::{AnswerForm, Constraint};
 pub use error::GenerateError;
 pub use generator::{Generator, ModelCard, TextSetup};
+pub use grammar::GrammarError;
 pub use probe::Probe;
 pub use request::{
     Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, ServedAdapter, StopReason,

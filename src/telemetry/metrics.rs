@@ -164,6 +164,22 @@ pub const METRICS: &[MetricInfo] = &[
         "seconds",
         "From submission to the first token where there is a shadow, by alias and of: answer or shadow",
     ),
+    counter(
+        "lorad_grammar_compiles",
+        "forms",
+        "Forms of answers compiled, by result: ok, invalid, too_complex, busy or error",
+    ),
+    histogram(
+        "lorad_grammar_compile_seconds",
+        "seconds",
+        "From the wish to compile a form of answers to the result",
+    ),
+    counter(
+        "lorad_grammar_cache_hits",
+        "requests",
+        "Requests whose form of answers was compiled already, or just being compiled",
+    ),
+    counter("lorad_constrained_answers", "answers", "Answers bound to a form"),
     gauge("lorad_build_info", "none", "1, with the version as a label"),
     counter("http_requests", "requests", "HTTP responses, by route, method and status"),
     histogram(
@@ -182,6 +198,10 @@ pub(super) const FIRST_TOKEN_BUCKETS: [f64; 22] = [
 /// A coarser choice of those, for each adapter's own.
 pub(super) const ADAPTER_FIRST_TOKEN_BUCKETS: [f64; 8] =
     [0.01, 0.04, 0.1, 0.25, 1.0, 2.5, 10.0, 40.0];
+
+/// Buckets for compiling a form of answers, seconds; the last is its time limit.
+pub(super) const GRAMMAR_BUCKETS: [f64; 9] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
 /// vLLM's buckets for the time between tokens, seconds.
 pub(super) const INTER_TOKEN_BUCKETS: [f64; 19] = [

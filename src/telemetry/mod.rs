@@ -6,6 +6,7 @@ mod aliases;
 mod config;
 mod exposition;
 mod figures;
+mod grammars;
 mod log;
 mod metrics;
 mod recorder;

@@ -3,6 +3,7 @@ use super::{
     AdapterCounts, EngineFigures, Exposition, MetricsConfig, Outcome,
     adapters::AdapterSeries,
     aliases::AliasSeries,
+    grammars::GrammarSeries,
     series::{EngineSeries, HttpSeries, Labels, RequestSeries, add},
 };
 use prometheus_client::{
@@ -29,6 +30,7 @@ struct Inner {
     http: HttpSeries,
     adapter_changes: Family<Labels, Counter>,
     aliases: AliasSeries,
+    grammars: GrammarSeries,
 }
 
 impl Metrics {
@@ -53,13 +55,26 @@ impl Metrics {
         let requests = RequestSeries::register(of_model);
         let adapters = AdapterSeries::register(of_model, config.metrics_adapters);
         let aliases = AliasSeries::register(of_model);
-        let registry = Mutex::new(registry);
-        let inner = Inner { registry, engine, requests, adapters, http, adapter_changes, aliases };
+        let grammars = GrammarSeries::register(of_model);
+        let inner = Inner {
+            registry: Mutex::new(registry),
+            engine,
+            requests,
+            adapters,
+            http,
+            adapter_changes,
+            aliases,
+            grammars,
+        };
         Self(Arc::new(inner))
     }
 
     pub(super) fn aliases(&self) -> &AliasSeries {
         &self.0.aliases
+    }
+
+    pub(super) fn grammars(&self) -> &GrammarSeries {
+        &self.0.grammars
     }
 
     /// The series of an adapter: a mix counts under each of its own, so that mixes make no series; the base model has
@@ -148,6 +163,7 @@ mod tests {
         metrics.inter_token(Duration::from_millis(3));
         metrics.finished(Outcome::Stop, 3, 2, Duration::from_millis(9));
         metrics.adapter_changed("created");
+        metrics.grammar_compiled("ok", Duration::from_millis(3));
         metrics.alias_requested("chat", "rate");
         metrics.alias_failed("chat", "rate", "error");
         metrics.alias_changed("chat", "put");

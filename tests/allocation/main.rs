@@ -130,7 +130,8 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
             ..Default::default()
         };
         let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
-        Submission { prompt: vec![5, 6, 7], adapters, sampling, priority: Priority::Normal }
+        let (prompt, priority) = (vec![5, 6, 7], Priority::Normal);
+        Submission { prompt, adapters, sampling, constraint: None, priority }
     };
     let kinds = mixes.into_iter().flat_map(|mix| [(mix.clone(), 0.0), (mix, 0.8)]);
     let submissions = kinds.map(submission).collect();

@@ -1,8 +1,9 @@
 //! The same answer, to the bit, however the engine arranged the work.
+use super::forms::Stairs;
 use super::stub::{
     Answer, TOKEN_BYTES, answer, config, engine_with, greedy, mixed_submission, submission,
 };
-use lorad::engine::{ByteSize, EngineConfig, SamplingOptions};
+use lorad::engine::{ByteSize, EngineConfig, SamplingOptions, Submission};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -10,6 +11,7 @@ struct Request {
     prompt: Vec<u32>,
     parts: Vec<(&'static str, f32)>,
     options: SamplingOptions,
+    form: Option<Stairs>,
 }
 
 fn requests() -> impl Strategy<Value = Vec<Request>> {
@@ -28,16 +30,20 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
             ..greedy(max_tokens)
         },
     );
-    let request = (prop::collection::vec(1_u32..3, 1..24), parts, options)
-        .prop_map(|(prompt, parts, options)| Request { prompt, parts, options });
+    let form = prop::option::of((1_u32..9, 0_usize..9, 1_usize..14))
+        .prop_map(|form| form.map(|(modulus, least, most)| Stairs::new(modulus, least, most)));
+    let request = (prop::collection::vec(1_u32..3, 1..24), parts, options, form)
+        .prop_map(|(prompt, parts, options, form)| Request { prompt, parts, options, form });
     prop::collection::vec(request, 1..24)
 }
 
 fn run(config: &EngineConfig, requests: &[Request], together: bool) -> Vec<Answer> {
-    let (engine, _) = engine_with(config, Vec::new());
+    let (engine, _) = engine_with(config, vec![5]);
     let submit = |request: &Request| {
-        let Request { prompt, parts, options } = request.clone();
-        engine.submit(mixed_submission(&prompt, &parts, options)).expect("room")
+        let Request { prompt, parts, options, form } = request.clone();
+        let constraint = form.map(|form| Box::new(form) as _);
+        let submission = mixed_submission(&prompt, &parts, options);
+        engine.submit(Submission { constraint, ..submission }).expect("room")
     };
     let mut answers: Vec<Answer> = if together {
         let streams: Vec<_> = requests.iter().map(submit).collect();
@@ -54,7 +60,7 @@ fn run(config: &EngineConfig, requests: &[Request], together: bool) -> Vec<Answe
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn company_chunks_preemption_caching_and_guesses_change_no_bit(
+    fn company_chunks_preemption_caching_guesses_and_forms_change_no_bit(
         requests in requests(),
         (max_sequences, max_batched_tokens) in (1_usize..10, 1_usize..20),
         (blocks, adapter_slots, no_prefix_cache) in (9_usize..24, 3_usize..6, any::<bool>()),

@@ -1,4 +1,6 @@
 //! The border between the async world and the engine thread, over a model small enough to see through.
+mod constrained;
+mod forms;
 mod invariance;
 mod mixes;
 mod slow;

@@ -228,7 +228,8 @@ pub(crate) fn mixed_submission(
     let sampling = SamplingParams::new(options, VOCAB, 0).expect("in range");
     let parts = parts.iter().map(|(name, weight)| (lease(name), *weight));
     let adapters = AdapterMix::new(parts).expect("a mix");
-    Submission { prompt: prompt.to_vec(), adapters, sampling, priority: Priority::Normal }
+    let (prompt, priority) = (prompt.to_vec(), Priority::Normal);
+    Submission { prompt, adapters, sampling, constraint: None, priority }
 }
 
 /// A whole event stream.

@@ -190,6 +190,7 @@ impl Bench {
             prompt: prompt.clone(),
             adapters: AdapterMix::new(leased).expect("a mix"),
             sampling: SamplingParams::new(options, usize::MAX, 0).expect("in range"),
+            constraint: None,
             priority: Priority::Normal,
         };
         engine.submit(submission).expect("room")

@@ -1,5 +1,7 @@
 //! What a step has brought.
-use super::super::{EngineError, accounts::ANSWER_TOKEN, sampler::NoChoice, schedule::Chosen};
+use super::super::{
+    EngineError, FinishReason, accounts::ANSWER_TOKEN, sampler::NoChoice, schedule::Chosen,
+};
 use super::Scheduler;
 
 impl Scheduler {
@@ -41,11 +43,14 @@ impl Scheduler {
         self.drop_over();
     }
 
-    /// Nothing could be chosen for it: its own failure, and nobody else's.
+    /// Nothing could be chosen for it: it is whole, or that is its own failure, and nobody else's.
     fn refuse(&mut self, index: usize, why: Option<NoChoice>) {
         let sequence = &mut self.running[index];
-        if why != Some(NoChoice::NotNumbers) {
-            return sequence.fail(EngineError::Step);
+        match why {
+            Some(NoChoice::Complete) => return sequence.finish(FinishReason::EndOfSequence),
+            Some(NoChoice::Unenforceable) => return sequence.fail(EngineError::Constraint),
+            Some(NoChoice::NothingLeft) | None => return sequence.fail(EngineError::Step),
+            Some(NoChoice::NotNumbers) => {}
         }
         let adapters = sequence.names();
         tracing::error!(?adapters, "the model's output is not a number");

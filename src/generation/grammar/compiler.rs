@@ -1,0 +1,153 @@
+//! Grammars from clients, compiled where they can do no harm.
+use super::{GrammarError, source::Source, vocabulary::Vocabulary};
+use crate::{generation::tokenizer::Tokenizer, telemetry::Metrics};
+use llguidance::{
+    Matcher, ParserFactory,
+    api::StopReason,
+    earley::SlicedBiasComputer,
+    toktrie::{InferenceCapabilities, TokEnv},
+};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{OnceCell, Semaphore, oneshot},
+    time::timeout,
+};
+
+/// Nobody waits longer than this for a grammar to be compiled, nor for a place to compile it.
+pub(super) const TIME_LIMIT: Duration = Duration::from_secs(1);
+/// Compiled at once. Those that take too long are not waited for, but keep their place until they are done.
+const PLACES: usize = 2;
+/// Room for deep recursion; only what is used is real memory.
+const STACK_BYTES: usize = 64 << 20;
+/// What a cached grammar takes beside its lexer, roughly, for each byte of its source.
+const BYTES_PER_BYTE: usize = 64;
+
+/// Compiles for one model.
+pub(super) struct Compiler {
+    tokenizer: Arc<Tokenizer>,
+    vocab: usize,
+    factory: OnceCell<Arc<ParserFactory>>,
+    places: Arc<Semaphore>,
+}
+
+/// A grammar at its start, which nobody changes.
+pub(super) struct Compiled {
+    pub(super) start: Matcher,
+    /// The token that stands for the end.
+    pub(super) end: u32,
+    /// What it takes, roughly.
+    pub(super) bytes: usize,
+}
+
+impl Compiler {
+    pub(super) fn new(tokenizer: Arc<Tokenizer>, vocab: usize) -> Self {
+        let places = Arc::new(Semaphore::new(PLACES));
+        Self { tokenizer, vocab, factory: OnceCell::new(), places }
+    }
+
+    /// The grammar of `source`.
+    ///
+    /// # Errors
+    /// When it is wrong or too much, or all places are taken.
+    pub(super) async fn compile(
+        &self,
+        source: Source,
+        metrics: &Metrics,
+    ) -> Result<Arc<Compiled>, GrammarError> {
+        let factory = self.factory().await?;
+        let began = Instant::now();
+        let result = self.compile_with(factory, source).await;
+        let label = result.as_ref().map_or_else(GrammarError::label, |_| "ok");
+        metrics.grammar_compiled(label, began.elapsed());
+        result
+    }
+
+    async fn compile_with(
+        &self,
+        factory: Arc<ParserFactory>,
+        source: Source,
+    ) -> Result<Arc<Compiled>, GrammarError> {
+        let place = timeout(TIME_LIMIT, self.places.clone().acquire_owned()).await;
+        let place = place.map_err(|_| GrammarError::Busy)?.map_err(|_| GrammarError::Broken)?;
+        let end = self.vocab as u32;
+        let compiled = on_a_thread(move || {
+            let compiled = compile(&factory, source, end);
+            drop(place);
+            compiled
+        });
+        let seconds = TIME_LIMIT.as_secs();
+        timeout(TIME_LIMIT, compiled).await.map_err(|_| GrammarError::TooSlow { seconds })?
+    }
+
+    /// What every grammar of this model needs of its tokens. It takes its time, once.
+    async fn factory(&self) -> Result<Arc<ParserFactory>, GrammarError> {
+        let made = self.factory.get_or_try_init(|| {
+            let (tokenizer, vocab) = (self.tokenizer.clone(), self.vocab);
+            on_a_thread(move || factory(tokenizer, vocab).map(Arc::new))
+        });
+        made.await.cloned()
+    }
+}
+
+/// Not tokio's: a pool that grammars could fill would be everybody's.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, GrammarError> + Send + 'static,
+) -> Result<T, GrammarError> {
+    let (done, result) = oneshot::channel();
+    let thread = thread::Builder::new().name("grammar".into()).stack_size(STACK_BYTES);
+    // Nobody listens any more when it took too long.
+    let started = thread.spawn(move || drop(done.send(work())));
+    started.map_err(|_| GrammarError::Busy)?;
+    result.await.unwrap_or(Err(GrammarError::Broken))
+}
+
+fn factory(tokenizer: Arc<Tokenizer>, vocab: usize) -> Result<ParserFactory, GrammarError> {
+    let tokens: TokEnv = Arc::new(Vocabulary::new(tokenizer, vocab));
+    let slices = SlicedBiasComputer::general_slices();
+    let made = ParserFactory::new(&tokens, InferenceCapabilities::default(), &slices);
+    let mut factory = made.map_err(|error| {
+        tracing::error!(%error, "the tokens cannot be prepared for grammars");
+        GrammarError::Broken
+    })?;
+    factory.quiet();
+    let limits = factory.limits_mut();
+    limits.verbose_errors = false;
+    // Each answer has a lexer of its own, and each state takes a kilobyte or two.
+    limits.max_lexer_states = 20_000;
+    Ok(factory)
+}
+
+fn compile(
+    factory: &ParserFactory,
+    source: Source,
+    end: u32,
+) -> Result<Arc<Compiled>, GrammarError> {
+    let of_source = source.len() * BYTES_PER_BYTE;
+    let parser = factory.create_parser(source.parse()?);
+    let parser = parser.map_err(|error| GrammarError::of_compiler(&format!("{error:#}")))?;
+    let bytes = of_source + parser.parser.lexer_stats().num_bytes;
+    let start = Matcher::new(Ok(parser));
+    let mut trial = start.deep_clone();
+    match trial.compute_mask_or_eos() {
+        Ok(_) => Ok(Arc::new(Compiled { start, end, bytes })),
+        Err(error) => Err(first_token(&trial, &error.to_string())),
+    }
+}
+
+/// Why not even the first token can be told.
+fn first_token(trial: &Matcher, message: &str) -> GrammarError {
+    match (trial.stop_reason(), GrammarError::of_compiler(message)) {
+        (StopReason::LexerTooComplex | StopReason::ParserTooComplex, _) => {
+            let message = "the schema or grammar is too complex to find an answer's first token";
+            GrammarError::TooComplex(message.into())
+        }
+        (StopReason::NoExtensionBias, _) => {
+            GrammarError::Invalid("the schema or grammar matches nothing".into())
+        }
+        (_, error) => error,
+    }
+}
