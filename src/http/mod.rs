@@ -25,6 +25,7 @@ mod shadow;
 mod split;
 mod sse;
 mod state;
+mod structured;
 mod time;
 mod tokens;
 mod upload;

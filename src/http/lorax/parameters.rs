@@ -5,6 +5,7 @@ use crate::{
         ApiError,
         json::JsonBody,
         mix::{NamedAdapters, Spelling},
+        structured,
     },
 };
 use serde::Deserialize;
@@ -109,6 +110,7 @@ impl LoraxRequest {
         let prompt = parameters.return_full_text.unwrap_or(false).then(|| read.inputs.clone());
         let adapter = parameters.adapter_id.clone().filter(|id| !id.is_empty() && id != BASE);
         let mut request = parameters.request(read.inputs)?;
+        request.constraint = given.map_or(Ok(None), structured::of_lorax)?;
         let alternatives = parameters.alternatives();
         // Where tokens are shown, clients require a number at every one.
         request.sampling.logprobs = (details || stream).then_some(alternatives.unwrap_or(0));
@@ -210,8 +212,6 @@ const REFUSED: &[(&str, Neutral)] = &[
     ("adapter_source", |value| value == "local"),
     ("best_of", |value| value == 1),
     ("decoder_input_details", |value| value == false),
-    ("grammar", |_| false),
-    ("response_format", |_| false),
     ("typical_p", |value| value.as_f64() == Some(1.0)),
     ("watermark", |value| value == false),
 ];
@@ -290,12 +290,9 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused_by_name() {
-        for (field, value) in [
-            ("adapter_source", json!("hub")),
-            ("best_of", json!(2)),
-            ("grammar", json!({"type": "regex"})),
-            ("watermark", json!(true)),
-        ] {
+        for (field, value) in
+            [("adapter_source", json!("hub")), ("best_of", json!(2)), ("watermark", json!(true))]
+        {
             let refused = read(&json!({"inputs": "x", "parameters": {field: value}}));
             let error = refused.expect_err(field).lorax();
             assert!(error["error"].as_str().expect("text").contains(field), "{error}");

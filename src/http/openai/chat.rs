@@ -8,6 +8,7 @@ use super::{
 };
 use crate::http::{
     ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, split::Asker, sse,
+    structured,
 };
 use axum::{
     Extension, Json,
@@ -58,6 +59,7 @@ pub(in crate::http) async fn chat_completions(
     let mut request = shared.request(prompt, chosen.adapters, context, defaults)?;
     request.max_tokens = fields.max_completion_tokens.or(request.max_tokens);
     request.sampling.logprobs = fields.alternatives()?;
+    request.constraint = structured::of_openai(&body)?;
     let with_logprobs = request.sampling.logprobs.is_some();
 
     let answers = Answers::start(&app, vec![request], chosen.split).await?;

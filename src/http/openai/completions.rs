@@ -9,7 +9,7 @@ use crate::{
     generation::Prompt,
     http::{
         ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, split::Asker,
-        sse,
+        sse, structured,
     },
 };
 use axum::{
@@ -43,6 +43,8 @@ pub(in crate::http) async fn completions(
     let prompts = prompts(prompt, shared.add_special_tokens.unwrap_or(true))?;
     check_count(prompts.len(), shared.answers(), app.config.max_prompts)?;
 
+    let constraint = structured::of_openai(&body)?;
+
     let asker = Asker { caller, headers: &headers, body: &body };
     let chosen = app.choose(asker, ("model", shared.model.as_deref()), named_adapters(&body)?)?;
     let context = app.generator.model().max_context;
@@ -52,6 +54,7 @@ pub(in crate::http) async fn completions(
         let mut request = shared.request(prompt, chosen.adapters.clone(), context, defaults)?;
         request.default_max_tokens = Some(DEFAULT_MAX_TOKENS);
         request.sampling.logprobs = logprobs;
+        request.constraint.clone_from(&constraint);
         requests.push(request);
     }
 

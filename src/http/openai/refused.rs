@@ -18,7 +18,6 @@ const EMPTY: Neutral = |value| match value {
 };
 const ZERO: Neutral = |value| value.as_f64() == Some(0.0);
 const ONE: Neutral = |value| value.as_f64() == Some(1.0);
-const PLAIN_TEXT: Neutral = |value| value["type"] == "text";
 const TEXT_ONLY: Neutral = |value| value == &serde_json::json!(["text"]);
 
 /// Refused in completions and chat completions.
@@ -29,19 +28,13 @@ const EVERYWHERE: &[(&str, Neutral)] = &[
     ("cache_salt", NEVER),
     ("early_stopping", FALSE),
     ("echo", FALSE),
-    ("guided_choice", NEVER),
-    ("guided_grammar", NEVER),
-    ("guided_json", NEVER),
-    ("guided_regex", NEVER),
     ("length_penalty", ONE),
     ("logits_processors", EMPTY),
     ("priority", ZERO),
     ("prompt_embeds", NEVER),
     ("prompt_logprobs", NEVER),
-    ("response_format", PLAIN_TEXT),
     ("return_token_ids", FALSE),
     ("return_tokens_as_token_ids", FALSE),
-    ("structured_outputs", NEVER),
     ("typical_p", ONE),
     ("use_beam_search", FALSE),
 ];
@@ -99,8 +92,8 @@ mod tests {
     #[test]
     fn neutral_values_and_null_pass() {
         let neutral = json!({
-            "best_of": 1, "echo": false, "suffix": "", "response_format": {"type": "text"},
-            "prompt_logprobs": null, "guided_json": null, "priority": 0, "use_beam_search": false,
+            "best_of": 1, "echo": false, "suffix": "",
+            "prompt_logprobs": null, "priority": 0, "use_beam_search": false,
             "modalities": ["text"], "functions": [], "length_penalty": 1.0,
         });
         check_completions(&body(&neutral)).expect("neutral");
@@ -113,10 +106,6 @@ mod tests {
             ("best_of", json!(2)),
             ("echo", json!(true)),
             ("suffix", json!("end")),
-            ("response_format", json!({"type": "json_object"})),
-            ("response_format", json!("text")),
-            ("structured_outputs", json!({})),
-            ("guided_regex", json!("a*")),
             ("cache_salt", json!("s")),
         ] {
             let error = check_completions(&body(&json!({field: value}))).expect_err(field).openai();
