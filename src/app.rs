@@ -1,8 +1,8 @@
 //! Puts the rooms together: settings in, a server that can be run out.
 use crate::{
     adapter::{
-        AdapterConfig, AdapterError, AdapterLease, AdapterRef, AdapterRegistry, Departure,
-        PublishRule, SwapPolicy,
+        AdapterConfig, AdapterError, AdapterLease, AdapterName, AdapterRef, AdapterRegistry,
+        Departure, LoraModuleError, NameKeeper, PublishRule, SwapPolicy,
         alias::{AliasError, Aliases},
         upload::Staging,
     },
@@ -10,14 +10,14 @@ use crate::{
     demo,
     engine::{EngineError, EngineHandle, EngineSnapshot, EventStream, ModelRunner, Submission},
     generation::{Backend, GenerateError, Generator, ModelCard, SamplingOptions, TextSetup},
-    http::{self, AppState},
+    http::{self, AppState, Entrance},
     kernel::{self, KernelError, Kernels},
     lora::FrozenBase,
     model::{
         self, BaseWeights, LoadOptions, LoadedModel, ModelError, ModelFacts, ModelSource, Progress,
         SamplingDefaults,
     },
-    telemetry::Metrics,
+    telemetry::{Metrics, Traces, TracesError},
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use std::{
@@ -25,6 +25,7 @@ use std::{
     io,
     net::TcpListener,
     path::Path,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,12 +45,18 @@ pub enum AppError {
     /// The directory of adapters, or one of the embedded ones.
     #[error("the adapters cannot be loaded")]
     Adapter(#[from] AdapterError),
+    /// One of those that the settings name.
+    #[error("an adapter of the settings cannot be served")]
+    Module(#[from] LoraModuleError),
     /// What is stored of aliases.
     #[error("the aliases cannot be loaded")]
     Alias(#[from] AliasError),
     /// The tokenizer or the chat template.
     #[error("the model's text files cannot be used")]
     Text(#[from] GenerateError),
+    /// The way to the collector.
+    #[error("traces cannot be sent")]
+    Traces(#[from] TracesError),
     /// A thread or a socket.
     #[error("the operating system refused")]
     Io(#[from] io::Error),
@@ -70,6 +77,7 @@ impl App {
     /// # Errors
     /// See [`AppError`].
     pub fn build(config: &ServeConfig) -> Result<Self, AppError> {
+        let traces = Traces::start(&config.traces)?;
         let kernels = kernel::open(&config.kernel)?;
         tracing::info!(device = kernels.describe(), "computing");
         let source = source(config)?;
@@ -79,9 +87,8 @@ impl App {
         let runner = ModelRunner::new(lm, kernels, &config.engine).map_err(AppError::Engine)?;
         let engine = EngineHandle::spawn(runner, &config.engine, text.eos_ids.clone())?;
         let card = model_card(config, &source, &facts, &engine);
-        let registry =
-            registry(Arc::new(base.clone()), &config.adapter, &source, &engine, &card.name)?;
-        let metrics = Metrics::with(&card.name, &config.metrics);
+        let registry = registry(Arc::new(base.clone()), &config.adapter, &source, &engine, &card)?;
+        let metrics = Metrics::with(&card.name, card.max_context, &config.metrics);
         let setup = TextSetup {
             tokenizer: text.tokenizer,
             chat_template: text.chat_template,
@@ -93,8 +100,11 @@ impl App {
         let generator = Generator::new(rooms, setup, card, metrics.clone())?;
         let staging = staging(registry.objects().directory())?;
         let aliases = aliases(&registry, &generator.model().name)?;
+        for module in config.adapter.lora_modules.iter().flat_map(|modules| &modules.0) {
+            module.publish(&registry)?;
+        }
         let state = AppState::new(generator, registry, metrics, config.http.clone());
-        let state = state.with_staging(staging).with_aliases(aliases);
+        let state = state.with_staging(staging).with_aliases(aliases).with_traces(traces);
         let seconds = config.adapter.adapter_refresh_seconds;
         let refresh = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         Ok(Self { state, engine, base, refresh })
@@ -113,25 +123,49 @@ impl App {
     /// Answers on `listener` until `shutdown`, then lets running requests finish.
     ///
     /// # Errors
-    /// When the listener fails.
+    /// When the listener fails, and when the engine ends before its time.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
+        let (config, entrance) = (self.state.config.clone(), Entrance::default());
+        let listening = http::listen(listener, &config, entrance.clone(), shutdown);
+        self.serve_at(entrance, listening).await
+    }
+
+    /// The same behind a door where somebody listens already.
+    ///
+    /// # Errors
+    /// As [`App::serve`].
+    pub async fn serve_at(
+        self,
+        entrance: Entrance,
+        listening: impl Future<Output = io::Result<()>>,
+    ) -> io::Result<()> {
+        let traces = self.state.traces.clone();
+        entrance.open(self.state.clone());
         let upkeep = tokio::spawn(self.state.registry.clone().keep_up(self.refresh));
         let follow = tokio::spawn(self.state.aliases.clone().keep_up(self.refresh));
-        let served = http::serve(listener, self.state, shutdown).await;
+        let mut listening = pin!(listening);
+        let served = tokio::select! {
+            served = &mut listening => served,
+            // What it worked on has failed; nothing can be answered any more, and a new process could.
+            () = self.engine.ended() => {
+                entrance.close();
+                listening.await.and(Err(io::Error::other("the engine has ended; see the log")))
+            }
+        };
         upkeep.abort();
         follow.abort();
-        served?;
         self.engine.drain();
-        Ok(())
+        tokio::task::spawn_blocking(move || traces.finish()).await.map_err(io::Error::other)?;
+        served
     }
 }
 
 fn source(config: &ServeConfig) -> Result<ModelSource, ModelError> {
-    match config.model.model {
+    match config.model.named()? {
         Some(_) => config.model.source(),
         None => Ok(ModelSource::Embedded(demo::BASE)),
     }
@@ -188,8 +222,10 @@ fn model_card(
         ModelSource::Embedded(_) => demo::NAME.to_owned(),
         _ => facts.name.clone(),
     };
+    let mut names = config.model.served_model_name.iter().cloned();
     ModelCard {
-        name: config.model.served_model_name.clone().unwrap_or_else(|| root.clone()),
+        name: names.next().unwrap_or_else(|| root.clone()),
+        aliases: names.collect(),
         root,
         max_context: engine.max_sequence_tokens(),
         vocab: facts.vocab,
@@ -202,9 +238,10 @@ fn registry(
     config: &AdapterConfig,
     source: &ModelSource,
     engine: &EngineHandle,
-    name: &str,
+    card: &ModelCard,
 ) -> Result<AdapterRegistry, AppError> {
-    let (registry, report) = AdapterRegistry::open(config, base, name)?;
+    let (registry, report) = AdapterRegistry::open(config, base, &card.name)?;
+    registry.consult(Arc::new(BaseNames(card.aliases.clone())));
     let forgetful = engine.clone();
     registry.on_departure(move |departure| {
         end(&forgetful, departure);
@@ -256,6 +293,23 @@ fn aliases(registry: &AdapterRegistry, base: &str) -> Result<Aliases, AppError> 
     Ok(aliases)
 }
 
+/// The base's other names, which no adapter may have.
+struct BaseNames(Vec<String>);
+
+impl NameKeeper for BaseNames {
+    fn may_publish(&self, name: &AdapterName) -> Result<(), AdapterError> {
+        if self.0.iter().any(|base| name.as_str().eq_ignore_ascii_case(base)) {
+            let message = format!("`{name}` is a name of the base model; an adapter needs another");
+            return Err(AdapterError::InvalidName(message));
+        }
+        Ok(())
+    }
+
+    fn may_retire(&self, _: &AdapterName) -> Result<(), AdapterError> {
+        Ok(())
+    }
+}
+
 /// The generator's view of the registry and the engine.
 struct Rooms {
     registry: AdapterRegistry,
@@ -280,5 +334,9 @@ impl Backend for Rooms {
 
     fn is_alive(&self) -> bool {
         self.engine.is_alive()
+    }
+
+    fn step_time(&self) -> Duration {
+        self.engine.step_time()
     }
 }

@@ -136,7 +136,13 @@ fn service(stub: &Arc<Stub>, chat_template: Option<&str>, metrics: Metrics) -> G
         sampling: SamplingOptions::default(),
     };
     let vocab = tokenizer().get_vocab_size(true);
-    let model = ModelCard { name: "tiny".into(), root: "tiny".into(), max_context: CONTEXT, vocab };
+    let model = ModelCard {
+        name: "tiny".into(),
+        aliases: Vec::new(),
+        root: "tiny".into(),
+        max_context: CONTEXT,
+        vocab,
+    };
     Generator::new(stub.clone(), text, model, metrics).unwrap()
 }
 

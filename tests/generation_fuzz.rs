@@ -71,7 +71,13 @@ fn service(stub: Arc<Stub>, template: Option<&str>) -> Result<Generator, Generat
         sampling: SamplingOptions::default(),
     };
     let vocab = TOKENIZER.get_vocab_size(true);
-    let model = ModelCard { name: "x".into(), root: "x".into(), max_context: 4096, vocab };
+    let model = ModelCard {
+        name: "x".into(),
+        aliases: Vec::new(),
+        root: "x".into(),
+        max_context: 4096,
+        vocab,
+    };
     Generator::new(stub, text, model, Metrics::new("x"))
 }
 

@@ -1,4 +1,5 @@
 //! Settings of the adapter room.
+use super::LoraModules;
 use clap::{Args, builder::FalseyValueParser};
 
 /// Where adapters come from and how large they may be.
@@ -15,6 +16,15 @@ pub struct AdapterConfig {
     /// are let go, to be read again when they are
     #[arg(long, env = "LORAD_ADAPTER_MEMORY_BYTES", value_name = "BYTES", default_value_t = 4 << 30)]
     pub adapter_memory_bytes: u64,
+    /// Most adapters in host memory, within --adapter-memory-bytes; 0 bounds their bytes alone
+    #[arg(
+        long,
+        env = "LORAD_ADAPTER_MEMORY_COUNT",
+        value_name = "COUNT",
+        default_value_t = 0,
+        visible_alias = "max-cpu-loras"
+    )]
+    pub adapter_memory_count: usize,
     /// Look every so many seconds for what others have written to the store of adapters; 0 never looks
     #[arg(
         long,
@@ -23,6 +33,16 @@ pub struct AdapterConfig {
         default_value_t = 2.0
     )]
     pub adapter_refresh_seconds: f64,
+    /// Adapters to publish at the start, as vLLM takes them: `name=path`, or JSON with `name` and `path`, several with blanks
+    /// between them; a path is a directory, a GGUF file or a hub id
+    #[arg(
+        long,
+        env = "LORAD_LORA_MODULES",
+        value_name = "NAME=PATH",
+        num_args = 1..,
+        value_parser = LoraModules::parse
+    )]
+    pub lora_modules: Vec<LoraModules>,
     /// What is refused.
     #[command(flatten)]
     pub limits: AdapterLimits,
@@ -32,7 +52,13 @@ pub struct AdapterConfig {
 #[derive(Args, Clone, Debug)]
 pub struct AdapterLimits {
     /// Largest rank an adapter may have at any layer
-    #[arg(long, env = "LORAD_MAX_ADAPTER_RANK", value_name = "RANK", default_value_t = 256)]
+    #[arg(
+        long,
+        env = "LORAD_MAX_ADAPTER_RANK",
+        value_name = "RANK",
+        default_value_t = 256,
+        visible_alias = "max-lora-rank"
+    )]
     pub max_adapter_rank: usize,
     /// Largest adapter, config and weights together, in bytes
     #[arg(long, env = "LORAD_MAX_ADAPTER_BYTES", value_name = "BYTES", default_value_t = 1 << 30)]
@@ -56,7 +82,9 @@ impl Default for AdapterConfig {
             adapters: None,
             adapter_versions: 5,
             adapter_memory_bytes: 4 << 30,
+            adapter_memory_count: 0,
             adapter_refresh_seconds: 2.0,
+            lora_modules: Vec::new(),
             limits: AdapterLimits::default(),
         }
     }

@@ -13,6 +13,7 @@ mod inspect;
 mod lease;
 mod ledger;
 mod locate;
+mod modules;
 mod name;
 mod registry;
 pub mod store;
@@ -31,6 +32,7 @@ pub use inspect::{Inspection, inspect};
 pub use lease::{AdapterLease, AdapterVersion};
 pub use ledger::{AdapterUsage, Ledger};
 pub use locate::AdapterPaths;
+pub use modules::{LoraModule, LoraModuleError, LoraModules};
 pub use name::{AdapterName, AdapterRef, VersionId};
 pub use registry::{
     AdapterEntry, AdapterRegistry, Candidate, Change, Departure, LoadReport, NameKeeper,

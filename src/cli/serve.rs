@@ -1,8 +1,9 @@
-//! `lorad serve`: build, listen, serve, drain.
+//! `lorad serve`: listen, load, serve, drain.
 use super::fail;
 use crate::{
     app::{App, AppError},
     config::ServeConfig,
+    http::{self, Entrance},
 };
 use std::{io, net::TcpListener, process::ExitCode};
 use tokio::runtime::Runtime;
@@ -26,39 +27,83 @@ fn serve(config: &ServeConfig) -> Result<(), AppError> {
         io::Error::new(error.kind(), detail)
     })?;
     listener.set_nonblocking(true)?;
-    let app = App::build(config)?;
+    let runtime = Runtime::new()?;
+    let served = runtime.block_on(load_and_serve(config, listener));
+    // A load that nobody waits for any more ends with the process.
+    runtime.shutdown_background();
+    served
+}
+
+/// Whoever asks meanwhile is told that the model is loading.
+async fn load_and_serve(config: &ServeConfig, listener: TcpListener) -> Result<(), AppError> {
     tracing::info!(address = %listener.local_addr()?, "listening");
-    Runtime::new()?.block_on(app.serve(listener, shutdown()))?;
+    let (entrance, settings) = (Entrance::default(), config.http.clone());
+    let mut listening = tokio::spawn({
+        let entrance = entrance.clone();
+        async move { http::listen(listener, &settings, entrance, shutdown()).await }
+    });
+    let config = config.clone();
+    let app = tokio::select! {
+        app = tokio::task::spawn_blocking(move || App::build(&config)) => {
+            app.map_err(io::Error::other)??
+        }
+        ended = &mut listening => return Ok(ended.map_err(io::Error::other)??),
+    };
+    tracing::info!("the model is loaded: ready");
+    let listening = async { listening.await.map_err(io::Error::other)? };
+    app.serve_at(entrance, listening).await?;
     tracing::info!("all requests are answered, good bye");
     Ok(())
 }
 
-/// The first SIGTERM (or Ctrl-C).
+/// The first SIGTERM or Ctrl-C; a second one ends the process at once.
 async fn shutdown() {
-    let interrupt = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate() => {}
-    }
+    let Ok(mut signals) = Signals::new() else { return std::future::pending().await };
+    signals.next().await;
     tracing::info!("shutting down: no new requests, running ones finish");
+    tokio::spawn(async move {
+        let status = signals.next().await;
+        tracing::warn!("told twice: running requests are not waited for");
+        std::process::exit(status);
+    });
 }
 
 #[cfg(unix)]
-async fn terminate() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut signal) => {
-            signal.recv().await;
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The next one, and the exit status of a process that it ended.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
         }
-        Err(_) => std::future::pending().await,
     }
 }
 
 #[cfg(not(unix))]
-async fn terminate() {
-    std::future::pending().await
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> i32 {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        130
+    }
 }

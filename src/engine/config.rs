@@ -7,12 +7,12 @@ use std::{fmt, str::FromStr};
 pub struct EngineConfig {
     /// Sequences that run at the same time.
     #[arg(long, env = "LORAD_MAX_SEQUENCES", default_value_t = Self::default().max_sequences)]
-    #[arg(value_parser = at_least_one, value_name = "N")]
+    #[arg(visible_alias = "max-num-seqs", value_parser = at_least_one, value_name = "N")]
     pub max_sequences: usize,
 
     /// Tokens in one step, of prompts and answers together; longer prompts are computed in pieces.
     #[arg(long, env = "LORAD_MAX_BATCHED_TOKENS", default_value_t = Self::default().max_batched_tokens)]
-    #[arg(value_parser = at_least_one, value_name = "N")]
+    #[arg(visible_alias = "max-num-batched-tokens", value_parser = at_least_one, value_name = "N")]
     pub max_batched_tokens: usize,
 
     /// Requests that may wait for a place; one more is refused as overloaded.
@@ -22,7 +22,7 @@ pub struct EngineConfig {
 
     /// Adapters that can be in use at the same time.
     #[arg(long, env = "LORAD_ADAPTER_SLOTS", default_value_t = Self::default().adapter_slots)]
-    #[arg(value_parser = at_least_one, value_name = "N")]
+    #[arg(visible_alias = "max-loras", value_parser = at_least_one, value_name = "N")]
     pub adapter_slots: usize,
 
     /// Memory for adapters in use or ready to be, in bytes or with a unit; 0 lets --adapter-slots alone bound them.
@@ -47,7 +47,8 @@ pub struct EngineConfig {
     pub draft_tokens: usize,
 
     /// Compute every prompt from its beginning, even where the KV cache knows it.
-    #[arg(long, env = "LORAD_NO_PREFIX_CACHE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "LORAD_NO_PREFIX_CACHE", visible_alias = "no-enable-prefix-caching")]
+    #[arg(value_parser = FalseyValueParser::new())]
     pub no_prefix_cache: bool,
 }
 

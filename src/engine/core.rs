@@ -19,6 +19,9 @@ const WHILE_LOADING: Duration = Duration::from_millis(20);
 /// The latest snapshot, for whoever asks.
 pub(super) type Board = Arc<RwLock<EngineSnapshot>>;
 
+/// Since when the present step runs, while one does.
+pub(super) type Pulse = Arc<RwLock<Option<Instant>>>;
+
 /// What the engine thread owns.
 pub(super) struct EngineCore {
     pub(super) inbox: Inbox,
@@ -28,6 +31,7 @@ pub(super) struct EngineCore {
     /// The step's plan; its memory stays.
     pub(super) schedule: Schedule,
     pub(super) board: Board,
+    pub(super) pulse: Pulse,
     /// No handle is left, or somebody asked for the end: finish what was accepted.
     pub(super) ending: bool,
 }
@@ -37,11 +41,17 @@ impl EngineCore {
     pub(super) fn run(&mut self) {
         loop {
             self.take_commands();
+            self.beat(Some(Instant::now()));
             self.step();
+            self.beat(None);
             if self.ending && self.scheduler.is_idle() {
                 return;
             }
         }
+    }
+
+    fn beat(&self, since: Option<Instant>) {
+        *self.pulse.write().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Waits only when there is nothing else to do.

@@ -1,7 +1,7 @@
 //! The engine as the async world sees it.
 use super::{
     EngineConfig, EngineError, EngineSnapshot, EventStream, Submission,
-    core::{Board, EngineCore},
+    core::{Board, EngineCore, Pulse},
     inbox::Inbox,
     loader::Loader,
     protocol::Command,
@@ -20,7 +20,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
@@ -30,6 +30,7 @@ pub struct EngineHandle {
     commands: Arc<Commands>,
     tickets: TicketOffice,
     board: Board,
+    pulse: Pulse,
     draining: Arc<AtomicBool>,
     vocab_size: usize,
     max_positions: usize,
@@ -60,6 +61,7 @@ impl EngineHandle {
             commands: Arc::new(Commands(commands)),
             tickets: TicketOffice::new(config.max_waiting),
             board: Board::default(),
+            pulse: Pulse::default(),
             draining: Arc::default(),
             vocab_size: runner.vocab_size(),
             max_positions: limits.max_positions,
@@ -67,11 +69,11 @@ impl EngineHandle {
             adapter_slots: limits.adapter_slots,
         };
         let scheduler = Scheduler::new(limits, eos, runner.workshop().form);
-        let board = handle.board.clone();
+        let (board, pulse) = (handle.board.clone(), handle.pulse.clone());
         let schedule = Schedule::default();
         let inbox = Inbox::new(inbox);
         let mut core =
-            EngineCore { inbox, scheduler, runner, loader, schedule, board, ending: false };
+            EngineCore { inbox, scheduler, runner, loader, schedule, board, pulse, ending: false };
         core.publish();
         thread::Builder::new().name("engine".into()).spawn(move || {
             // Whatever a panic left behind is only told to end: nobody may wait for a dead thread.
@@ -159,6 +161,12 @@ impl EngineHandle {
     /// What it was doing after the latest step.
     pub fn snapshot(&self) -> EngineSnapshot {
         self.board.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How long its present step has taken so far; nothing while it waits for work.
+    pub fn step_time(&self) -> Duration {
+        let since = *self.pulse.read().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
     /// Tokens of prompt and answer that the longest request may have.

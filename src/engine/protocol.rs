@@ -112,6 +112,10 @@ pub struct EngineSnapshot {
     pub kv_bytes: usize,
     /// Steps since the start.
     pub steps: u64,
+    /// Those of up to `2^i` tokens, and of more than the bucket before; the last one has no end.
+    pub step_sizes: [u64; 16],
+    /// Tokens of all steps.
+    pub step_tokens: u64,
     /// Sequences put back because blocks ran out.
     pub preemptions: u64,
     /// Tokens of prompts computed.

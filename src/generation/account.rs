@@ -5,7 +5,10 @@ use crate::{
     telemetry::{AdapterCounts, Metrics},
 };
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -15,6 +18,19 @@ use std::{
 pub(super) struct Account {
     pub(super) metrics: Metrics,
     adapters: Arc<[(AdapterCounts, Arc<Ledger>)]>,
+    longest: Arc<Longest>,
+}
+
+/// The length of the longest answer, which goes to the metrics with the last one.
+struct Longest {
+    metrics: Metrics,
+    tokens: AtomicUsize,
+}
+
+impl Drop for Longest {
+    fn drop(&mut self) {
+        self.metrics.longest_answer(*self.tokens.get_mut());
+    }
 }
 
 impl Account {
@@ -31,11 +47,13 @@ impl Account {
         if adapters.is_empty() {
             adapters.push((metrics.of_adapter(""), Arc::default()));
         }
-        Self { adapters: adapters.into(), metrics }
+        let longest = Longest { metrics: metrics.clone(), tokens: AtomicUsize::new(0) };
+        Self { adapters: adapters.into(), longest: Arc::new(longest), metrics }
     }
 
-    /// The engine took the prompt.
-    pub(super) fn accepted(&self, prompt_tokens: usize) {
+    /// The engine took the prompt; it is to have so many answers of at most so many tokens.
+    pub(super) fn accepted(&self, prompt_tokens: usize, answers: usize, max_tokens: usize) {
+        self.metrics.asked(answers, max_tokens);
         let now = SystemTime::now();
         for (counts, ledger) in self.adapters.iter() {
             counts.accepted(prompt_tokens);
@@ -53,6 +71,7 @@ impl Account {
     }
 
     pub(super) fn generated(&self, tokens: usize) {
+        self.longest.tokens.fetch_max(tokens, Ordering::Relaxed);
         for (counts, ledger) in self.adapters.iter() {
             counts.generated(tokens);
             ledger.generated(tokens);

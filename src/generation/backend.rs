@@ -4,6 +4,7 @@ use crate::{
     engine::{EngineError, EngineSnapshot, EventStream, Submission},
 };
 use futures_util::future::BoxFuture;
+use std::time::Duration;
 
 /// Leases adapters and runs sequences.
 pub trait Backend: Send + Sync + 'static {
@@ -24,4 +25,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Whether the engine still takes submissions.
     fn is_alive(&self) -> bool;
+
+    /// How long its present step has taken so far; one without steps takes no time.
+    fn step_time(&self) -> Duration {
+        Duration::ZERO
+    }
 }

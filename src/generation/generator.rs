@@ -15,7 +15,11 @@ use crate::{
     engine::{AdapterMix, EngineError, EventStream, Priority, Submission},
     telemetry::Metrics,
 };
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 /// Most answers to one prompt.
 const MAX_ANSWERS: usize = 128;
@@ -35,6 +39,8 @@ const CONTEXTS: usize = 4;
 pub struct ModelCard {
     /// What requests call it.
     pub name: String,
+    /// What they may call it too.
+    pub aliases: Vec<String>,
     /// Where it came from: a hub id, a directory's or a file's name.
     pub root: String,
     /// Tokens that prompt and answer may have together: what the model was made for, or less
@@ -42,6 +48,18 @@ pub struct ModelCard {
     pub max_context: usize,
     /// Width of the logits.
     pub vocab: usize,
+}
+
+impl ModelCard {
+    /// Every name that it has; the first one is its own.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.name).chain(&self.aliases).map(String::as_str)
+    }
+
+    /// Whether `name` means it.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.names().any(|own| own == name)
+    }
 }
 
 /// What a checkpoint says about text.
@@ -128,6 +146,11 @@ impl Generator {
         self.0.backend.is_alive()
     }
 
+    /// How long the engine has been at its present step; nothing while it waits for work.
+    pub fn step_time(&self) -> Duration {
+        self.0.backend.step_time()
+    }
+
     /// The tokens of `text`.
     ///
     /// # Errors
@@ -203,7 +226,8 @@ impl Generator {
         }
         self.check_prompt(&prompt)?;
         let (asked, default) = (request.max_tokens, request.default_max_tokens);
-        sampling.max_tokens = self.budget(prompt.len(), asked, default)?;
+        let max_tokens = self.budget(prompt.len(), asked, default)?;
+        sampling.max_tokens = max_tokens;
         let options = TextOptions {
             stop: request.stop.into(),
             include_stop: request.include_stop,
@@ -224,7 +248,7 @@ impl Generator {
         if form.is_some() {
             self.metrics(request.priority).constrained(n);
         }
-        account.accepted(prompt.len());
+        account.accepted(prompt.len(), n, max_tokens);
         let answer = |(index, events)| self.answer(index, events, &prompt, &options, &account);
         let answers = streams.into_iter().enumerate().map(answer).collect();
         Ok(Generation::new(prompt, account::told(&served), answers))

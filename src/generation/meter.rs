@@ -1,13 +1,13 @@
 //! Times one answer.
 use super::{FinishedBecause, account::Account};
-use crate::telemetry::Outcome;
+use crate::telemetry::{Milestones, Outcome};
 use std::time::{Duration, Instant};
 
 /// From the submission to the end of an answer; an end that nobody told it of is the client's.
 pub(super) struct Meter {
     account: Account,
     submitted: Instant,
-    last_token: Option<Instant>,
+    times: Milestones,
     prompt_tokens: usize,
     generated_tokens: usize,
     outcome: Outcome,
@@ -19,7 +19,7 @@ impl Meter {
         Self {
             account,
             submitted: Instant::now(),
-            last_token: None,
+            times: Milestones::default(),
             prompt_tokens,
             generated_tokens: 0,
             outcome: Outcome::Abort,
@@ -27,16 +27,20 @@ impl Meter {
     }
 
     pub(super) fn token(&mut self) {
-        let now = Instant::now();
-        match self.last_token {
-            None => self.account.first_token(now - self.submitted),
-            Some(last) => self.account.metrics.inter_token(now - last),
+        let at = self.submitted.elapsed();
+        match self.times.last_token {
+            None => {
+                self.account.first_token(at);
+                self.times.first_token = Some(at);
+            }
+            Some(last) => self.account.metrics.inter_token(at.saturating_sub(last)),
         }
-        self.last_token = Some(now);
+        self.times.last_token = Some(at);
         self.generated_tokens += 1;
     }
 
-    pub(super) fn queued(&self, waited: Duration) {
+    pub(super) fn queued(&mut self, waited: Duration) {
+        self.times.started = Some(waited);
         self.account.metrics.queued(waited);
     }
 
@@ -62,6 +66,7 @@ impl Drop for Meter {
     fn drop(&mut self) {
         let (metrics, elapsed) = (&self.account.metrics, self.submitted.elapsed());
         metrics.finished(self.outcome, self.prompt_tokens, self.generated_tokens, elapsed);
+        metrics.spent(self.times, self.generated_tokens);
         self.account.generated(self.generated_tokens);
     }
 }

@@ -1,13 +1,10 @@
 //! How many requests are worked on at once.
-use super::ApiError;
+use super::{ApiError, connections::held};
 use axum::{
-    body::Body,
     extract::{Request, State},
-    http::header,
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use futures_util::StreamExt;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -20,17 +17,7 @@ pub(super) async fn admit(
     let Ok(place) = places.try_acquire_owned() else {
         return ApiError::busy().into_response();
     };
-    let response = next.run(request).await;
-    if !is_stream(&response) {
-        return response;
-    }
-    // A stream's work begins with its head; its place goes with its body.
-    let (head, body) = response.into_parts();
-    let pieces = body.into_data_stream().map(move |piece| {
-        let _held = &place;
-        piece
-    });
-    Response::from_parts(head, Body::from_stream(pieces))
+    held(next.run(request).await, place)
 }
 
 /// The layer of an upload: it lies on disk until it is published, so it waits for its turn.
@@ -43,9 +30,4 @@ pub(super) async fn take_turns(
         return ApiError::busy().into_response();
     };
     next.run(request).await
-}
-
-fn is_stream(response: &Response) -> bool {
-    let content_type = response.headers().get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }

@@ -107,9 +107,37 @@ pub struct HttpConfig {
     #[arg(long, env = "LORAD_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
     pub write_timeout: u64,
 
+    /// Longest time that a connection may go without a request, seconds; HTTP/1.1 has --read-timeout for that.
+    #[arg(long, env = "LORAD_IDLE_TIMEOUT", value_name = "SECONDS", default_value_t = 300)]
+    pub idle_timeout: u64,
+
+    /// Longest time that a forward pass may take before /livez answers 503, seconds; 0 waits for ever.
+    #[arg(long, env = "LORAD_STEP_TIMEOUT", value_name = "SECONDS", default_value_t = 300)]
+    pub step_timeout: u64,
+
     /// Time that running requests get to finish after SIGTERM, seconds.
     #[arg(long, env = "LORAD_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
     pub drain_timeout: u64,
+
+    /// Certificate chain, PEM: the server speaks TLS. Read again when it changes.
+    #[arg(
+        long,
+        env = "LORAD_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key",
+        visible_alias = "ssl-certfile"
+    )]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, PEM.
+    #[arg(
+        long,
+        env = "LORAD_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert",
+        visible_alias = "ssl-keyfile"
+    )]
+    pub tls_key: Option<PathBuf>,
 }
 
 impl HttpConfig {
@@ -126,6 +154,16 @@ impl HttpConfig {
     /// The time a piece of an answer may lie unread.
     pub fn write_timeout(&self) -> Duration {
         Duration::from_secs(self.write_timeout)
+    }
+
+    /// The time a connection may have nothing to do.
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout)
+    }
+
+    /// The time a step may take, if it is bounded.
+    pub fn step_timeout(&self) -> Option<Duration> {
+        (self.step_timeout > 0).then(|| Duration::from_secs(self.step_timeout))
     }
 
     /// The time a shutdown waits.
@@ -167,7 +205,11 @@ impl Default for HttpConfig {
             request_timeout: 600,
             read_timeout: 10,
             write_timeout: 30,
+            idle_timeout: 300,
+            step_timeout: 300,
             drain_timeout: 30,
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }

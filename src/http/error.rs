@@ -1,4 +1,5 @@
 //! The one place where a failure becomes a status code and a body.
+use super::Dialect;
 use crate::error::{Classified, ErrorKind};
 use axum::{
     Json,
@@ -206,6 +207,26 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// 503: the model is not there yet.
+    pub fn loading() -> Self {
+        let message = "The model is loading; try again in a moment.";
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "loading", message);
+        Self { retry_after: Some(5), ..error }
+    }
+
+    /// 503: the server is about to end, and takes nothing new.
+    pub fn draining() -> Self {
+        let message = "The server is shutting down; send the request to another one.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message)
+    }
+
+    /// 503: the server ends, and has waited for this answer as long as it may.
+    pub fn cut_off() -> Self {
+        let message =
+            "The server shut down before the answer was complete; send the request again.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shut_down", message)
+    }
+
     /// 504: the answer was not done in time.
     pub fn too_slow(seconds: u64) -> Self {
         let message = format!(
@@ -241,6 +262,11 @@ impl ApiError {
     /// A stable name of the failure, `snake_case`.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// Whether it is about the server's load or state, and not about the request.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
     }
 
     /// What to tell a person.
@@ -345,19 +371,18 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Shows an error that a LoRAX route answered with in LoRAX's own form.
-pub(super) fn in_lorax_form(mut response: Response) -> Response {
+/// Shows an error as the clients of this dialect read it.
+pub(super) fn in_form_of(dialect: Dialect, mut response: Response) -> Response {
+    if dialect == Dialect::OpenAi {
+        return response;
+    }
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
-    let mut response = (error.lorax_status(), Json(error.lorax())).into_response();
+    let mut response = match dialect {
+        Dialect::Lorax => (error.lorax_status(), Json(error.lorax())).into_response(),
+        Dialect::OpenAi | Dialect::Vllm => (error.status, Json(error.vllm())).into_response(),
+    };
     error.headers(&mut response);
-    response
-}
-
-/// Shows an error of vLLM's adapter routes as its control planes read it.
-pub(super) fn in_vllm_form(mut response: Response) -> Response {
-    let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
-    let mut response = (error.status, Json(error.vllm())).into_response();
-    error.headers(&mut response);
+    response.extensions_mut().insert(error);
     response
 }
 

@@ -1,6 +1,7 @@
 //! Several prompts of one HTTP request, generated side by side.
 use super::{
     ApiError, AppState,
+    access::Access,
     shadow::Mirror,
     split::{Split, Tally},
 };
@@ -27,6 +28,7 @@ pub(super) struct Answers {
     _permits: Vec<Permit>,
     tally: Tally,
     mirror: Option<Mirror>,
+    access: Option<Access>,
 }
 
 impl Answers {
@@ -39,6 +41,10 @@ impl Answers {
         requests: Vec<GenerateRequest>,
         split: Split,
     ) -> Result<Self, ApiError> {
+        let access = Access::current();
+        if let Some(access) = &access {
+            access.starts(&requests);
+        }
         let permits = admit(app, &requests)?;
         let shadow = app.shadows.prepare(app, &split, &requests);
         let mut tally = split.begin(app);
@@ -55,6 +61,9 @@ impl Answers {
                 }
             };
             served.clone_from(&generation.served);
+            if let Some(access) = &access {
+                access.started(generation.prompt_tokens, &served);
+            }
             streams.push(generation.map(move |event| Ok(shift(event?, first))).boxed());
             count += n;
             // A hundred short prompts are tokenised here one after the other; others want the thread too.
@@ -62,7 +71,7 @@ impl Answers {
         }
         // The real answer is on its way before its shadow is.
         let mirror = shadow.map(|shadow| app.shadows.start(app, shadow, (count, tally.begun())));
-        Ok(Self { streams, count, served, tally, mirror, _permits: permits })
+        Ok(Self { streams, count, served, tally, mirror, access, _permits: permits })
     }
 
     /// What changes the base in all of them.
@@ -70,11 +79,27 @@ impl Answers {
         &self.served
     }
 
+    /// They end with this, and the client is told.
+    pub(super) fn failed(&self, error: &ApiError) {
+        if let Some(access) = &self.access {
+            access.failed(error);
+        }
+    }
+
+    /// Until the server ends, and with it what still runs.
+    pub(super) fn ending(&self) -> impl Future<Output = ()> + use<> {
+        let drain = self.tally.drain().clone();
+        async move { drain.ending().await }
+    }
+
     /// The next event of any answer; `None` when all have ended.
     pub(super) async fn next(&mut self) -> Option<Result<GenerateEvent, GenerateError>> {
         let event = self.streams.next().await;
         match &event {
             Some(Ok(event)) => {
+                if let Some(access) = &self.access {
+                    access.event(event);
+                }
                 if let Some(mirror) = &mut self.mirror {
                     mirror.event(event);
                 }
@@ -84,6 +109,7 @@ impl Answers {
                 self.mirror = None;
             }
             None => {
+                self.access.iter().for_each(Access::over);
                 self.tally.answered();
                 self.mirror.take().into_iter().for_each(Mirror::end);
             }

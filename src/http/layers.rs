@@ -1,14 +1,16 @@
 //! What every request passes on its way to a handler.
 use super::{
-    ApiError, AppState, Dialect,
-    error::{in_lorax_form, in_vllm_form},
-    router::dialect,
+    ApiError, AppState,
+    connections::seated,
+    error::in_form_of,
+    orca, request_id,
+    router::{dialect, is_told_of},
 };
 use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, Method, Response as HttpResponse, header},
+    http::{HeaderValue, Method, Response as HttpResponse, Version, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
@@ -17,25 +19,17 @@ use std::{
     time::{Duration, Instant},
 };
 use tower_http::{
-    catch_panic::CatchPanicLayer,
-    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
-    sensitive_headers::SetSensitiveRequestHeadersLayer,
-    timeout::RequestBodyTimeoutLayer,
-    trace::TraceLayer,
+    catch_panic::CatchPanicLayer, sensitive_headers::SetSensitiveRequestHeadersLayer,
+    timeout::RequestBodyTimeoutLayer, trace::TraceLayer,
 };
 use tracing::{Span, field::Empty};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Asked every few seconds by machines: successes are worth no line of the log.
+const PROBES: [&str; 6] = ["/health", "/livez", "/ping", "/v1/health", "/load", "/metrics"];
 
-/// Longest request id that reaches the log, bytes.
-const MAX_LOGGED_ID: usize = 64;
-
-/// Asked every few seconds by machines: successes are not worth a line of the log.
-const PROBES: [&str; 4] = ["/health", "/ping", "/v1/health", "/metrics"];
-
-/// Marks the answer to a probe.
+/// Marks an answer that is worth no line, or has had a better one.
 #[derive(Clone, Copy)]
-struct Probed;
+struct Quiet;
 
 /// Wraps all routes. The last layer is the first to see a request.
 pub(super) fn wrap(routes: Router<AppState>, app: &AppState) -> Router<AppState> {
@@ -51,16 +45,17 @@ pub(super) fn wrap(routes: Router<AppState>, app: &AppState) -> Router<AppState>
         .layer(RequestBodyTimeoutLayer::new(app.config.read_timeout()))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(from_fn(in_dialect))
+        .layer(from_fn_with_state(app.clone(), orca::report))
         .layer(from_fn_with_state(app.clone(), measure))
         .layer(trace)
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(from_fn(request_id::settle))
         .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION]))
+        .layer(from_fn_with_state(app.clone(), say_good_bye))
+        .layer(from_fn(seated))
 }
 
 fn span(request: &Request<Body>) -> Span {
-    let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let id = &id[..id.len().min(MAX_LOGGED_ID)];
+    let id = request_id::of(request.headers());
     let (method, route) = (method(request.method()), route(request));
     tracing::info_span!("request", %method, route, id, adapter = Empty, status = Empty)
 }
@@ -69,7 +64,7 @@ fn log_response(response: &HttpResponse<Body>, latency: Duration, span: &Span) {
     let status = response.status().as_u16();
     span.record("status", status);
     let latency_ms = latency.as_secs_f64() * 1e3;
-    if response.extensions().get::<Probed>().is_some() {
+    if response.extensions().get::<Quiet>().is_some() {
         tracing::debug!(status, latency_ms, "answered");
     } else {
         tracing::info!(status, latency_ms, "answered");
@@ -79,12 +74,18 @@ fn log_response(response: &HttpResponse<Body>, latency: Duration, span: &Span) {
 /// Whatever fails behind this layer, however deep, fails in the words of its route's dialect.
 async fn in_dialect(request: Request, next: Next) -> Response {
     let dialect = dialect(route(&request));
-    let response = next.run(request).await;
-    match dialect {
-        Dialect::OpenAi => response,
-        Dialect::Lorax => in_lorax_form(response),
-        Dialect::Vllm => in_vllm_form(response),
+    in_form_of(dialect, next.run(request).await)
+}
+
+/// While the server drains, no connection is good for another request.
+async fn say_good_bye(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    // HTTP/2 has a frame for that, and forbids the header.
+    let has_header = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if has_header && app.drain.has_begun() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    response
 }
 
 /// Counts every response by its route.
@@ -93,8 +94,13 @@ async fn measure(State(app): State<AppState>, request: Request, next: Next) -> R
     let begun = Instant::now();
     let mut response = next.run(request).await;
     app.metrics.responded(&route, method, response.status().as_u16(), begun.elapsed());
-    if PROBES.contains(&route.as_str()) && response.status().is_success() {
-        response.extensions_mut().insert(Probed);
+    if let Some(error) = response.extensions().get::<ApiError>().filter(|error| error.is_refusal())
+    {
+        app.metrics.refused(error.reason());
+    }
+    let is_probe = PROBES.contains(&route.as_str()) && response.status().is_success();
+    if is_probe || is_told_of(method, &route) {
+        response.extensions_mut().insert(Quiet);
     }
     response
 }

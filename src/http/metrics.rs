@@ -2,7 +2,7 @@
 use super::AppState;
 use crate::{
     generation::EngineSnapshot,
-    telemetry::{EngineFigures, Exposition},
+    telemetry::{EngineFigures, Exposition, StepTokens},
 };
 use axum::{
     extract::State,
@@ -13,15 +13,31 @@ use axum::{
 /// What the engine and the request counters say, in the format the scraper asks for.
 pub(super) async fn scrape(State(app): State<AppState>, headers: HeaderMap) -> Response {
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let (format, content_type) = match accepted {
-        Some(accepted) if accepted.contains("application/openmetrics-text") => {
-            (Exposition::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
-        }
-        _ => (Exposition::Prometheus, "text/plain; version=0.0.4; charset=utf-8"),
+    let format = preferred(accepted.unwrap_or_default());
+    let content_type = match format {
+        Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        Exposition::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
     };
     let figures = with_tiers(&app, figures(app.generator.snapshot(), app.registry.len()));
     let text = app.metrics.expose(&figures, format);
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+/// `OpenMetrics` for whoever would rather have it; plain text is what everybody reads.
+fn preferred(accepted: &str) -> Exposition {
+    let quality = |wanted: &str| {
+        accepted.split(',').find_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            parts.next().filter(|kind| kind.eq_ignore_ascii_case(wanted))?;
+            Some(parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0_f32))
+        })
+    };
+    let open = quality("application/openmetrics-text").unwrap_or(0.0);
+    if open > 0.0 && open >= quality("text/plain").unwrap_or(0.0) {
+        Exposition::OpenMetrics
+    } else {
+        Exposition::Prometheus
+    }
 }
 
 /// With what host memory holds.
@@ -45,6 +61,7 @@ fn figures(snapshot: EngineSnapshot, adapters: usize) -> EngineFigures {
         block_size: snapshot.block_size,
         kv_bytes: snapshot.kv_bytes,
         steps: snapshot.steps,
+        step_tokens: StepTokens { counts: snapshot.step_sizes, sum: snapshot.step_tokens },
         failed_steps: snapshot.failed_steps,
         non_finite_outputs: snapshot.non_finite_outputs,
         preemptions: snapshot.preemptions,
@@ -66,5 +83,31 @@ fn figures(snapshot: EngineSnapshot, adapters: usize) -> EngineFigures {
         adapter_evictions: snapshot.adapter_evictions,
         adapters,
         ..EngineFigures::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scraper_gets_the_format_that_it_likes_best() {
+        for accepted in [
+            "application/openmetrics-text; version=1.0.0",
+            "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "text/plain;q=0.5, application/openmetrics-text",
+        ] {
+            assert_eq!(preferred(accepted), Exposition::OpenMetrics, "{accepted}");
+        }
+        for accepted in [
+            "",
+            "*/*",
+            "text/plain",
+            "application/json",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;q=0.1,text/plain;version=0.0.4",
+        ] {
+            assert_eq!(preferred(accepted), Exposition::Prometheus, "{accepted}");
+        }
     }
 }

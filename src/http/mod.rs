@@ -2,11 +2,14 @@
 //!
 //! Knows JSON, status codes and who may come in. Knows no tokens, no tensors and no slots. A dialect
 //! is a folder; a route is a line in [`ROUTES`]; a failure becomes a status code in [`ApiError`] alone.
+mod access;
 mod admin;
 mod admission;
 mod auth;
 mod config;
 mod connections;
+mod drain;
+mod entrance;
 mod error;
 mod events;
 mod fan_out;
@@ -18,23 +21,28 @@ mod lorax;
 mod metrics;
 mod mix;
 mod openai;
+mod orca;
+mod request_id;
 mod router;
 mod serve;
 mod served;
 mod shadow;
+mod spans;
 mod split;
 mod sse;
 mod state;
 mod structured;
 mod time;
+mod tls;
 mod tokens;
 mod upload;
 mod vllm;
 
 pub use auth::{Access, KeyFile, Keys};
 pub use config::HttpConfig;
+pub use entrance::Entrance;
 pub use error::ApiError;
 pub use router::{Dialect, ROUTES, Route, router};
-pub use serve::serve;
+pub use serve::{listen, serve};
 pub use state::AppState;
 use time::unix_seconds;

@@ -1,11 +1,12 @@
 //! Every route in one table.
 use super::{
-    ApiError, AppState, admin,
+    ApiError, AppState, access, admin,
     admission::{admit, take_turns},
     auth::{Access, guard},
+    drain::until_the_end,
     events, health,
     json::BodyLimit,
-    layers, llama, lorax, metrics, openai, tokens, vllm,
+    layers, llama, lorax, metrics, openai, spans, tokens, vllm,
 };
 use axum::{
     Extension, Router,
@@ -52,6 +53,7 @@ pub struct Route {
     /// What it is for: README's words.
     pub purpose: &'static str,
     cost: Cost,
+    generates: bool,
     handler: fn() -> MethodRouter<AppState>,
 }
 
@@ -62,12 +64,17 @@ const fn route(
     handler: fn() -> MethodRouter<AppState>,
 ) -> Route {
     let (access, dialect, cost) = (Access::Key, Dialect::OpenAi, Cost::Work);
-    Route { method, path, access, dialect, purpose, cost, handler }
+    Route { method, path, access, dialect, purpose, cost, generates: false, handler }
 }
 
 impl Route {
     const fn open(self) -> Self {
         Self { access: Access::Open, cost: Cost::Free, ..self }
+    }
+
+    /// It answers with what the model says: every request is told of.
+    const fn generates(self) -> Self {
+        Self { generates: true, ..self }
     }
 
     const fn free(self) -> Self {
@@ -89,20 +96,26 @@ impl Route {
 
 /// Everything there is. README's table says the same: a test compares them.
 pub const ROUTES: &[Route] = &[
-    route("POST", "/v1/completions", "complete a prompt, or several", || post(openai::completions)),
+    route("POST", "/v1/completions", "complete a prompt, or several", || post(openai::completions))
+        .generates(),
     route("POST", "/v1/chat/completions", "continue a conversation", || {
         post(openai::chat_completions)
-    }),
+    })
+    .generates(),
     route("GET", "/v1/models", "the base model, every adapter and every alias", || {
         get(openai::list)
     })
     .free(),
     route("GET", "/v1/models/{*id}", "one of them", || get(openai::retrieve)).free(),
     route("POST", "/generate", "LoRAX and TGI: complete `inputs`", || post(lorax::generate))
-        .lorax(),
+        .lorax()
+        .generates(),
     route("POST", "/generate_stream", "the same, as a stream", || post(lorax::generate_stream))
-        .lorax(),
-    route("POST", "/", "LoRAX and TGI: either, by `stream`", || post(lorax::compat)).lorax(),
+        .lorax()
+        .generates(),
+    route("POST", "/", "LoRAX and TGI: either, by `stream`", || post(lorax::compat))
+        .lorax()
+        .generates(),
     route("GET", "/info", "LoRAX and TGI: the model and its limits", || get(lorax::info))
         .free()
         .lorax(),
@@ -188,16 +201,28 @@ pub const ROUTES: &[Route] = &[
         post(admin::roll_back_alias)
     })
     .admin(Cost::Free),
-    route("GET", "/health", "200, or 503 when the engine is dead or draining", || {
-        get(health::health)
-    })
+    route(
+        "GET",
+        "/health",
+        "200, or 503 while the server loads or drains, or has lost its engine",
+        || get(health::health),
+    )
     .open(),
+    route("GET", "/livez", "200, or 503 when the engine is dead or hangs", || get(health::live))
+        .open(),
     route("GET", "/ping", "the same", || get(health::health)).open(),
     route("POST", "/ping", "the same", || post(health::health)).open(),
     route("GET", "/v1/health", "the same, with a body", || get(health::status)).open(),
+    route("GET", "/load", "vLLM: answers that are being made or wait", || get(health::load)).open(),
+    route("GET", "/is_sleeping", "vLLM: no", || get(health::sleeping)).open(),
     route("GET", "/version", "the server's version", || get(health::version)).open(),
     route("GET", "/metrics", "Prometheus metrics", || get(metrics::scrape)).open(),
 ];
+
+/// Whether requests to the route with this pattern are told of by [`access::tell`].
+pub(super) fn is_told_of(method: &str, path: &str) -> bool {
+    ROUTES.iter().any(|route| route.generates && (route.method, route.path) == (method, path))
+}
 
 /// The dialect of the route with this pattern; OpenAI's where there is none.
 pub(super) fn dialect(path: &str) -> Dialect {
@@ -245,7 +270,15 @@ impl Gates {
                 handler.layer(from_fn_with_state(Arc::clone(&self.uploads), take_turns))
             }
         };
-        let door = from_fn_with_state((app.clone(), route.access), guard);
-        handler.layer(door)
+        let handler = handler.layer(from_fn_with_state((app.clone(), route.access), guard));
+        if route.access == Access::Open {
+            return handler;
+        }
+        let handler = handler.layer(from_fn_with_state(app.clone(), until_the_end));
+        if route.generates {
+            handler.layer(from_fn_with_state(app.clone(), access::tell))
+        } else {
+            handler.layer(from_fn_with_state(app.clone(), spans::trace))
+        }
     }
 }

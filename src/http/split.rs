@@ -1,5 +1,5 @@
 //! Aliases in a request: which target it gets, and what became of it.
-use super::{ApiError, AppState, auth::Caller, json::JsonBody};
+use super::{ApiError, AppState, auth::Caller, drain::Drain, json::JsonBody};
 use crate::{
     adapter::{
         AdapterRegistry,
@@ -139,6 +139,11 @@ impl Tally {
     /// When the request began.
     pub(super) fn begun(&self) -> Instant {
         self.begun
+    }
+
+    /// When the server ends.
+    pub(super) fn drain(&self) -> &Drain {
+        &self.app.drain
     }
 
     /// Every answer is whole.

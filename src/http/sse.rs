@@ -9,7 +9,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{Instrument, Span};
 
@@ -121,13 +121,15 @@ impl Pump {
     async fn run(self, mut answers: Answers, mut dialect: impl StreamDialect) {
         let mut out = SseBuffer::default();
         dialect.open(&mut out);
+        let mut ending = pin!(answers.ending());
         loop {
             if !self.send_text(&mut out).await {
                 return;
             }
             let event = tokio::select! {
                 () = self.sender.closed() => return,
-                event = answers.next() => event,
+                event = answers.next() => event.map(|event| event.map_err(ApiError::from)),
+                () = &mut ending => Some(Err(ApiError::cut_off())),
                 () = sleep(KEEP_ALIVE) => {
                     out.0.push_str(": keep-alive\n\n");
                     continue;
@@ -136,7 +138,8 @@ impl Pump {
             match event {
                 Some(Ok(event)) => dialect.event(event, &mut out),
                 Some(Err(error)) => {
-                    dialect.fail(&ApiError::from(error), &mut out);
+                    answers.failed(&error);
+                    dialect.fail(&error, &mut out);
                     break;
                 }
                 None => {

@@ -1,7 +1,9 @@
 //! What handlers may use.
 use super::{
     ApiError, HttpConfig, Keys,
+    access::Access,
     auth::Caller,
+    drain::Drain,
     llama::Scales,
     mix::{NamedAdapter, NamedAdapters, Who},
     shadow::Shadows,
@@ -15,15 +17,9 @@ use crate::{
         upload::Staging,
     },
     generation::{Generator, WeightedAdapter},
-    telemetry::Metrics,
+    telemetry::{Metrics, Traces},
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 use tracing::Span;
 
 /// Which adapters answer a request, and in whose name.
@@ -51,7 +47,8 @@ impl Chosen {
 
 /// What a request's model is.
 enum Named {
-    Base,
+    /// And what the request calls it.
+    Base(String),
     Adapter(AdapterRef),
     Alias(Arc<Alias>),
 }
@@ -67,6 +64,8 @@ pub struct AppState {
     pub aliases: Aliases,
     /// What to count in.
     pub metrics: Metrics,
+    /// Where traces go.
+    pub traces: Traces,
     /// The door's own settings.
     pub config: Arc<HttpConfig>,
     pub(super) keys: Keys,
@@ -75,7 +74,7 @@ pub struct AppState {
     pub(super) started: SystemTime,
     pub(super) uploads: Uploads,
     pub(super) shadows: Shadows,
-    draining: Arc<AtomicBool>,
+    pub(super) drain: Drain,
 }
 
 impl AppState {
@@ -86,7 +85,7 @@ impl AppState {
         metrics: Metrics,
         config: HttpConfig,
     ) -> Self {
-        let (keys, draining, uploads) = (Keys::new(&config), Arc::default(), Uploads::new(None));
+        let (keys, drain, uploads) = (Keys::new(&config), Drain::default(), Uploads::new(None));
         let aliases = Aliases::new(&generator.model().name, None);
         let (config, started, shadows) = (Arc::new(config), SystemTime::now(), Shadows::new());
         let app = Self {
@@ -94,13 +93,14 @@ impl AppState {
             registry,
             aliases,
             metrics,
+            traces: Traces::default(),
             config,
             keys,
             scales: Scales::default(),
             started,
             uploads,
             shadows,
-            draining,
+            drain,
         };
         app.record_changes();
         app
@@ -120,6 +120,12 @@ impl AppState {
         app
     }
 
+    /// The same door, whose requests leave traces.
+    #[must_use]
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
+    }
+
     fn record_changes(&self) {
         let (metrics, log) = (self.metrics.clone(), self.registry.events().clone());
         self.aliases.on_change(Box::new(move |event| {
@@ -132,15 +138,10 @@ impl AppState {
         }));
     }
 
-    /// From now on the server calls itself unhealthy, so that nobody sends it more.
+    /// From now on the server calls itself unhealthy, and takes no more requests.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.drain.begin();
         self.shadows.end();
-    }
-
-    /// Whether new requests are welcome.
-    pub fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed) && self.generator.is_alive()
     }
 
     /// What a request's model and its list of adapters mean together; `field` is what its dialect calls the model.
@@ -153,6 +154,9 @@ impl AppState {
         (field, model): (&str, Option<&str>),
         named: NamedAdapters,
     ) -> Result<Chosen, ApiError> {
+        if let Some(access) = Access::current() {
+            access.asks(asker.caller, model.unwrap_or(&self.generator.model().name));
+        }
         let mut split = Split::default();
         let one = |adapter| WeightedAdapter { adapter, weight: 1.0, field: field.to_owned() };
         let (model, adapters) = match self.resolve(asker.caller, model)? {
@@ -165,10 +169,10 @@ impl AppState {
                 (alias.name().to_string(), target.adapter_ref().map(one).into_iter().collect())
             }
             Named::Adapter(adapter) => (adapter.to_string(), vec![one(adapter)]),
-            Named::Base if named.entries.is_empty() && !asker.caller.may_use_base() => {
+            Named::Base(_) if named.entries.is_empty() && !asker.caller.may_use_base() => {
                 return Err(ApiError::key_needs_adapter(field));
             }
-            Named::Base => {
+            Named::Base(model) => {
                 let named = match named.field {
                     "" => self.scales.defaults(&self.registry, asker.caller),
                     _ => named,
@@ -177,7 +181,7 @@ impl AppState {
                 for entry in named.entries {
                     adapters.extend(self.look_up(entry, &mut split, asker)?);
                 }
-                (self.generator.model().name.clone(), adapters)
+                (model, adapters)
             }
         };
         let chosen = Chosen { model, adapters, split };
@@ -187,12 +191,13 @@ impl AppState {
         Ok(chosen)
     }
 
-    /// Nothing and the base's name are the base, all else is an alias or an adapter.
+    /// Nothing and the base's names are the base, all else is an alias or an adapter.
     fn resolve(&self, caller: Caller, model: Option<&str>) -> Result<Named, ApiError> {
-        let base = &self.generator.model().name;
-        let Some(name) = model.filter(|name| !name.is_empty() && name != base) else {
-            return Ok(Named::Base);
-        };
+        let base = self.generator.model();
+        let name = model.filter(|name| !name.is_empty()).unwrap_or(&base.name);
+        if base.is_called(name) {
+            return Ok(Named::Base(name.to_owned()));
+        }
         if let Some(alias) = self.aliases.named(name) {
             return Ok(Named::Alias(alias));
         }

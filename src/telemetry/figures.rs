@@ -1,4 +1,6 @@
 //! Plain words and numbers that other rooms report in.
+use super::StepTokens;
+use std::time::Duration;
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,6 +26,17 @@ impl Outcome {
     }
 }
 
+/// When an answer passed its milestones, counted from its submission.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Milestones {
+    /// Its first step.
+    pub started: Option<Duration>,
+    /// Its first token.
+    pub first_token: Option<Duration>,
+    /// Its last token.
+    pub last_token: Option<Duration>,
+}
+
 /// The engine's own numbers, taken when somebody asks.
 #[derive(Clone, Debug, Default)]
 pub struct EngineFigures {
@@ -41,6 +54,8 @@ pub struct EngineFigures {
     pub kv_bytes: usize,
     /// Steps since the start.
     pub steps: u64,
+    /// The same by their tokens.
+    pub step_tokens: StepTokens,
     /// Of these, failed.
     pub failed_steps: u64,
     /// Answers that ended because the model's output was not a number.

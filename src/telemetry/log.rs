@@ -1,4 +1,5 @@
 //! Where log lines go and what they look like.
+use clap::builder::FalseyValueParser;
 use std::io::{IsTerminal, stderr};
 use tracing_subscriber::{
     EnvFilter, filter::ParseError, fmt, layer::SubscriberExt, util::TryInitError,
@@ -11,6 +12,15 @@ pub struct LogConfig {
     /// Shape of a log line.
     #[arg(long, env = "LORAD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+
+    /// The same as --log-format json
+    #[arg(
+        long,
+        env = "LORAD_JSON_OUTPUT",
+        conflicts_with = "log_format",
+        value_parser = FalseyValueParser::new()
+    )]
+    pub json_output: bool,
 
     /// What to log: a level (error, warn, info, debug, trace) or a filter such as `warn,lorad=debug`.
     #[arg(long, env = "LORAD_LOG", value_name = "FILTER", default_value = "info")]
@@ -45,7 +55,8 @@ impl LogConfig {
     pub fn init(&self) -> Result<(), LogError> {
         let filter = EnvFilter::try_new(&self.log_level)?;
         let lines = fmt::layer().with_writer(stderr).with_target(true);
-        let lines: Box<dyn Layer<Registry> + Send + Sync> = match self.log_format {
+        let format = if self.json_output { LogFormat::Json } else { self.log_format };
+        let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
             LogFormat::Text => lines.with_ansi(stderr().is_terminal()).boxed(),
             LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
         };
@@ -60,7 +71,11 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_is_an_error() {
-        let config = LogConfig { log_format: LogFormat::Text, log_level: "lorad=loud".into() };
+        let config = LogConfig {
+            log_format: LogFormat::Text,
+            json_output: false,
+            log_level: "lorad=loud".into(),
+        };
         let error = config.init().expect_err("no such level");
         assert!(error.to_string().contains("--log-level"), "{error}");
     }

@@ -52,19 +52,61 @@ pub const METRICS: &[MetricInfo] = &[
         "Adapters in device memory, adapters waited for and slots as labels; the value is the time of the scrape",
     ),
     counter("vllm:prompt_tokens", "tokens", "Prompt tokens computed"),
+    counter("vllm:prompt_tokens_cached", "tokens", "Prompt tokens that the prefix cache had"),
+    counter(
+        "vllm:prompt_tokens_by_source",
+        "tokens",
+        "Prompt tokens by source: local_compute or local_cache_hit",
+    ),
     counter("vllm:generation_tokens", "tokens", "Tokens generated"),
     counter("vllm:prefix_cache_queries", "tokens", "Prompt tokens looked up in the prefix cache"),
     counter("vllm:prefix_cache_hits", "tokens", "Prompt tokens found in the prefix cache"),
+    counter("vllm:gpu_prefix_cache_queries", "tokens", "Older name of vllm:prefix_cache_queries"),
+    counter("vllm:gpu_prefix_cache_hits", "tokens", "Older name of vllm:prefix_cache_hits"),
     counter("vllm:spec_decode_num_draft_tokens", "tokens", "Tokens guessed ahead"),
     counter("vllm:spec_decode_num_accepted_tokens", "tokens", "Guessed tokens that were right"),
     counter("vllm:num_preemptions", "sequences", "Sequences put back because KV blocks ran out"),
     counter("vllm:request_success", "requests", "Answers ended, by reason"),
+    counter(
+        "vllm:admission_rejections",
+        "requests",
+        "Requests refused for the server's load or state, by reason: queue_full, draining and so on",
+    ),
+    counter(
+        "vllm:corrupted_requests",
+        "requests",
+        "Answers that ended because the model's output was not a number",
+    ),
     histogram("vllm:time_to_first_token_seconds", "seconds", "From submission to the first token"),
     histogram("vllm:inter_token_latency_seconds", "seconds", "Between one token and the next"),
     histogram("vllm:e2e_request_latency_seconds", "seconds", "From submission to the last token"),
     histogram("vllm:request_queue_time_seconds", "seconds", "From submission to the first step"),
+    histogram(
+        "vllm:request_time_per_output_token_seconds",
+        "seconds",
+        "Mean time between the tokens of an answer",
+    ),
+    histogram(
+        "vllm:request_prefill_time_seconds",
+        "seconds",
+        "From the first step to the first token",
+    ),
+    histogram("vllm:request_decode_time_seconds", "seconds", "From the first token to the last"),
+    histogram(
+        "vllm:request_inference_time_seconds",
+        "seconds",
+        "From the first step to the last token",
+    ),
     histogram("vllm:request_prompt_tokens", "tokens", "Prompt tokens of a request"),
     histogram("vllm:request_generation_tokens", "tokens", "Tokens generated for an answer"),
+    histogram(
+        "vllm:request_max_num_generation_tokens",
+        "tokens",
+        "Tokens of the longest answer to a prompt",
+    ),
+    histogram("vllm:request_params_n", "answers", "Answers that a request asks for"),
+    histogram("vllm:request_params_max_tokens", "tokens", "Most tokens that an answer may have"),
+    histogram("vllm:iteration_tokens_total", "tokens", "Tokens of a forward pass"),
     counter(
         "lorad_requests",
         "requests",
@@ -215,9 +257,15 @@ pub(super) const LATENCY_BUCKETS: [f64; 21] = [
     480.0, 960.0, 1920.0, 7680.0,
 ];
 
-/// Buckets for counts of tokens: 1, 2, 5 and so on.
-pub(super) const TOKEN_BUCKETS: [f64; 17] =
-    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5];
+/// vLLM's buckets for answers of a request.
+pub(super) const ANSWER_BUCKETS: [f64; 5] = [1.0, 2.0, 5.0, 10.0, 20.0];
+
+/// vLLM's buckets for counts of tokens: 1, 2, 5, 10 and so on, up to the longest sequence.
+pub(super) fn token_buckets(most: usize) -> Vec<f64> {
+    let decades = (0..).map(|power| 10_f64.powi(power));
+    let steps = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * decade));
+    steps.take_while(|bound| *bound <= most.max(1) as f64).collect()
+}
 
 /// Buckets for HTTP responses, seconds.
 pub(super) const HTTP_BUCKETS: [f64; 13] =

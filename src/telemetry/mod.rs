@@ -1,4 +1,4 @@
-//! What the server says about itself: logs and metrics.
+//! What the server says about itself: logs, metrics and traces.
 //!
 //! Knows numbers and label texts. Knows nothing of any other room.
 mod adapters;
@@ -11,11 +11,18 @@ mod log;
 mod metrics;
 mod recorder;
 mod series;
+mod steps;
+mod traces;
 
 pub use adapters::AdapterCounts;
 pub use config::MetricsConfig;
 pub use exposition::Exposition;
-pub use figures::{EngineFigures, Outcome};
+pub use figures::{EngineFigures, Milestones, Outcome};
 pub use log::{LogConfig, LogError, LogFormat};
 pub use metrics::{METRICS, MetricInfo, MetricKind};
 pub use recorder::Metrics;
+pub use steps::StepTokens;
+pub use traces::{
+    FinishedSpan, TraceAttribute, TraceId, TraceParent, Traces, TracesConfig, TracesError,
+    attribute, texts,
+};

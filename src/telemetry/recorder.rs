@@ -1,6 +1,6 @@
 //! Records what happens and writes it down for Prometheus.
 use super::{
-    AdapterCounts, EngineFigures, Exposition, MetricsConfig, Outcome,
+    AdapterCounts, EngineFigures, Exposition, MetricsConfig, Milestones, Outcome,
     adapters::AdapterSeries,
     aliases::AliasSeries,
     grammars::GrammarSeries,
@@ -8,7 +8,7 @@ use super::{
 };
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use std::{
@@ -16,6 +16,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+
+/// Tokens of the longest sequence, where nobody says.
+const ANY_LENGTH: usize = 200_000;
 
 /// Every metric of the process. Clones share the numbers.
 #[derive(Clone)]
@@ -36,11 +39,11 @@ struct Inner {
 impl Metrics {
     /// All metrics at zero; `model_name` becomes the label that vLLM's dashboards filter by.
     pub fn new(model_name: &str) -> Self {
-        Self::with(model_name, &MetricsConfig::default())
+        Self::with(model_name, ANY_LENGTH, &MetricsConfig::default())
     }
 
-    /// The same, as the settings have it.
-    pub fn with(model_name: &str, config: &MetricsConfig) -> Self {
+    /// The same, as the settings have it, for sequences of up to `max_tokens`.
+    pub fn with(model_name: &str, max_tokens: usize, config: &MetricsConfig) -> Self {
         let mut registry = Registry::default();
         let http = HttpSeries::register(&mut registry);
         let adapter_changes = add(&mut registry, "lorad_adapter_changes", Family::default());
@@ -52,7 +55,7 @@ impl Metrics {
         let labels = labels.into_iter().map(|(key, value)| (key.into(), value.into()));
         let of_model = registry.sub_registry_with_labels(labels);
         let engine = EngineSeries::register(of_model);
-        let requests = RequestSeries::register(of_model);
+        let requests = RequestSeries::register(of_model, max_tokens);
         let adapters = AdapterSeries::register(of_model, config.metrics_adapters);
         let aliases = AliasSeries::register(of_model);
         let grammars = GrammarSeries::register(of_model);
@@ -101,6 +104,40 @@ impl Metrics {
     /// The time from one token of an answer to the next.
     pub fn inter_token(&self, waited: Duration) {
         self.0.requests.inter_token.observe(waited.as_secs_f64());
+    }
+
+    /// A prompt was accepted that wants so many answers of at most so many tokens.
+    pub fn asked(&self, answers: usize, max_tokens: usize) {
+        self.0.requests.asked_answers.observe(answers as f64);
+        self.0.requests.asked_tokens.observe(max_tokens as f64);
+    }
+
+    /// All answers to a prompt have ended; the longest has so many tokens.
+    pub fn longest_answer(&self, tokens: usize) {
+        self.0.requests.longest_answer.observe(tokens as f64);
+    }
+
+    /// A request was refused for the server's load or state.
+    pub fn refused(&self, reason: &str) {
+        self.0.requests.refused.get_or_create(&vec![("reason", reason.to_owned())]).inc();
+    }
+
+    /// How the time of an answer of so many tokens was spent, as far as it came.
+    pub fn spent(&self, times: Milestones, tokens: usize) {
+        let Milestones { started, first_token, last_token } = times;
+        let requests = &self.0.requests;
+        let observe = |histogram: &Histogram, from: Option<Duration>, to: Option<Duration>| {
+            if let (Some(from), Some(to)) = (from, to) {
+                histogram.observe(to.saturating_sub(from).as_secs_f64());
+            }
+        };
+        observe(&requests.prefill, started, first_token);
+        observe(&requests.inference, started, last_token);
+        observe(&requests.decode, first_token, last_token);
+        if let (Some(first), Some(last), 2..) = (first_token, last_token, tokens) {
+            let each = last.saturating_sub(first).as_secs_f64() / (tokens - 1) as f64;
+            requests.per_token.observe(each);
+        }
     }
 
     /// An answer ended, `elapsed` after its submission.
@@ -162,6 +199,12 @@ mod tests {
         metrics.first_token(Duration::from_millis(2));
         metrics.inter_token(Duration::from_millis(3));
         metrics.finished(Outcome::Stop, 3, 2, Duration::from_millis(9));
+        let at = |ms| Some(Duration::from_millis(ms));
+        let times = Milestones { started: at(1), first_token: at(2), last_token: at(8) };
+        metrics.spent(times, 2);
+        metrics.asked(2, 16);
+        metrics.longest_answer(2);
+        metrics.refused("queue_full");
         metrics.adapter_changed("created");
         metrics.grammar_compiled("ok", Duration::from_millis(3));
         metrics.alias_requested("chat", "rate");

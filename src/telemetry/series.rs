@@ -2,9 +2,10 @@
 use super::{
     EngineFigures,
     metrics::{
-        FIRST_TOKEN_BUCKETS, HTTP_BUCKETS, INTER_TOKEN_BUCKETS, LATENCY_BUCKETS, METRICS,
-        TOKEN_BUCKETS,
+        ANSWER_BUCKETS, FIRST_TOKEN_BUCKETS, HTTP_BUCKETS, INTER_TOKEN_BUCKETS, LATENCY_BUCKETS,
+        METRICS, token_buckets,
     },
+    steps::StepHistogram,
 };
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -32,6 +33,8 @@ pub(super) struct EngineSeries {
     accepted_draft_tokens: Counter,
     prefix_queries: Counter,
     prefix_hits: Counter,
+    prompt_sources: Family<Labels, Counter>,
+    step_tokens: StepHistogram,
     preemptions: Counter,
     adapters: Gauge,
     adapters_warm: Gauge,
@@ -57,8 +60,16 @@ pub(super) struct RequestSeries {
     pub(super) inter_token: Histogram,
     pub(super) latency: Histogram,
     pub(super) queued: Histogram,
+    pub(super) per_token: Histogram,
+    pub(super) prefill: Histogram,
+    pub(super) decode: Histogram,
+    pub(super) inference: Histogram,
     pub(super) prompt_tokens: Histogram,
     pub(super) generated_tokens: Histogram,
+    pub(super) longest_answer: Histogram,
+    pub(super) asked_answers: Histogram,
+    pub(super) asked_tokens: Histogram,
+    pub(super) refused: Family<Labels, Counter>,
 }
 
 /// Responses by route.
@@ -72,6 +83,13 @@ impl EngineSeries {
         let r = registry;
         let kv_usage = add(r, "vllm:kv_cache_usage_perc", Ratio::default());
         add(r, "vllm:gpu_cache_usage_perc", kv_usage.clone());
+        let prefix_queries = add(r, "vllm:prefix_cache_queries", Counter::default());
+        add(r, "vllm:gpu_prefix_cache_queries", prefix_queries.clone());
+        let prefix_hits = add(r, "vllm:prefix_cache_hits", Counter::default());
+        add(r, "vllm:gpu_prefix_cache_hits", prefix_hits.clone());
+        add(r, "vllm:prompt_tokens_cached", prefix_hits.clone());
+        let non_finite_outputs = add(r, "lorad_non_finite_outputs", Counter::default());
+        add(r, "vllm:corrupted_requests", non_finite_outputs.clone());
         Self {
             kv_usage,
             running: add(r, "vllm:num_requests_running", Gauge::default()),
@@ -86,8 +104,10 @@ impl EngineSeries {
                 "vllm:spec_decode_num_accepted_tokens",
                 Counter::default(),
             ),
-            prefix_queries: add(r, "vllm:prefix_cache_queries", Counter::default()),
-            prefix_hits: add(r, "vllm:prefix_cache_hits", Counter::default()),
+            prefix_queries,
+            prefix_hits,
+            prompt_sources: add(r, "vllm:prompt_tokens_by_source", Family::default()),
+            step_tokens: add(r, "vllm:iteration_tokens_total", StepHistogram::default()),
             preemptions: add(r, "vllm:num_preemptions", Counter::default()),
             adapters: add(r, "lorad_adapters", Gauge::default()),
             adapters_warm: add(r, "lorad_adapters_warm", Gauge::default()),
@@ -98,7 +118,7 @@ impl EngineSeries {
             kv_bytes: add(r, "lorad_kv_cache_bytes", Gauge::default()),
             steps: add(r, "lorad_steps", Counter::default()),
             failed_steps: add(r, "lorad_failed_steps", Counter::default()),
-            non_finite_outputs: add(r, "lorad_non_finite_outputs", Counter::default()),
+            non_finite_outputs,
             slots_used: add(r, "lorad_adapter_slots_used", Gauge::default()),
             loads: add(r, "lorad_adapter_loads", Counter::default()),
             prefetches: add(r, "lorad_adapter_prefetches", Counter::default()),
@@ -136,6 +156,13 @@ impl EngineSeries {
         ] {
             counter.inner().store(total, Ordering::Relaxed);
         }
+        for (source, tokens) in
+            [("local_compute", figures.prompt_tokens), ("local_cache_hit", figures.prefix_hits)]
+        {
+            let source = vec![("source", source.to_owned())];
+            self.prompt_sources.get_or_create(&source).inner().store(tokens, Ordering::Relaxed);
+        }
+        self.step_tokens.set(&figures.step_tokens);
         self.set_tiers(figures);
         self.set_info(figures);
     }
@@ -171,16 +198,29 @@ impl EngineSeries {
 }
 
 impl RequestSeries {
-    pub(super) fn register(registry: &mut Registry) -> Self {
+    pub(super) fn register(registry: &mut Registry, max_tokens: usize) -> Self {
         let r = registry;
+        let tokens = token_buckets(max_tokens);
         Self {
             finished: add(r, "vllm:request_success", Family::default()),
             first_token: add_histogram(r, "vllm:time_to_first_token_seconds", &FIRST_TOKEN_BUCKETS),
             inter_token: add_histogram(r, "vllm:inter_token_latency_seconds", &INTER_TOKEN_BUCKETS),
             latency: add_histogram(r, "vllm:e2e_request_latency_seconds", &LATENCY_BUCKETS),
             queued: add_histogram(r, "vllm:request_queue_time_seconds", &LATENCY_BUCKETS),
-            prompt_tokens: add_histogram(r, "vllm:request_prompt_tokens", &TOKEN_BUCKETS),
-            generated_tokens: add_histogram(r, "vllm:request_generation_tokens", &TOKEN_BUCKETS),
+            per_token: add_histogram(
+                r,
+                "vllm:request_time_per_output_token_seconds",
+                &INTER_TOKEN_BUCKETS,
+            ),
+            prefill: add_histogram(r, "vllm:request_prefill_time_seconds", &LATENCY_BUCKETS),
+            decode: add_histogram(r, "vllm:request_decode_time_seconds", &LATENCY_BUCKETS),
+            inference: add_histogram(r, "vllm:request_inference_time_seconds", &LATENCY_BUCKETS),
+            prompt_tokens: add_histogram(r, "vllm:request_prompt_tokens", &tokens),
+            generated_tokens: add_histogram(r, "vllm:request_generation_tokens", &tokens),
+            longest_answer: add_histogram(r, "vllm:request_max_num_generation_tokens", &tokens),
+            asked_answers: add_histogram(r, "vllm:request_params_n", &ANSWER_BUCKETS),
+            asked_tokens: add_histogram(r, "vllm:request_params_max_tokens", &tokens),
+            refused: add(r, "vllm:admission_rejections", Family::default()),
         }
     }
 }

@@ -9,7 +9,7 @@ use lorad::{
     lora::{FrozenBase, LoraLayout, Site},
     telemetry::Metrics,
 };
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 const TOKENIZER: &[u8] = include_bytes!("../golden/llama/tokenizer.json");
@@ -27,6 +27,8 @@ pub(crate) enum Script {
     Hold(UnboundedSender<UnboundedSender<Event>>),
     /// Panics.
     Panic,
+    /// Has been at its step for a minute.
+    Hang,
 }
 
 struct Engine(Script);
@@ -55,6 +57,7 @@ impl Backend for Engine {
                 send(token());
                 send(Event::Failed(EngineError::Step));
             }
+            Script::Hang => {}
             Script::Hold(test) => {
                 send(token());
                 test.send(sender).expect("the test waits");
@@ -65,6 +68,10 @@ impl Backend for Engine {
 
     fn snapshot(&self) -> EngineSnapshot {
         EngineSnapshot { kv_blocks: 8, block_size: 16, ..EngineSnapshot::default() }
+    }
+
+    fn step_time(&self) -> Duration {
+        if matches!(self.0, Script::Hang) { Duration::from_mins(1) } else { Duration::ZERO }
     }
 
     fn is_alive(&self) -> bool {
@@ -111,7 +118,8 @@ pub(crate) fn scripted(script: Script, config: HttpConfig) -> AppState {
         sampling: SamplingOptions::default(),
     };
     let (name, root) = ("tiny".to_owned(), "tiny".to_owned());
-    let card = ModelCard { name, root, max_context: 256, vocab: 320 };
+    let aliases = vec!["twin".to_owned()];
+    let card = ModelCard { name, aliases, root, max_context: 256, vocab: 320 };
     let metrics = Metrics::new("tiny");
     let generator = Generator::new(Arc::new(Engine(script)), text, card, metrics.clone());
     let base = Arc::new(NoLayers(LoraLayout::default()));

@@ -5,6 +5,8 @@ mod client;
 mod access;
 mod admin;
 mod aliases;
+mod control;
+mod exposition;
 mod grammar_bombs;
 mod llama;
 mod lorax;

@@ -60,15 +60,6 @@ async fn health_follows_the_engine() {
 }
 
 #[tokio::test]
-async fn a_draining_server_calls_itself_unhealthy_and_still_answers() {
-    let app = scripted(Script::Echo, HttpConfig::default());
-    let server = Server::start(app.clone());
-    app.drain();
-    server.get("/health").await.error(503);
-    server.post("/v1/completions", &json!({"prompt": "a"})).await.ok();
-}
-
-#[tokio::test]
 async fn metrics_tell_of_requests_adapters_and_routes() {
     let server = Server::golden("llama");
     let body = json!({"model": "layers", "prompt": "a", "max_tokens": 3, "ignore_eos": true});

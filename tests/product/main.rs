@@ -2,8 +2,10 @@
 mod adapter_command;
 mod bench;
 mod demo;
+mod drain;
 mod frozen_base;
 mod killed;
+mod program;
 mod readme;
 mod running;
 mod swap;

@@ -1,7 +1,10 @@
 //! The registry as other rooms see it.
 use super::{
     AdapterEntry, Candidate, Change, Departure, LoadReport, Publication, PublishOptions,
-    VersionEntry, WarmUsage, catalogue::Catalogue, vault::Vault, warm::Warm,
+    VersionEntry, WarmUsage,
+    catalogue::Catalogue,
+    vault::Vault,
+    warm::{Budget, Warm},
 };
 use crate::{
     adapter::{
@@ -83,7 +86,10 @@ impl AdapterRegistry {
             vault: Vault::new(objects),
             durable,
             keep_versions: config.adapter_versions,
-            warm: Arc::new(Warm::new(config.adapter_memory_bytes)),
+            warm: Arc::new(Warm::new(Budget {
+                bytes: config.adapter_memory_bytes,
+                versions: config.adapter_memory_count,
+            })),
             reserved: OnceLock::new(),
             catalogue: RwLock::default(),
             changing: Mutex::default(),

@@ -17,8 +17,16 @@ const FAILURE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Warm {
     shelf: Mutex<Shelf>,
-    budget: u64,
+    budget: Budget,
     readers: Arc<Semaphore>,
+}
+
+/// What the shelf may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    pub(super) bytes: u64,
+    /// 0 for any.
+    pub(super) versions: usize,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +49,7 @@ struct Kept {
 }
 
 impl Warm {
-    pub(super) fn new(budget: u64) -> Self {
+    pub(super) fn new(budget: Budget) -> Self {
         Self { shelf: Mutex::default(), budget, readers: Arc::new(Semaphore::new(READERS)) }
     }
 
@@ -185,8 +193,9 @@ impl Shelf {
         turn
     }
 
-    fn make_room(&mut self, budget: u64) {
-        while self.usage.bytes > budget {
+    fn make_room(&mut self, budget: Budget) {
+        let most = if budget.versions == 0 { usize::MAX } else { budget.versions };
+        while self.usage.bytes > budget.bytes || self.versions.len() > most {
             let unused = self.versions.iter().filter(|(id, kept)| {
                 Arc::strong_count(&kept.version) == 1 && !self.pinned.contains(id)
             });
@@ -216,13 +225,17 @@ mod tests {
         Arc::new(AdapterVersion { id: VersionId([number; 32]), weights })
     }
 
+    fn bytes(bytes: u64) -> Budget {
+        Budget { bytes, versions: 0 }
+    }
+
     fn is_warm(warm: &Warm) -> Vec<bool> {
         (0..3).map(|n| warm.leases(VersionId([n; 32])).is_some()).collect()
     }
 
     #[test]
     fn the_least_recently_leased_goes_first_and_a_leased_one_never() {
-        let warm = Warm::new(128);
+        let warm = Warm::new(bytes(128));
         warm.keep(version(0));
         warm.keep(version(1));
         assert_eq!(warm.usage(), WarmUsage { versions: 2, bytes: 128, ..WarmUsage::default() });
@@ -241,8 +254,17 @@ mod tests {
     }
 
     #[test]
+    fn a_count_bounds_them_as_their_bytes_do() {
+        let warm = Warm::new(Budget { bytes: 1 << 20, versions: 2 });
+        for number in 0..3 {
+            warm.keep(version(number));
+        }
+        assert_eq!(is_warm(&warm), [false, true, true]);
+    }
+
+    #[test]
     fn a_departed_version_lives_as_long_as_its_leases() {
-        let warm = Warm::new(1 << 20);
+        let warm = Warm::new(bytes(1 << 20));
         warm.keep(version(0));
         let lease = warm.get(VersionId([0; 32])).expect("in memory");
         warm.depart(lease.id);
@@ -255,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_reads_and_all_have_it() {
-        let warm = Arc::new(Warm::new(1 << 20));
+        let warm = Arc::new(Warm::new(bytes(1 << 20)));
         let reads = Arc::new(AtomicUsize::new(0));
         let ask = || {
             let reads = Arc::clone(&reads);
@@ -272,7 +294,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_answers_for_all_who_waited() {
-        let warm = Arc::new(Warm::new(1 << 20));
+        let warm = Arc::new(Warm::new(bytes(1 << 20)));
         let reads = Arc::new(AtomicUsize::new(0));
         let ask = || {
             let reads = Arc::clone(&reads);
@@ -290,7 +312,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_leaves_leaves_the_read_to_the_others() {
-        let warm = Arc::new(Warm::new(1 << 20));
+        let warm = Arc::new(Warm::new(bytes(1 << 20)));
         let slow = warm.get_or_read(VersionId([7; 32]), || {
             std::thread::sleep(Duration::from_millis(50));
             Ok(version(7))

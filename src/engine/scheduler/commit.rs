@@ -12,10 +12,12 @@ impl Scheduler {
         choices: impl IntoIterator<Item = Chosen>,
     ) {
         let mut choices = choices.into_iter();
+        let mut tokens = 0;
         for &index in work {
             let sequence = &mut self.running[index];
             let (rows, pending) = (sequence.choices(), sequence.pending());
             let granted = std::mem::take(&mut sequence.granted);
+            tokens += granted;
             if rows == 0 {
                 self.book_computed(index, granted);
                 continue;
@@ -32,15 +34,23 @@ impl Scheduler {
                 self.refuse(index, refusal);
                 continue;
             }
-            let tokens = ANSWER_TOKEN * taken as f64;
-            self.accounts.charge(sequence.account, tokens, sequence.share);
+            let price = ANSWER_TOKEN * taken as f64;
+            self.accounts.charge(sequence.account, price, sequence.share);
             self.totals.generated_tokens += taken as u64;
             self.totals.accepted_draft_tokens += taken as u64 - 1;
             // Behind a wrong guess nothing counts as computed: those positions are written again.
             self.book_computed(index, pending + taken - 1);
         }
-        self.totals.steps += 1;
+        self.book_step(tokens);
         self.drop_over();
+    }
+
+    fn book_step(&mut self, tokens: usize) {
+        let totals = &mut self.totals;
+        let bucket = tokens.max(1).next_power_of_two().trailing_zeros() as usize;
+        totals.step_sizes[bucket.min(totals.step_sizes.len() - 1)] += 1;
+        totals.step_tokens += tokens as u64;
+        totals.steps += 1;
     }
 
     /// Nothing could be chosen for it: it is whole, or that is its own failure, and nobody else's.

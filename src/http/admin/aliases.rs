@@ -47,6 +47,10 @@ pub(in crate::http) async fn put(
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let (name, rule) = (name(&alias)?, rule(&headers)?);
+    if app.generator.model().names().any(|base| base.eq_ignore_ascii_case(&alias)) {
+        let message = format!("`{name}` is a name of the base model; an alias needs another");
+        return Err(AliasError::Taken(message).into());
+    }
     let form = body.read::<AliasDraft>()?.check(app.aliases.base())?;
     let put = changed(&app, caller, move |aliases, author, is_there| {
         aliases.put(&name, &form, rule, author, is_there)

@@ -31,15 +31,20 @@ impl Caller {
         !matches!(self, Self::Guest(_))
     }
 
-    /// How the event log calls them: enough to tell keys apart, never a key.
-    pub(in crate::http) fn actor(&self) -> String {
+    /// The beginning of their key's hash: enough to tell keys apart, never a key.
+    pub(in crate::http) fn key_id(&self) -> Option<String> {
         match self {
             Self::Admin(key) | Self::Client(Some(key)) | Self::Guest(key) => {
-                format!("{:08x}", u32::from_be_bytes([key[0], key[1], key[2], key[3]]))
+                Some(format!("{:08x}", u32::from_be_bytes([key[0], key[1], key[2], key[3]])))
             }
-            Self::Local => "loopback".into(),
-            Self::Client(None) => "client".into(),
+            Self::Local | Self::Client(None) => None,
         }
+    }
+
+    /// How the event log calls them.
+    pub(in crate::http) fn actor(&self) -> String {
+        let nobody = if matches!(self, Self::Local) { "loopback" } else { "client" };
+        self.key_id().unwrap_or_else(|| nobody.into())
     }
 }
 

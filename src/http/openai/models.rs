@@ -14,7 +14,8 @@ pub(in crate::http) async fn list(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
 ) -> Json<Value> {
-    let mut cards: Vec<_> = caller.may_use_base().then(|| base_card(&app)).into_iter().collect();
+    let bases = app.generator.model().names().filter(|_| caller.may_use_base());
+    let mut cards: Vec<_> = bases.map(|name| base_card(&app, name)).collect();
     let entries = app.registry.list();
     let usable = entries.iter().filter(|entry| caller.may_use(&entry.terms));
     cards.extend(usable.map(|entry| adapter_card(&app, entry)));
@@ -29,8 +30,8 @@ pub(in crate::http) async fn retrieve(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if id == app.generator.model().name && caller.may_use_base() {
-        return Ok(Json(base_card(&app)));
+    if app.generator.model().is_called(&id) && caller.may_use_base() {
+        return Ok(Json(base_card(&app, &id)));
     }
     let alias = app.aliases.named(&id).filter(|alias| is_for(&app, caller, alias));
     if let Some(alias) = alias {
@@ -42,9 +43,9 @@ pub(in crate::http) async fn retrieve(
     Ok(Json(adapter_card(&app, &entry)))
 }
 
-fn base_card(app: &AppState) -> Value {
+fn base_card(app: &AppState, name: &str) -> Value {
     let model = app.generator.model();
-    let mut card = card(&model.name, &model.root, unix_seconds(app.started));
+    let mut card = card(name, &model.root, unix_seconds(app.started));
     card["max_model_len"] = model.max_context.into();
     card
 }

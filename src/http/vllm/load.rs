@@ -46,9 +46,8 @@ pub(in crate::http) async fn load(
 }
 
 fn checked(app: &AppState, name: &str) -> Result<AdapterName, ApiError> {
-    let base = &app.generator.model().name;
-    if name.eq_ignore_ascii_case(base) {
-        let message = format!("`{base}` is the base model's name; an adapter needs another");
+    if app.generator.model().names().any(|base| name.eq_ignore_ascii_case(base)) {
+        let message = format!("`{name}` is the base model's name; an adapter needs another");
         return Err(ApiError::user_input(message));
     }
     name.parse().map_err(|error: AdapterError| ApiError::user_input(error.to_string()))
