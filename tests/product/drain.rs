@@ -101,7 +101,7 @@ async fn a_rolling_restart_under_load_loses_no_request() {
 async fn a_second_signal_does_not_wait() {
     let mut program = Program::start(&["--drain-timeout", "600"], Stdio::null()).await;
     let body =
-        json!({"prompt": "a", "max_tokens": 2000, "ignore_eos": true, "stream": true, "n": 16});
+        json!({"prompt": "a", "max_tokens": 200, "ignore_eos": true, "stream": true, "n": 64});
     let request = Client::new().post(format!("{}/v1/completions", program.url)).json(&body);
     let stream = request.send().await.expect("an answer");
     assert_eq!(stream.status(), StatusCode::OK);
