@@ -8,7 +8,7 @@ use super::{
 use axum::{
     Router,
     extract::Request,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, Version, header},
     middleware::from_fn,
     response::{IntoResponse, Response},
 };
@@ -64,6 +64,10 @@ impl Entrance {
 
     async fn answer(self, request: Request) -> Response {
         let inside = match self.0.inside.get() {
+            _ if !has_one_address(&request) => {
+                let refuse = || async { ApiError::no_host() };
+                Router::new().fallback(refuse).layer(from_fn(request_id::settle))
+            }
             Some((_, router)) => router.clone(),
             None => Router::new().fallback(still_loading).layer(from_fn(request_id::settle)),
         };
@@ -72,6 +76,21 @@ impl Entrance {
             Err(never) => match never {},
         }
     }
+}
+
+/// HTTP/1.1 wants one host, there or in the address: with several, others may have read another one.
+fn has_one_address(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let is_host = |host: &HeaderValue| host.as_bytes().iter().all(|c| is_of_host(*c));
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => is_host(host),
+        (None, _) => request.version() < Version::HTTP_11 || request.uri().host().is_some(),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+fn is_of_host(c: u8) -> bool {
+    c.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&c)
 }
 
 /// The process lives, and cannot do more yet.

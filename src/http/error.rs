@@ -81,6 +81,12 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "unsupported_media_type", message)
     }
 
+    /// 400: a request to nobody, or to several.
+    pub fn no_host() -> Self {
+        let message = "A request needs one `Host` header, and it must be a host.";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_host", message)
+    }
+
     /// 501: `field` is known, and not served.
     pub fn unsupported(field: &str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_IMPLEMENTED, "unsupported_parameter", message).with_param(field)

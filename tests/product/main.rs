@@ -9,3 +9,4 @@ mod program;
 mod readme;
 mod running;
 mod swap;
+mod told;

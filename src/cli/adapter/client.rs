@@ -27,7 +27,7 @@ impl Server {
         let (url, key) = (args.url()?, args.key()?);
         // A redirect would take an upload twice, or lose the key on the way.
         let client = Client::builder().connect_timeout(CONNECT).tcp_keepalive(KEEPALIVE);
-        let client = client.redirect(Policy::none());
+        let client = args.trusting(client.redirect(Policy::none()))?;
         let client = if is_local(&url) { client.no_proxy() } else { client };
         let http = client.build().map_err(|error| CommandError::failed(root(&error)))?;
         Ok(Self { http, url, key })

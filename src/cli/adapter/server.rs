@@ -1,6 +1,7 @@
 //! Which server, and who asks.
 use super::error::CommandError;
-use reqwest::Url;
+use crate::cli::healthcheck::authorities;
+use reqwest::{ClientBuilder, Url};
 use std::{fs, path::PathBuf};
 
 /// The server to speak to.
@@ -27,6 +28,12 @@ pub(super) struct ServerArgs {
     /// File whose first line is the admin key; it counts before --key
     #[arg(long, global = true, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Certificates of authorities to trust besides the system's, PEM
+    #[arg(long, global = true, env = "LORAD_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Take any certificate: whoever sits between can read the key
+    #[arg(long, global = true, conflicts_with = "ca")]
+    insecure: bool,
 }
 
 impl std::fmt::Debug for ServerArgs {
@@ -54,6 +61,20 @@ impl ServerArgs {
             return Err(wrong("has a query or a fragment"));
         }
         Ok(url)
+    }
+
+    /// Whom to trust.
+    ///
+    /// # Errors
+    /// For a file without certificates.
+    pub(super) fn trusting(&self, client: ClientBuilder) -> Result<ClientBuilder, CommandError> {
+        match &self.ca {
+            Some(path) => {
+                let found = authorities(path).map_err(CommandError::failed)?;
+                Ok(client.tls_certs_merge(found))
+            }
+            None => Ok(client.tls_danger_accept_invalid_certs(self.insecure)),
+        }
     }
 
     /// What to show at the door, if anything.
@@ -94,7 +115,8 @@ mod tests {
     use super::*;
 
     fn args(url: &str, key: Option<&str>) -> ServerArgs {
-        ServerArgs { url: url.into(), key: key.map(str::to_owned), key_file: None }
+        let key = key.map(str::to_owned);
+        ServerArgs { url: url.into(), key, key_file: None, ca: None, insecure: false }
     }
 
     #[test]
