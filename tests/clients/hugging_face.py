@@ -1,0 +1,30 @@
+"""What huggingface_hub's InferenceClient makes of a running server."""
+
+from checks import ADAPTER, URL, raises, run
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError, ValidationError
+
+client = InferenceClient(base_url=URL)
+
+
+def text_generation():
+    asked = {"adapter_id": ADAPTER, "max_new_tokens": 4, "details": True}
+    whole = client.text_generation("one two", **asked)
+    events = list(client.text_generation("one two", **asked, stream=True))
+    assert len(events) == whole.details.generated_tokens
+    assert events[-1].generated_text == whole.generated_text
+    assert client.text_generation("one two", max_new_tokens=4) != whole.generated_text
+    raises(ValidationError, lambda: client.text_generation("one", max_new_tokens=10**6), "maximum context length")
+
+
+def chat():
+    asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "temperature": 0.01, "seed": 1}
+    whole = client.chat_completion(**asked, model=ADAPTER)
+    assert whole.model == ADAPTER
+    pieces = list(client.chat_completion(**asked, model=ADAPTER, stream=True))
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    assert text == whole.choices[0].message.content
+    raises(HfHubHTTPError, lambda: client.chat_completion(**asked, model="nope"))
+
+
+run(text_generation, chat)
