@@ -1,5 +1,7 @@
 """What the lorax-client and text-generation libraries make of a running server."""
 
+import json
+
 import lorax
 import lorax.errors
 import text_generation
@@ -52,7 +54,7 @@ def structured():
     answer = lorax.Client(URL).generate(
         "one", max_new_tokens=100, adapter_id=ADAPTER, response_format={"type": "json_object", "schema": schema}
     )
-    assert answer.generated_text.replace(" ", "") in ('{"tame":true}', '{"tame":false}'), answer.generated_text
+    assert json.loads(answer.generated_text)["tame"] in (True, False)
 
 
 def errors():

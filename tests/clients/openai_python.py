@@ -193,11 +193,9 @@ def structured():
         model=ADAPTER, prompt="a", max_tokens=20, extra_body={"structured_outputs": {"regex": "[0-9]{3}"}}
     )
     assert len(number.choices[0].text) == 3 and number.choices[0].text.isdigit()
-    raises(
-        openai.BadRequestError,
-        lambda: client.completions.create(model=BASE, prompt="a", extra_body={"structured_outputs": {"regex": "["}}),
-        "structured_outputs",
-    )
+    broken = {"structured_outputs": {"regex": "["}}
+    refused = raises(openai.BadRequestError, lambda: client.completions.create(model=BASE, prompt="a", extra_body=broken))
+    assert refused.param.startswith("structured_outputs")
     raises(openai.BadRequestError, lambda: client.chat.completions.create(**asked, response_format={"type": "json_schema"}))
 
 
