@@ -39,6 +39,13 @@ pub struct TokenMask {
 
 impl TokenMask {
     /// None of the tokens below `vocab`.
+    pub fn new(vocab: usize) -> Self {
+        let mut mask = Self::default();
+        mask.reset(vocab);
+        mask
+    }
+
+    /// Empties it, for tokens below `vocab`.
     pub(super) fn reset(&mut self, vocab: usize) {
         self.vocab = vocab;
         self.words.clear();
@@ -62,6 +69,11 @@ impl TokenMask {
         if let (Some(last), 1..) = (self.words.last_mut(), rest) {
             *last &= (1 << rest) - 1;
         }
+    }
+
+    /// Whether a token is in it.
+    pub fn is_allowed(&self, token: u32) -> bool {
+        self.place(token).is_some_and(|(word, bit)| self.words[word] & bit != 0)
     }
 
     fn forbid(&mut self, token: u32) {
@@ -178,8 +190,7 @@ mod tests {
     }
 
     fn next(allowed: &[u32], may_end: bool) -> (Result<Next, Unenforceable>, Vec<usize>) {
-        let mut mask = TokenMask::default();
-        mask.reset(70);
+        let mut mask = TokenMask::new(70);
         let constrained = Constrained::new(Box::new(Allows(allowed.to_vec(), may_end)));
         let next = constrained.next(&mut mask, &[2], &[3, 999]);
         let mut logits = [0.0; 70];

@@ -2,8 +2,9 @@
 //!
 //! Counted is every allocation of every thread but the listener's: the kernels', the model's and the engine's, the
 //! events it sends and the snapshot it puts up. The batch holds adapters of every kind, mixes of them and the base,
-//! greedy and drawn answers; the contexts grow over borders of KV blocks meanwhile. One thread computes: with more, the
-//! first time that all of them hold a buffer at once is the system's choice, and may be a late one.
+//! greedy and drawn answers, some of which have a form; the contexts grow over borders of KV blocks meanwhile. One
+//! thread computes: with more, the first time that all of them hold a buffer at once is the system's choice, and may be
+//! a late one.
 mod counting;
 
 use counting::Counting;
@@ -11,7 +12,7 @@ use lorad::{
     adapter::{AdapterFiles, AdapterLease, AdapterLimits, AdapterVersion, format},
     engine::{
         AdapterMix, EngineConfig, EngineHandle, Event, EventStream, ModelRunner, Priority,
-        SamplingOptions, SamplingParams, Submission,
+        SamplingOptions, SamplingParams, Submission, TokenConstraint, TokenMask, Unenforceable,
     },
     kernel::{Act, CpuKernels, KvChoice, Precision, Result},
     lora::{FrozenBase, LoraLayout},
@@ -78,6 +79,21 @@ impl CausalLm for Paced {
     }
 }
 
+/// Odd tokens alone.
+#[derive(Debug)]
+struct Odd;
+
+impl TokenConstraint for Odd {
+    fn allow(&mut self, mask: &mut TokenMask) -> std::result::Result<bool, Unenforceable> {
+        mask.allow_all(&[0xaaaa_aaaa; 32]);
+        Ok(false)
+    }
+
+    fn accept(&mut self, _: u32) -> std::result::Result<bool, Unenforceable> {
+        Ok(false)
+    }
+}
+
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama")
 }
@@ -120,7 +136,8 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
         mix([embedding, tokens]),
         norms.into(),
     ];
-    let submission = |(adapters, temperature): (AdapterMix, f32)| {
+    let submission = |(index, (adapters, temperature)): (usize, (AdapterMix, f32))| {
+        let constraint = (index % 4 < 2).then(|| Box::new(Odd) as _);
         let max_tokens = WARM_UP + COUNTED + 10;
         let options = SamplingOptions {
             temperature,
@@ -131,10 +148,10 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
         };
         let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
         let (prompt, priority) = (vec![5, 6, 7], Priority::Normal);
-        Submission { prompt, adapters, sampling, constraint: None, priority }
+        Submission { prompt, adapters, sampling, constraint, priority }
     };
     let kinds = mixes.into_iter().flat_map(|mix| [(mix.clone(), 0.0), (mix, 0.8)]);
-    let submissions = kinds.map(submission).collect();
+    let submissions = kinds.enumerate().map(submission).collect();
     let config = EngineConfig::default();
     let model = Box::new(Paced { model: model.lm, pace: Arc::clone(pace) });
     let runner = ModelRunner::new(model, kernels, &config).expect("memory");

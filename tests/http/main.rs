@@ -15,6 +15,8 @@ mod mixes;
 mod openai;
 mod operations;
 mod robustness;
+#[path = "../forms/schemas.rs"]
+mod schemas;
 mod served;
 mod structured;
 mod tls;

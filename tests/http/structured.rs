@@ -218,3 +218,32 @@ async fn what_forms_cost_is_in_the_metrics() {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
 }
+
+#[tokio::test]
+async fn answers_of_a_hot_model_to_any_small_schema_parse_and_validate() {
+    use crate::schemas::{accepts, schema};
+    use proptest::{
+        strategy::{Strategy, ValueTree},
+        test_runner::TestRunner,
+    };
+
+    let server = server();
+    let mut runner = TestRunner::deterministic();
+    let schemas: Vec<Value> =
+        (0..24).map(|_| schema().new_tree(&mut runner).expect("a schema").current()).collect();
+    let ask = async |(seed, schema): (usize, &Value)| {
+        let body = hot(json!({"prompt": "value: ", "guided_json": schema}), seed as u64);
+        server.post("/v1/completions", &body).await.ok()
+    };
+    let answers = futures_util::future::join_all(schemas.iter().enumerate().map(ask)).await;
+    let mut whole = 0;
+    for (schema, answer) in schemas.iter().zip(&answers) {
+        if answer["choices"][0]["finish_reason"] == "length" {
+            continue;
+        }
+        let value = serde_json::from_str(text(answer)).expect("JSON");
+        assert!(accepts(schema, &value), "{} of {schema}", text(answer));
+        whole += 1;
+    }
+    assert!(whole >= 20, "only {whole} answers had room");
+}

@@ -87,3 +87,62 @@ impl Entries {
         self.by_key.values().map(|entry| entry.bytes).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use llguidance::{Matcher, api::TopLevelGrammar};
+
+    fn key(number: usize) -> Key {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        key
+    }
+
+    /// Of nothing, and so many bytes.
+    fn compiled(bytes: usize) -> Arc<Compiled> {
+        let none = TopLevelGrammar::from_tagged_str("nothing", "");
+        let start = Matcher::new(none.map(|_| unreachable!("there is no such kind")));
+        Arc::new(Compiled { start, end: 0, bytes })
+    }
+
+    fn known(cache: &Cache) -> Vec<usize> {
+        let number = |key: &Key| usize::from(u16::from_le_bytes([key[0], key[1]]));
+        let mut known: Vec<usize> = cache.lock().by_key.keys().map(number).collect();
+        known.sort_unstable();
+        known
+    }
+
+    #[test]
+    fn the_latest_used_ones_stay_within_count_and_bytes() {
+        let cache = Cache::default();
+        for number in 0..MAX_ENTRIES {
+            assert!(!cache.place(key(number)).1);
+        }
+        assert!(cache.place(key(0)).1);
+        assert!(!cache.place(key(999)).1);
+        let kept: Vec<usize> = std::iter::once(0).chain(2..MAX_ENTRIES).chain([999]).collect();
+        assert_eq!(known(&cache), kept, "1 was used longest ago");
+
+        for number in [5, 6, 7] {
+            cache.place(key(number));
+            cache.settle(&key(number), &Ok(compiled(MAX_BYTES / 2 - 2 * ENTRY_BYTES)));
+        }
+        assert_eq!(known(&cache), [6, 7], "two halves, and room for nothing else");
+        assert!(cache.lock().bytes() <= MAX_BYTES);
+        cache.settle(&key(7), &Ok(compiled(MAX_BYTES + 1)));
+        assert_eq!(known(&cache), [0; 0], "what is larger than all is not kept");
+    }
+
+    #[test]
+    fn a_refusal_stays_and_bad_luck_does_not() {
+        let cache = Cache::default();
+        for (number, error) in
+            [GrammarError::Invalid(String::new()), GrammarError::Busy].into_iter().enumerate()
+        {
+            cache.place(key(number));
+            cache.settle(&key(number), &Err(error));
+        }
+        assert_eq!(known(&cache), [0]);
+    }
+}

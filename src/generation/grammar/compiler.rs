@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// Nobody waits longer than this for a grammar to be compiled, nor for a place to compile it.
-pub(super) const TIME_LIMIT: Duration = Duration::from_secs(1);
+const TIME_LIMIT: Duration = Duration::from_secs(1);
 /// Compiled at once. Those that take too long are not waited for, but keep their place until they are done.
 const PLACES: usize = 2;
 /// Room for deep recursion; only what is used is real memory.
@@ -32,6 +32,7 @@ pub(super) struct Compiler {
     vocab: usize,
     factory: OnceCell<Arc<ParserFactory>>,
     places: Arc<Semaphore>,
+    time_limit: Duration,
 }
 
 /// A grammar at its start, which nobody changes.
@@ -46,7 +47,7 @@ pub(super) struct Compiled {
 impl Compiler {
     pub(super) fn new(tokenizer: Arc<Tokenizer>, vocab: usize) -> Self {
         let places = Arc::new(Semaphore::new(PLACES));
-        Self { tokenizer, vocab, factory: OnceCell::new(), places }
+        Self { tokenizer, vocab, factory: OnceCell::new(), places, time_limit: TIME_LIMIT }
     }
 
     /// The grammar of `source`.
@@ -71,7 +72,7 @@ impl Compiler {
         factory: Arc<ParserFactory>,
         source: Source,
     ) -> Result<Arc<Compiled>, GrammarError> {
-        let place = timeout(TIME_LIMIT, self.places.clone().acquire_owned()).await;
+        let place = timeout(self.time_limit, self.places.clone().acquire_owned()).await;
         let place = place.map_err(|_| GrammarError::Busy)?.map_err(|_| GrammarError::Broken)?;
         let end = self.vocab as u32;
         let compiled = on_a_thread(move || {
@@ -79,8 +80,8 @@ impl Compiler {
             drop(place);
             compiled
         });
-        let seconds = TIME_LIMIT.as_secs();
-        timeout(TIME_LIMIT, compiled).await.map_err(|_| GrammarError::TooSlow { seconds })?
+        let too_slow = |_| GrammarError::TooSlow { seconds: self.time_limit.as_secs() };
+        timeout(self.time_limit, compiled).await.map_err(too_slow)?
     }
 
     /// What every grammar of this model needs of its tokens. It takes its time, once.
@@ -149,5 +150,49 @@ fn first_token(trial: &Matcher, message: &str) -> GrammarError {
             GrammarError::Invalid("the schema or grammar matches nothing".into())
         }
         (_, error) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        generation::{AnswerForm, testing},
+        telemetry::{EngineFigures, Exposition},
+    };
+
+    fn compiler(time_limit: Duration) -> Compiler {
+        let tokenizer = Tokenizer::new(testing::byte_level(), None, None).expect("a tokenizer");
+        Compiler { time_limit, ..Compiler::new(Arc::new(tokenizer), 320) }
+    }
+
+    fn source() -> Source {
+        let many = (0..1024).map(|index| format!("{index} choices")).collect();
+        Source::of(AnswerForm::Choice(many)).expect("choices")
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_place_or_a_slow_grammar_for_long() {
+        let metrics = Metrics::new("x");
+        let compiler = compiler(Duration::from_millis(1));
+        let places = compiler.places.clone().acquire_many_owned(PLACES as u32).await;
+        let error = compiler.compile(source(), &metrics).await.err();
+        assert_eq!(error, Some(GrammarError::Busy));
+        drop(places);
+        let compiler = Compiler { time_limit: Duration::ZERO, ..compiler };
+        let error = compiler.compile(source(), &metrics).await.err();
+        assert_eq!(error, Some(GrammarError::TooSlow { seconds: 0 }));
+        // It keeps its place until it is done.
+        let all = compiler.places.acquire_many(PLACES as u32).await.expect("open");
+        drop(all);
+        let text = metrics.expose(&EngineFigures::default(), Exposition::Prometheus);
+        assert!(text.contains("result=\"busy\"} 1\n"), "{text}");
+        assert!(text.contains("result=\"too_complex\"} 1\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_panics_is_our_failure() {
+        let worked = on_a_thread(|| -> Result<(), _> { panic!("on purpose") }).await;
+        assert_eq!(worked, Err(GrammarError::Broken));
     }
 }

@@ -4,6 +4,7 @@
 //! compiling has threads of its own with room for deep recursion, few at once, and nobody waits long for one.
 mod cache;
 mod compiler;
+mod embedded;
 mod error;
 mod follower;
 mod gbnf;

@@ -1,5 +1,5 @@
 //! A form of answers as llguidance reads it, within limits.
-use super::{GrammarError, gbnf};
+use super::{GrammarError, embedded, gbnf};
 use crate::generation::AnswerForm;
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Map, Value, json};
@@ -61,12 +61,7 @@ impl Source {
         if schema.values().any(|value| !is_flat(value, MAX_DEPTH - 1)) {
             return Err(too_much(format!("a JSON schema may be {MAX_DEPTH} levels deep")));
         }
-        let options = schema.entry(OPTIONS).or_insert_with(|| json!({}));
-        if let Value::Object(options) = options
-            && !options.contains_key("whitespace_flexible")
-        {
-            options.entry("whitespace_pattern").or_insert(WHITESPACE.into());
-        }
+        bound_space(&mut schema);
         let mut text = Limited(Vec::new());
         serde_json::to_writer(&mut text, &schema)
             .map_err(|_| too_much(format!("a JSON schema may have {MAX_BYTES} bytes")))?;
@@ -96,11 +91,21 @@ impl Source {
                 let schema = serde_json::from_str(&text).map_err(|_| GrammarError::Broken)?;
                 Ok(TopLevelGrammar::from_json_schema(schema))
             }
-            Self::Lark(text) => Ok(TopLevelGrammar::from_lark(text)),
+            Self::Lark(text) => Ok(TopLevelGrammar::from_lark(embedded::with_bounded_space(&text))),
             Self::Gbnf(text) => {
                 gbnf::to_lark(&text).map(TopLevelGrammar::from_lark).map_err(invalid)
             }
         }
+    }
+}
+
+/// Bounds the space between parts of JSON, unless `schema` has its own rule.
+pub(super) fn bound_space(schema: &mut Map<String, Value>) {
+    let options = schema.entry(OPTIONS).or_insert_with(|| json!({}));
+    if let Value::Object(options) = options
+        && !options.contains_key("whitespace_flexible")
+    {
+        options.entry("whitespace_pattern").or_insert(WHITESPACE.into());
     }
 }
 
