@@ -340,3 +340,31 @@ impl Backend for Rooms {
         self.engine.step_time()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        config: ServeConfig,
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_engine_ends_before_its_time_ends_with_an_error() {
+        let line = Line::parse_from(["lorad", "--threads=1", "--kv-cache-bytes=8MiB"]);
+        let app = App::build(&line.config).expect("the demo");
+        let engine = app.engine.clone();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let serving = tokio::spawn(app.serve(listener, std::future::pending()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!serving.is_finished(), "it serves for as long as the engine lives");
+        // As a panic does: the thread is gone, and nobody has asked the server to end.
+        engine.drain();
+        let served = tokio::time::timeout(Duration::from_secs(20), serving).await.expect("an end");
+        let error = served.expect("no panic").expect_err("not a clean end");
+        assert!(error.to_string().contains("the engine has ended"), "{error}");
+    }
+}

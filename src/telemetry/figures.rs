@@ -16,6 +16,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub(super) const ALL: [Self; 4] = [Self::Stop, Self::Length, Self::Abort, Self::Error];
+
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Stop => "stop",

@@ -1,6 +1,6 @@
 //! Every series, registered under its line of [`METRICS`].
 use super::{
-    EngineFigures,
+    EngineFigures, Outcome,
     metrics::{
         ANSWER_BUCKETS, FIRST_TOKEN_BUCKETS, HTTP_BUCKETS, INTER_TOKEN_BUCKETS, LATENCY_BUCKETS,
         METRICS, token_buckets,
@@ -201,8 +201,13 @@ impl RequestSeries {
     pub(super) fn register(registry: &mut Registry, max_tokens: usize) -> Self {
         let r = registry;
         let tokens = token_buckets(max_tokens);
+        let finished: Family<Labels, Counter> = add(r, "vllm:request_success", Family::default());
+        // A rate can be told from the first one on only where there was a zero before.
+        for outcome in Outcome::ALL {
+            drop(finished.get_or_create(&vec![("finished_reason", outcome.label().to_owned())]));
+        }
         Self {
-            finished: add(r, "vllm:request_success", Family::default()),
+            finished,
             first_token: add_histogram(r, "vllm:time_to_first_token_seconds", &FIRST_TOKEN_BUCKETS),
             inter_token: add_histogram(r, "vllm:inter_token_latency_seconds", &INTER_TOKEN_BUCKETS),
             latency: add_histogram(r, "vllm:e2e_request_latency_seconds", &LATENCY_BUCKETS),

@@ -6,16 +6,20 @@ use opentelemetry::{
         Span as _, SpanContext, SpanKind, Status, TraceContextExt, Tracer, TracerProvider as _,
     },
 };
-use opentelemetry_otlp::{Protocol, WithExportConfig};
+use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
     propagation::TraceContextPropagator,
     trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter},
 };
+use reqwest::{blocking::Client, redirect::Policy};
 use std::{
-    env, fmt,
+    env,
+    error::Error,
+    fmt,
     sync::{Mutex, PoisonError},
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -23,6 +27,10 @@ use std::{
 const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 /// How long the end of the process waits for the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(5);
+/// How long a collector may take for a batch.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// The one that is spoken.
+const HTTP_PROTOCOL: &str = "http/protobuf";
 /// OTLP's own path.
 const PATH: &str = "/v1/traces";
 
@@ -117,6 +125,14 @@ impl TracesConfig {
             || has("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     }
 
+    /// Whether no TLS is spoken with the collector.
+    fn is_plain(&self) -> bool {
+        let variables = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+        let named = variables.into_iter().filter_map(|name| env::var(name).ok());
+        let endpoint = self.endpoint().or_else(|| named.into_iter().find(|url| !url.is_empty()));
+        endpoint.is_some_and(|url| url.trim().to_ascii_lowercase().starts_with("http://"))
+    }
+
     fn resource(&self) -> Resource {
         let is_named = env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty())
             || env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|all| all.contains("service.name="));
@@ -139,6 +155,12 @@ impl Traces {
         if !config.is_on() {
             return Ok(Self::default());
         }
+        if let Ok(protocol) = env::var("OTEL_EXPORTER_OTLP_PROTOCOL")
+            && !protocol.is_empty()
+            && protocol != HTTP_PROTOCOL
+        {
+            tracing::warn!(protocol, "traces go out as {HTTP_PROTOCOL} whatever the variable says");
+        }
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary);
@@ -146,7 +168,9 @@ impl Traces {
             Some(endpoint) => exporter.with_endpoint(endpoint),
             None => exporter,
         };
-        let exporter = exporter.build().map_err(|error| TracesError(error.to_string()))?;
+        let exporter =
+            if config.is_plain() { exporter.with_http_client(plain_client()?) } else { exporter };
+        let exporter = exporter.build().map_err(|error| TracesError(root(&error)))?;
         Ok(Self::through(exporter, config.resource()))
     }
 
@@ -190,6 +214,28 @@ impl fmt::Debug for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Traces({})", if self.0.is_some() { "on" } else { "off" })
     }
+}
+
+/// A client without TLS: building one with it fails where the system has no authorities, as in small images.
+fn plain_client() -> Result<Client, TracesError> {
+    let build = || {
+        let client = Client::builder().redirect(Policy::none()).timeout(SEND_TIMEOUT);
+        client.tls_danger_accept_invalid_certs(true).build()
+    };
+    // A blocking client may not be built on an async thread.
+    match thread::spawn(build).join() {
+        Ok(built) => built.map_err(|error| TracesError(root(&error))),
+        Err(_) => Err(TracesError("the client cannot be built".into())),
+    }
+}
+
+/// The innermost cause: what the system said.
+fn root(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 fn built(tracer: &SdkTracer, span: FinishedSpan, parent: &Context) -> SpanContext {

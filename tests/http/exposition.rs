@@ -2,7 +2,10 @@
 use crate::client::{Answer, Script, Server, scripted};
 use lorad::{engine::EngineError, http::HttpConfig};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// One family: its type and its samples in order.
 #[derive(Debug, Default)]
@@ -155,6 +158,9 @@ async fn a_strict_reader_takes_all_of_it_before_and_after_requests() {
     }
     server.post("/v1/completions", &json!({"prompt": 1})).await.error(400);
     let families = scrape(&server).await;
+    let ended =
+        |reason| value(&families, "vllm:request_success_total", ("finished_reason", reason));
+    assert_eq!(["length", "stop", "abort", "error"].map(ended).iter().sum::<f64>(), 5.0);
     for (name, family) in families.iter().filter(|(name, _)| name.starts_with("vllm:")) {
         for sample in &family.samples {
             assert_eq!(sample.labels["model_name"], "a \"base\" \\ of ours", "{name}");
@@ -214,7 +220,12 @@ async fn the_names_of_older_boards_show_the_same() {
         let body = json!({"prompt": prompt, "max_tokens": 1});
         server.post("/v1/completions", &body).await.ok();
     }
-    let families = scrape(&server).await;
+    // The engine puts up its numbers a moment after it has answered.
+    let mut families = scrape(&server).await;
+    while families["vllm:prefix_cache_hits_total"].samples[0].value < 64.0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        families = scrape(&server).await;
+    }
     let one = |name: &str| families[name].samples[0].value;
     for (old, new) in [
         ("vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc"),

@@ -1,12 +1,13 @@
 //! The connection itself: HTTP/1.1 as bytes, HTTP/2 as frames, and whoever misuses either.
 use crate::client::{Answer, Script, Server, scripted};
-use lorad::http::HttpConfig;
+use lorad::{engine::Event, http::HttpConfig};
 use reqwest::{Client, Version};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::mpsc::unbounded_channel,
 };
 
 fn server(config: HttpConfig) -> Server {
@@ -180,6 +181,38 @@ async fn whoever_resets_streams_as_fast_as_it_opens_them_is_sent_away() {
         assert_eq!(code, ENHANCE_YOUR_CALM);
     }
     still_answers(&server).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_no_room_for_its_stream_loses_it() {
+    let (started, mut running) = unbounded_channel();
+    let config = HttpConfig { write_timeout: 1, ..HttpConfig::default() };
+    let server = Server::start(scripted(Script::Hold(started), config));
+    let mut connection = connect(&server).await;
+    let no_room = [&[0, 4][..], &0_u32.to_be_bytes()].concat();
+    let head = [
+        &[0x83, 0x86, 0x44, 15][..],
+        b"/v1/completions",
+        &[0x41, 1],
+        b"a",
+        &[0x5f, 16],
+        b"application/json",
+    ];
+    let body = br#"{"prompt":"a","stream":true,"max_tokens":200}"#;
+    let sent = [
+        PREFACE,
+        &frame(SETTINGS, 0, 0, &no_room),
+        &frame(1, 0x4, 1, &head.concat()),
+        &frame(0, 0x1, 1, body),
+    ];
+    connection.write_all(&sent.concat()).await.expect("sent");
+    let engine = running.recv().await.expect("a submission");
+    let begun = Instant::now();
+    // One by one: tokens that come together go out together.
+    while engine.send(Event::Token { id: 75, logprobs: None }).is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody reads, and it goes on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

@@ -68,13 +68,13 @@ impl ServerArgs {
     /// # Errors
     /// For a file without certificates.
     pub(super) fn trusting(&self, client: ClientBuilder) -> Result<ClientBuilder, CommandError> {
-        match &self.ca {
-            Some(path) => {
-                let found = authorities(path).map_err(CommandError::failed)?;
-                Ok(client.tls_certs_merge(found))
-            }
-            None => Ok(client.tls_danger_accept_invalid_certs(self.insecure)),
+        if let Some(path) = &self.ca {
+            let found = authorities(path).map_err(CommandError::failed)?;
+            return Ok(client.tls_certs_merge(found));
         }
+        // Without TLS nobody is trusted, and a system without authorities will do.
+        let is_plain = self.url()?.scheme() == "http";
+        Ok(client.tls_danger_accept_invalid_certs(self.insecure || is_plain))
     }
 
     /// What to show at the door, if anything.
