@@ -95,6 +95,7 @@ impl App {
             special_tokens: text.special_tokens,
             add_bos: text.add_bos,
             sampling: sampling(text.sampling),
+            tool_calls: config.tool_calls.tool_call_format,
         };
         let rooms = Arc::new(Rooms { registry: registry.clone(), engine: engine.clone() });
         let generator = Generator::new(rooms, setup, card, metrics.clone())?;

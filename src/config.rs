@@ -2,6 +2,7 @@
 use crate::{
     adapter::AdapterConfig,
     engine::EngineConfig,
+    generation::ToolCallConfig,
     http::HttpConfig,
     kernel::KernelConfig,
     model::ModelConfig,
@@ -15,6 +16,9 @@ pub struct ServeConfig {
     /// The base model.
     #[command(flatten, next_help_heading = "Base model")]
     pub model: ModelConfig,
+    /// The base's way with tools.
+    #[command(flatten, next_help_heading = "Base model")]
+    pub tool_calls: ToolCallConfig,
     /// The device.
     #[command(flatten, next_help_heading = "Device")]
     pub kernel: KernelConfig,

@@ -9,7 +9,8 @@ use lorad::{
     error::{Classified, ErrorKind},
     generation::{
         Backend, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest, Generator,
-        ModelCard, Priority, Prompt, SamplingOptions, StopReason, TextSetup, WeightedAdapter,
+        ModelCard, Priority, Prompt, SamplingOptions, StopReason, TextSetup, ToolCallSetting,
+        WeightedAdapter,
     },
     lora::LoraWeights,
     telemetry::{EngineFigures, Exposition, Metrics},
@@ -134,6 +135,7 @@ fn service(stub: &Arc<Stub>, chat_template: Option<&str>, metrics: Metrics) -> G
         special_tokens: BTreeMap::new(),
         add_bos: None,
         sampling: SamplingOptions::default(),
+        tool_calls: ToolCallSetting::Auto,
     };
     let vocab = tokenizer().get_vocab_size(true);
     let model = ModelCard {

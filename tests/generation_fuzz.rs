@@ -7,7 +7,7 @@ use lorad::{
     error::{Classified, ErrorKind},
     generation::{
         Backend, GenerateError, GenerateRequest, Generator, ModelCard, Priority, Prompt,
-        SamplingOptions, TextSetup,
+        SamplingOptions, TextSetup, ToolCallSetting,
     },
     telemetry::Metrics,
 };
@@ -69,6 +69,7 @@ fn service(stub: Arc<Stub>, template: Option<&str>) -> Result<Generator, Generat
             .into(),
         add_bos: None,
         sampling: SamplingOptions::default(),
+        tool_calls: ToolCallSetting::Auto,
     };
     let vocab = TOKENIZER.get_vocab_size(true);
     let model = ModelCard {

@@ -69,6 +69,9 @@ pub enum GenerateError {
     /// The chat template refused the messages or ran out of fuel.
     #[error("the chat template cannot render these messages: {0}")]
     Template(String),
+    /// Tools for a base that cannot be given any; why, and what to do.
+    #[error("{0}")]
+    ToolsNotSupported(&'static str),
     /// Our own failure.
     #[error("internal error")]
     Internal(String),
@@ -84,6 +87,7 @@ impl Classified for GenerateError {
             Self::ContextLength { .. }
             | Self::TextTooLong { .. }
             | Self::Invalid { .. }
+            | Self::ToolsNotSupported(_)
             | Self::Template(_) => ErrorKind::InvalidRequest,
             Self::Internal(_) => ErrorKind::Internal,
         }
@@ -98,6 +102,7 @@ impl Classified for GenerateError {
             Self::ContextLength { .. } | Self::TextTooLong { .. } => "context_length_exceeded",
             Self::Invalid { .. } => "invalid_value",
             Self::Template(_) => "chat_template_failed",
+            Self::ToolsNotSupported(_) => "tools_not_supported",
             Self::Internal(_) => "internal_error",
         }
     }
@@ -110,6 +115,7 @@ impl Classified for GenerateError {
             Self::ContextLength { .. } | Self::TextTooLong { .. } => Some("input_tokens"),
             Self::Invalid { field, .. } => Some(field),
             Self::Template(_) => Some("messages"),
+            Self::ToolsNotSupported(_) => Some("tools"),
             Self::Internal(_) => None,
         }
     }

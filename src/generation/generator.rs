@@ -9,6 +9,7 @@ use super::{
     meter::Meter,
     text_stream::{TextOptions, TextStream},
     tokenizer::Tokenizer,
+    tool_calls::{Seen, ToolCallSetting, ToolCalls, ToolSupport},
 };
 use crate::{
     adapter::AdapterLease,
@@ -75,6 +76,8 @@ pub struct TextSetup {
     pub add_bos: Option<bool>,
     /// How the model's makers sample it; neutral where they do not say.
     pub sampling: SamplingOptions,
+    /// How the model writes tool calls.
+    pub tool_calls: ToolCallSetting,
 }
 
 /// The service. Cloning it is cheap.
@@ -86,6 +89,7 @@ struct Inner {
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
     grammars: Grammars,
+    tools: ToolSupport,
     sampling: SamplingOptions,
     model: ModelCard,
     metrics: Metrics,
@@ -109,11 +113,14 @@ impl Generator {
             .map(|source| ChatTemplate::compile(&source, text.special_tokens))
             .transpose()?;
         let grammars = Grammars::new(tokenizer.clone(), model.vocab, metrics.clone());
+        let seen = template.as_ref().map(Seen::of).unwrap_or_default();
+        let tools = ToolSupport::new(seen, text.tool_calls, |mark| tokenizer.special(mark));
         Ok(Self(Arc::new(Inner {
             backend,
             tokenizer,
             template,
             grammars,
+            tools,
             sampling: text.sampling,
             unseen: Metrics::new(&model.name),
             model,
@@ -134,6 +141,14 @@ impl Generator {
     /// Whether the model can be given conversations.
     pub fn has_chat_template(&self) -> bool {
         self.0.template.is_some()
+    }
+
+    /// How the model writes tool calls.
+    ///
+    /// # Errors
+    /// When it cannot be given tools.
+    pub fn tool_calls(&self) -> Result<&ToolCalls, GenerateError> {
+        self.0.tools.calls()
     }
 
     /// What the engine did last.
@@ -216,6 +231,7 @@ impl Generator {
         check(&request)?;
         let GenerateRequest { prompt, adapters, mut sampling, n, .. } = request;
         let is_short = size(&prompt) <= INLINE_BYTES;
+        let shown_tokens = self.shown_tokens(&prompt);
         // What is cut afterwards may be of any length.
         let fits = request.truncate_prompt_tokens.is_none();
         let most = fits.then_some(self.0.model.max_context);
@@ -232,6 +248,7 @@ impl Generator {
             stop: request.stop.into(),
             include_stop: request.include_stop,
             skip_special_tokens: request.skip_special_tokens,
+            shown_tokens,
             min_tokens: sampling.min_tokens,
         };
         let sampling = self.sampling(&sampling, n)?;
@@ -252,6 +269,14 @@ impl Generator {
         let answer = |(index, events)| self.answer(index, events, &prompt, &options, &account);
         let answers = streams.into_iter().enumerate().map(answer).collect();
         Ok(Generation::new(prompt, account::told(&served), answers))
+    }
+
+    /// The marks of tool calls are text where there may be calls.
+    fn shown_tokens(&self, prompt: &Prompt) -> Vec<u32> {
+        match prompt {
+            Prompt::Chat { tools, .. } if !tools.is_empty() => self.0.tools.marks(),
+            _ => Vec::new(),
+        }
     }
 
     /// Pins every version of a mix, or none.
@@ -392,6 +417,9 @@ impl Inner {
                                    /v1/completions instead";
                     return Err(invalid("messages", message.into()));
                 };
+                if !tools.is_empty() {
+                    self.tools.calls()?;
+                }
                 let chat = Chat {
                     messages,
                     tools,

@@ -20,6 +20,7 @@ mod stream;
 mod testing;
 mod text_stream;
 mod tokenizer;
+mod tool_calls;
 
 pub use crate::engine::{
     AdapterMix, EngineSnapshot, InvalidSampling, Priority, SamplingOptions, SamplingParams,
@@ -35,3 +36,7 @@ pub use request::{
     Token, Usage, WeightedAdapter,
 };
 pub use stream::Generation;
+pub use tool_calls::{
+    CallEvent, CallParser, CallsWanted, ToolCallConfig, ToolCallFormat, ToolCallSetting, ToolCalls,
+    ToolFunction,
+};

@@ -26,6 +26,8 @@ pub(super) struct TextOptions {
     pub(super) include_stop: bool,
     /// Whether special tokens are left out.
     pub(super) skip_special_tokens: bool,
+    /// Special tokens that are not left out all the same.
+    pub(super) shown_tokens: Vec<u32>,
     /// Stop strings are not looked for in the text of this many first tokens.
     pub(super) min_tokens: usize,
 }
@@ -78,7 +80,9 @@ impl TextStream {
 }
 
 fn shown<'a>(tokenizer: &'a Tokenizer, options: &TextOptions, id: u32) -> Option<&'a [u8]> {
-    let hidden = options.skip_special_tokens && tokenizer.pieces().is_special(id);
+    let hidden = options.skip_special_tokens
+        && tokenizer.pieces().is_special(id)
+        && !options.shown_tokens.contains(&id);
     (!hidden).then(|| tokenizer.pieces().bytes(id))
 }
 
@@ -131,6 +135,7 @@ mod tests {
             stop: stop.iter().map(ToString::to_string).collect(),
             include_stop: false,
             skip_special_tokens: true,
+            shown_tokens: Vec::new(),
             min_tokens: 0,
         };
         let tokenizer = Tokenizer::new(inner, None, None).expect("a tokenizer");

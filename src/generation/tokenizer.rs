@@ -90,6 +90,11 @@ impl Tokenizer {
         }
     }
 
+    /// The token that is this text and steers the model.
+    pub(super) fn special(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text).filter(|id| self.pieces.is_special(*id))
+    }
+
     pub(super) fn pieces(&self) -> &Pieces {
         &self.pieces
     }

@@ -136,6 +136,14 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "exclusive_fields", message).with_param(field)
     }
 
+    /// 400: no answer could be what `field` asks for and what `other` asks for.
+    pub fn contradiction(field: &str, other: &str) -> Self {
+        let message = format!(
+            "`{field}` and `{other}` ask for answers of different forms; leave one of them out"
+        );
+        Self::new(StatusCode::BAD_REQUEST, "exclusive_fields", message).with_param(field)
+    }
+
     /// 404: no such path.
     pub fn no_route() -> Self {
         let message = "There is nothing at this path; README lists the routes.";

@@ -29,7 +29,9 @@ pub(super) async fn tokenize(
         Some(text) => {
             Prompt::Text { text, add_special_tokens: fields.add_special_tokens.unwrap_or(true) }
         }
-        None if body.get("messages").is_some() => openai::chat_prompt(&body)?,
+        None if body.get("messages").is_some() => {
+            openai::chat_prompt(&body, &openai::Tools::read(&body)?)?
+        }
         None => {
             let message = "the body needs a `prompt`, `messages` or `inputs`";
             return Err(ApiError::malformed("prompt", message));

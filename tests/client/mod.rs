@@ -3,7 +3,7 @@ mod rooms;
 mod scripted;
 
 pub(crate) use rooms::{Case, adapter_files, adapters, cases};
-pub(crate) use scripted::{Script, scripted};
+pub(crate) use scripted::{Script, scripted, tokens, with_tools};
 
 use axum::{Extension, Router, extract::ConnectInfo};
 use lorad::http::{AppState, router, serve};

@@ -2,14 +2,21 @@
 use futures_util::{FutureExt, future::BoxFuture};
 use lorad::{
     adapter::{AdapterConfig, AdapterError, AdapterLease, AdapterRef, AdapterRegistry},
-    engine::{EngineError, EngineSnapshot, Event, EventStream, FinishReason, Submission},
-    generation::{Backend, Generator, ModelCard, SamplingOptions, TextSetup},
+    engine::{
+        EngineError, EngineSnapshot, Event, EventStream, FinishReason, Submission, TokenLogprobs,
+    },
+    generation::{Backend, Generator, ModelCard, SamplingOptions, TextSetup, ToolCallSetting},
     http::{AppState, HttpConfig},
     kernel::KernelError,
     lora::{FrozenBase, LoraLayout, Site},
     telemetry::Metrics,
 };
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 const TOKENIZER: &[u8] = include_bytes!("../golden/llama/tokenizer.json");
@@ -29,6 +36,20 @@ pub(crate) enum Script {
     Panic,
     /// Has been at its step for a minute.
     Hang,
+    /// Says these texts, one a submission, token by token.
+    Say(Mutex<VecDeque<Vec<u32>>>),
+}
+
+impl Script {
+    /// Says `texts`, one a submission.
+    pub(crate) fn say(texts: &[&str]) -> Self {
+        Self::Say(Mutex::new(texts.iter().map(|text| tokens(text)).collect()))
+    }
+}
+
+/// The tokens of `text`.
+pub(crate) fn tokens(text: &str) -> Vec<u32> {
+    tokenizer().encode(text, false).expect("tokens").get_ids().to_vec()
 }
 
 struct Engine(Script);
@@ -58,6 +79,19 @@ impl Backend for Engine {
                 send(Event::Failed(EngineError::Step));
             }
             Script::Hang => {}
+            Script::Say(texts) => {
+                let said = texts.lock().expect("no panic").pop_front().expect("a text");
+                let wants = submission.sampling.options().logprobs.is_some();
+                let logprobs = || wants.then(|| TokenLogprobs { chosen: -0.5, top: Vec::new() });
+                let most = submission.sampling.options().max_tokens;
+                let is_cut = said.len() > most;
+                for id in said.into_iter().take(most) {
+                    send(Event::Token { id, logprobs: logprobs() });
+                }
+                let reason =
+                    if is_cut { FinishReason::Length } else { FinishReason::EndOfSequence };
+                send(Event::Finished { reason });
+            }
             Script::Hold(test) => {
                 send(token());
                 test.send(sender).expect("the test waits");
@@ -108,18 +142,43 @@ impl FrozenBase for NoLayers {
     }
 }
 
+/// The tokenizer of `golden/llama`, and marks of tool calls that steer the model as tokens of their own.
+fn tokenizer() -> tokenizers::Tokenizer {
+    let mut tokenizer = tokenizers::Tokenizer::from_bytes(TOKENIZER).expect("a tokenizer");
+    let marks = ["[TOOL_CALLS]", "<|python_tag|>"];
+    let marks = marks.map(|mark| tokenizers::AddedToken::from(mark, true));
+    tokenizer.add_special_tokens(marks).expect("two tokens");
+    tokenizer
+}
+
 /// A server's state with this engine, the tokenizer and the template of `golden/llama`, and no adapters.
 pub(crate) fn scripted(script: Script, config: HttpConfig) -> AppState {
+    templated(script, config, TEMPLATE, ToolCallSetting::Auto, 256)
+}
+
+/// The same with a template for tools, a setting for them, and room for both.
+pub(crate) fn with_tools(script: Script, template: &str, tool_calls: ToolCallSetting) -> AppState {
+    templated(script, HttpConfig::default(), template, tool_calls, 4096)
+}
+
+fn templated(
+    script: Script,
+    config: HttpConfig,
+    template: &str,
+    tool_calls: ToolCallSetting,
+    max_context: usize,
+) -> AppState {
     let text = TextSetup {
-        tokenizer: tokenizers::Tokenizer::from_bytes(TOKENIZER).expect("a tokenizer"),
-        chat_template: Some(TEMPLATE.into()),
+        tokenizer: tokenizer(),
+        chat_template: Some(template.into()),
         special_tokens: BTreeMap::new(),
         add_bos: None,
         sampling: SamplingOptions::default(),
+        tool_calls,
     };
     let (name, root) = ("tiny".to_owned(), "tiny".to_owned());
     let aliases = vec!["twin".to_owned()];
-    let card = ModelCard { name, aliases, root, max_context: 256, vocab: 320 };
+    let card = ModelCard { name, aliases, root, max_context, vocab: 322 };
     let metrics = Metrics::new("tiny");
     let generator = Generator::new(Arc::new(Engine(script)), text, card, metrics.clone());
     let base = Arc::new(NoLayers(LoraLayout::default()));

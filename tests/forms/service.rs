@@ -5,7 +5,7 @@ use lorad::{
     engine::{EngineError, EngineSnapshot, EventStream, Submission, TokenConstraint},
     generation::{
         AnswerForm, Backend, Constraint, GenerateError, GenerateRequest, Generator, ModelCard,
-        Priority, Prompt, SamplingOptions, TextSetup,
+        Priority, Prompt, SamplingOptions, TextSetup, ToolCallSetting,
     },
     telemetry::Metrics,
 };
@@ -74,6 +74,7 @@ impl Forms {
             special_tokens: BTreeMap::new(),
             add_bos: None,
             sampling: SamplingOptions::default(),
+            tool_calls: ToolCallSetting::Auto,
         };
         let keeper = Arc::new(Keeper::default());
         let (name, root) = ("x".to_owned(), "x".to_owned());

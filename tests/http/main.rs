@@ -20,6 +20,7 @@ mod schemas;
 mod served;
 mod structured;
 mod tls;
+mod tools;
 mod traces;
 mod transport;
 mod uploads;

@@ -218,9 +218,9 @@ async fn every_mistake_has_its_status_and_names_its_field() {
         ("chat/completions", json!({"messages": user, "top_logprobs": 2}), 400, "top_logprobs"),
         (
             "chat/completions",
-            json!({"messages": user, "response_format": {"type": "json_object"}}),
+            json!({"messages": user, "functions": [{"name": "f"}]}),
             501,
-            "response_format",
+            "functions",
         ),
     ] {
         let answer = server.post(&format!("/v1/{path}"), &body).await;

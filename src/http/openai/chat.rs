@@ -1,9 +1,11 @@
 //! `POST /v1/chat/completions`
 use super::{
-    chat_answer::{ChatStream, whole},
+    calls::{self, CallReading},
+    chat_answer::{ChatStream, Shown, whole},
     fields::{SharedFields, named_adapters},
     messages::chat_prompt,
     refused,
+    tools::Tools,
     usage::Head,
 };
 use crate::http::{
@@ -50,7 +52,8 @@ pub(in crate::http) async fn chat_completions(
     refused::check_chat(&body)?;
     let shared = SharedFields::read(&body, app.config.max_prompts)?;
     let fields: ChatFields = body.read()?;
-    let prompt = chat_prompt(&body)?;
+    let tools = Tools::read(&body)?;
+    let prompt = chat_prompt(&body, &tools)?;
 
     let asker = Asker { caller, headers: &headers, body: &body };
     let chosen = app.choose(asker, ("model", shared.model.as_deref()), named_adapters(&body)?)?;
@@ -61,17 +64,23 @@ pub(in crate::http) async fn chat_completions(
     request.sampling.logprobs = fields.alternatives()?;
     request.constraint = structured::of_openai(&body)?;
     let with_logprobs = request.sampling.logprobs.is_some();
+    let calls = if tools.may_be_called() { Some(app.generator.tool_calls()?) } else { None };
+    if let Some(calls) = calls {
+        request.constraint = calls::constraint(calls, &tools, request.constraint)?;
+    }
+    let calls = calls.map(|calls| CallReading::new(calls.clone(), &tools));
 
     let answers = Answers::start(&app, vec![request], chosen.split).await?;
     let head = Head::new("chatcmpl", chosen.model, answers.served());
     let served = served::header(answers.served());
     if shared.streams() {
-        let stream = ChatStream::new(head, &shared, with_logprobs);
+        let stream = ChatStream::new(head, &shared, &Shown { with_logprobs, calls });
         let stream = sse::respond(answers, stream, app.config.write_timeout());
         return Ok((served, stream).into_response());
     }
     let completions = answers.collect().await?;
-    Ok((served, Json(whole(&head, &completions, with_logprobs))).into_response())
+    let shown = Shown { with_logprobs, calls };
+    Ok((served, Json(whole(&head, &completions, &shown))).into_response())
 }
 
 #[cfg(test)]

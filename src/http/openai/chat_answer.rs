@@ -1,11 +1,12 @@
 //! Chat completions as OpenAI writes them: whole, and in pieces.
 use super::{
+    calls::{CallReader, CallReading},
     fields::SharedFields,
     logprobs,
     usage::{Head, UsageSum, finish_reason, stop_reason},
 };
 use crate::{
-    generation::{Completion, GenerateEvent},
+    generation::{Completion, FinishedBecause, GenerateEvent, Token},
     http::{
         ApiError,
         sse::{SseBuffer, StreamDialect},
@@ -15,17 +16,36 @@ use serde_json::{Value, json};
 
 const CHUNK: &str = "chat.completion.chunk";
 
+/// What answers show besides text.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    pub(super) with_logprobs: bool,
+    /// Where answers may have calls.
+    pub(super) calls: Option<CallReading>,
+}
+
+impl Shown {
+    fn message(&self, text: &str, because: &FinishedBecause) -> (Value, &'static str) {
+        if let Some(calls) = &self.calls {
+            return calls.message(text, because);
+        }
+        let message = json!({"role": "assistant", "content": text, "refusal": null});
+        (message, finish_reason(because))
+    }
+}
+
 /// The response to a request that does not stream.
-pub(super) fn whole(head: &Head, answers: &[Completion], with_logprobs: bool) -> Value {
+pub(super) fn whole(head: &Head, answers: &[Completion], shown: &Shown) -> Value {
     let mut usage = UsageSum::new(answers.len().max(1));
     let mut choices = Vec::with_capacity(answers.len());
     for answer in answers {
         usage.add(answer.index, answer.usage);
+        let (message, finish_reason) = shown.message(&answer.text, &answer.because);
         choices.push(json!({
             "index": answer.index,
-            "message": {"role": "assistant", "content": answer.text, "refusal": null},
-            "logprobs": with_logprobs.then(|| logprobs::chat(&answer.tokens)),
-            "finish_reason": finish_reason(&answer.because),
+            "message": message,
+            "logprobs": shown.with_logprobs.then(|| logprobs::chat(&answer.tokens)),
+            "finish_reason": finish_reason,
             "stop_reason": stop_reason(&answer.because),
         }));
     }
@@ -43,14 +63,58 @@ pub(super) struct ChatStream {
     with_logprobs: bool,
     include_usage: bool,
     usage: UsageSum,
+    /// One an answer, where answers may have calls.
+    calls: Vec<CallReader>,
 }
 
 impl ChatStream {
     /// Nothing sent yet.
-    pub(super) fn new(head: Head, shared: &SharedFields, with_logprobs: bool) -> Self {
+    pub(super) fn new(head: Head, shared: &SharedFields, shown: &Shown) -> Self {
         let answers = shared.answers();
         let (usage, include_usage) = (UsageSum::new(answers), shared.include_usage());
-        Self { head, answers, with_logprobs, include_usage, usage }
+        let calls = shown.calls.iter().flat_map(|calls| (0..answers).map(|_| calls.streamed()));
+        let (with_logprobs, calls) = (shown.with_logprobs, calls.collect());
+        Self { head, answers, with_logprobs, include_usage, usage, calls }
+    }
+
+    /// What a piece of text says, each in a chunk of its own; the tokens go with the first.
+    fn delta(&mut self, index: usize, text: &str, tokens: &[Token], out: &mut SseBuffer) {
+        let deltas = match self.calls.get_mut(index) {
+            Some(calls) => calls.push(text),
+            None if text.is_empty() => Vec::new(),
+            None => vec![json!({"content": text})],
+        };
+        let mut logprobs = self.with_logprobs.then(|| logprobs::chat(tokens));
+        // A piece of a character, or of what may become a stop string or a call.
+        let silent = deltas.is_empty() && logprobs.is_some();
+        for delta in deltas.into_iter().chain(silent.then(|| json!({"content": ""}))) {
+            self.piece(index, &delta, logprobs.take().as_ref(), out);
+        }
+    }
+
+    fn piece(&self, index: usize, delta: &Value, logprobs: Option<&Value>, out: &mut SseBuffer) {
+        let choice =
+            json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null});
+        self.chunk(choice, out);
+    }
+
+    fn end(&mut self, index: usize, because: &FinishedBecause, out: &mut SseBuffer) {
+        let rest = self.calls.get_mut(index).map(CallReader::finish).unwrap_or_default();
+        for delta in rest {
+            self.piece(index, &delta, None, out);
+        }
+        let reason = match self.calls.get(index) {
+            Some(calls) => calls.finish_reason(because),
+            None => finish_reason(because),
+        };
+        let choice = json!({
+            "index": index,
+            "delta": {},
+            "logprobs": null,
+            "finish_reason": reason,
+            "stop_reason": stop_reason(because),
+        });
+        self.chunk(choice, out);
     }
 
     fn chunk(&self, choice: Value, out: &mut SseBuffer) {
@@ -61,35 +125,18 @@ impl ChatStream {
 impl StreamDialect for ChatStream {
     fn open(&mut self, out: &mut SseBuffer) {
         for index in 0..self.answers {
-            let delta = json!({"role": "assistant", "content": ""});
-            let choice =
-                json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
-            self.chunk(choice, out);
+            self.piece(index, &json!({"role": "assistant", "content": ""}), None, out);
         }
     }
 
     fn event(&mut self, event: GenerateEvent, out: &mut SseBuffer) {
-        let choice = match event {
-            // A piece of a character, or of what may become a stop string.
-            GenerateEvent::Delta { text, .. } if text.is_empty() && !self.with_logprobs => return,
-            GenerateEvent::Delta { index, text, tokens } => json!({
-                "index": index,
-                "delta": {"content": text},
-                "logprobs": self.with_logprobs.then(|| logprobs::chat(&tokens)),
-                "finish_reason": null,
-            }),
+        match event {
+            GenerateEvent::Delta { index, text, tokens } => self.delta(index, &text, &tokens, out),
             GenerateEvent::Finished { index, because, usage } => {
                 self.usage.add(index, usage);
-                json!({
-                    "index": index,
-                    "delta": {},
-                    "logprobs": null,
-                    "finish_reason": finish_reason(&because),
-                    "stop_reason": stop_reason(&because),
-                })
+                self.end(index, &because, out);
             }
-        };
-        self.chunk(choice, out);
+        }
     }
 
     fn close(&mut self, out: &mut SseBuffer) {
@@ -111,7 +158,7 @@ impl StreamDialect for ChatStream {
 mod tests {
     use super::*;
     use crate::{
-        generation::{FinishedBecause, StopReason, Token, Usage},
+        generation::{StopReason, Usage},
         http::json::JsonBody,
     };
     use std::time::Duration;
@@ -124,7 +171,8 @@ mod tests {
         let because = FinishedBecause::Stop(StopReason::Token(7));
         let answer =
             Completion { index: 0, text: "hi".into(), tokens: vec![], because, usage: USAGE };
-        let mut shown = whole(&Head::new("chatcmpl", "rate".into(), &[]), &[answer], false);
+        let mut shown =
+            whole(&Head::new("chatcmpl", "rate".into(), &[]), &[answer], &Shown::default());
         assert!(shown["id"].take().as_str().expect("text").starts_with("chatcmpl-"));
         shown["created"].take();
         let expected = json!({
@@ -145,7 +193,8 @@ mod tests {
         let body = json!({"n": 2, "stream": true});
         let body = JsonBody::parse(body.to_string().as_bytes()).expect("an object");
         let shared = SharedFields::read(&body, 8).expect("valid");
-        let mut stream = ChatStream::new(Head::new("chatcmpl", "m".into(), &[]), &shared, true);
+        let shown = Shown { with_logprobs: true, calls: None };
+        let mut stream = ChatStream::new(Head::new("chatcmpl", "m".into(), &[]), &shared, &shown);
         let mut out = SseBuffer::default();
         stream.open(&mut out);
         let token = Token {

@@ -1,4 +1,5 @@
-//! Conversations: messages, tools and what the template gets besides.
+//! Conversations: messages and what the template gets besides.
+use super::{spoken, tools::Tools};
 use crate::{
     generation::Prompt,
     http::{ApiError, json::JsonBody},
@@ -10,16 +11,12 @@ use serde_json::{Map, Value};
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 /// Most messages of a conversation.
 const MAX_MESSAGES: usize = 4096;
-/// Most tools of a conversation.
-const MAX_TOOLS: usize = 128;
 
 /// What makes a prompt of a conversation.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ChatPromptFields {
     messages: Option<Vec<Value>>,
-    tools: Option<Vec<Value>>,
-    tool_choice: Option<Value>,
     documents: Option<Vec<Value>>,
     reasoning_effort: Option<String>,
     add_generation_prompt: Option<bool>,
@@ -27,15 +24,14 @@ struct ChatPromptFields {
     chat_template_kwargs: Option<Map<String, Value>>,
 }
 
-/// The conversation in `body`.
+/// The conversation in `body`, with these tools.
 ///
 /// # Errors
 /// The path of whatever is wrong with it.
-pub(in crate::http) fn chat_prompt(body: &JsonBody) -> Result<Prompt, ApiError> {
+pub(in crate::http) fn chat_prompt(body: &JsonBody, tools: &Tools) -> Result<Prompt, ApiError> {
     let fields: ChatPromptFields = body.read()?;
     let mut messages = fields.messages.unwrap_or_default();
     check_messages(&mut messages)?;
-    let tools = tools(fields.tools, fields.tool_choice.as_ref())?;
     if fields.documents.is_some_and(|documents| !documents.is_empty()) {
         return Err(ApiError::unsupported("documents", "`documents` is not supported"));
     }
@@ -52,7 +48,7 @@ pub(in crate::http) fn chat_prompt(body: &JsonBody) -> Result<Prompt, ApiError> 
     }
     Ok(Prompt::Chat {
         messages,
-        tools,
+        tools: tools.shown(),
         add_generation_prompt: opens,
         continue_final_message,
         variables,
@@ -70,6 +66,7 @@ fn check_messages(messages: &mut [Value]) -> Result<(), ApiError> {
             return Err(ApiError::malformed(&path, format!("`{path}` must be an object")));
         };
         check_role(message, &path)?;
+        spoken::check(message, &path)?;
         check_content(message, &path)?;
     }
     Ok(())
@@ -93,7 +90,6 @@ fn check_content(message: &Map<String, Value>, path: &str) -> Result<(), ApiErro
     let path = format!("{path}.content");
     match message.get("content") {
         Some(Value::String(_)) => Ok(()),
-        None | Some(Value::Null) if message.contains_key("tool_calls") => Ok(()),
         Some(Value::Array(parts)) => {
             let other =
                 parts.iter().position(|part| part["type"] != "text" || !part["text"].is_string());
@@ -113,40 +109,14 @@ fn check_content(message: &Map<String, Value>, path: &str) -> Result<(), ApiErro
     }
 }
 
-/// The tools for the template. The model's answer stays text: nothing here parses calls out of it,
-/// so a choice that promises a call is refused.
-fn tools(tools: Option<Vec<Value>>, choice: Option<&Value>) -> Result<Vec<Value>, ApiError> {
-    let tools = match tools {
-        Some(tools) if tools.is_empty() || tools.len() > MAX_TOOLS => {
-            let message = format!("`tools` must have 1 to {MAX_TOOLS} tools, or be left out");
-            return Err(ApiError::invalid("tools", message));
-        }
-        tools => tools.unwrap_or_default(),
-    };
-    for (index, tool) in tools.iter().enumerate() {
-        if tool["type"] != "function" || !tool["function"]["name"].is_string() {
-            let path = format!("tools[{index}]");
-            let message = format!("`{path}` must be a function with a name");
-            return Err(ApiError::invalid(&path, message));
-        }
-    }
-    match choice.map(|choice| choice.as_str().unwrap_or_default()) {
-        None | Some("auto") => Ok(tools),
-        Some("none") => Ok(Vec::new()),
-        Some(_) => {
-            let message = "`tool_choice` can only be `auto` or `none`";
-            Err(ApiError::unsupported("tool_choice", message))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn prompt(body: &Value) -> Result<Prompt, ApiError> {
-        chat_prompt(&JsonBody::parse(body.to_string().as_bytes()).expect("an object"))
+        let body = JsonBody::parse(body.to_string().as_bytes()).expect("an object");
+        chat_prompt(&body, &Tools::default())
     }
 
     #[test]
@@ -170,7 +140,6 @@ mod tests {
     #[test]
     fn whatever_is_wrong_is_named_by_its_path() {
         let hi = json!([{"role": "user", "content": "hi"}]);
-        let tool = json!({"type": "function", "function": {"name": "f"}});
         for (body, path) in [
             (json!({}), "messages"),
             (json!({"messages": []}), "messages"),
@@ -184,10 +153,6 @@ mod tests {
                 json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
                 "messages[0].content[0]",
             ),
-            (json!({"messages": hi, "tools": []}), "tools"),
-            (json!({"messages": hi, "tools": [{"type": "function"}]}), "tools[0]"),
-            (json!({"messages": hi, "tools": [tool], "tool_choice": "required"}), "tool_choice"),
-            (json!({"messages": hi, "tool_choice": {"type": "function"}}), "tool_choice"),
             (json!({"messages": hi, "documents": [{}]}), "documents"),
             (
                 json!({"messages": hi, "add_generation_prompt": true, "continue_final_message": true}),
@@ -197,15 +162,5 @@ mod tests {
             let error = prompt(&body).expect_err("refused").openai();
             assert_eq!(error["error"]["param"], path, "{body}");
         }
-    }
-
-    #[test]
-    fn tools_reach_the_template_only_if_they_may_be_called() {
-        let tool = json!({"type": "function", "function": {"name": "f"}});
-        let count = |choice: Value| {
-            let choice = Some(choice).filter(|choice| !choice.is_null());
-            tools(Some(vec![tool.clone()]), choice.as_ref()).expect("valid").len()
-        };
-        assert_eq!((count(json!(null)), count(json!("auto")), count(json!("none"))), (1, 1, 0));
     }
 }

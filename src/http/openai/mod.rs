@@ -2,6 +2,7 @@
 //!
 //! Every body is read several times, each time for the fields one part knows: the sampling fields
 //! that completions and chat share, the fields of the route, and the table of what is refused.
+mod calls;
 mod chat;
 mod chat_answer;
 mod completion_answer;
@@ -11,9 +12,12 @@ mod logprobs;
 mod messages;
 mod models;
 mod refused;
+mod spoken;
+mod tools;
 mod usage;
 
 pub(super) use chat::chat_completions;
 pub(super) use completions::completions;
 pub(super) use messages::chat_prompt;
 pub(super) use models::{list, retrieve};
+pub(super) use tools::Tools;
