@@ -264,7 +264,8 @@ def tools():
     assert client.chat.completions.create(**{**asked, "messages": answered}, tool_choice="none").choices[0].message.content
     raises(openai.BadRequestError, lambda: client.chat.completions.create(**{**asked, "tools": []}, tool_choice="required"))
     unknown = {"type": "function", "function": {"name": "nobody"}}
-    raises(openai.BadRequestError, lambda: client.chat.completions.create(**asked, tool_choice=unknown), "nobody")
+    refused = raises(openai.BadRequestError, lambda: client.chat.completions.create(**asked, tool_choice=unknown))
+    assert refused.param == "tool_choice.function.name"
 
 
 run(
