@@ -23,4 +23,6 @@ pub enum AnswerForm {
     Choice(Vec<String>),
     /// A sentence of this grammar, as llguidance writes Lark.
     Grammar(String),
+    /// The same, made by the server itself of schemas: it may be long, and is nowhere ambiguous.
+    Composed(String),
 }

@@ -3,8 +3,8 @@ use super::{ApiError, json::JsonBody};
 use crate::generation::{AnswerForm, Constraint, GenerateError, GrammarError};
 use serde_json::{Map, Value, json};
 
-/// Longest schema that comes as a string, bytes.
-const MAX_SCHEMA_BYTES: usize = 64 << 10;
+/// More than any form may have, bytes: what is longer is not even copied.
+const MAX_BYTES: usize = 64 << 10;
 
 /// The form that an OpenAI body asks for, in OpenAI's own field, vLLM's, or vLLM's older ones.
 ///
@@ -165,6 +165,11 @@ fn of_kind(
     path: &str,
     whitespace: &Whitespace,
 ) -> Result<Constraint, ApiError> {
+    if weight(value, MAX_BYTES) > MAX_BYTES {
+        let message = format!("a schema or grammar may have {MAX_BYTES} bytes");
+        let (error, field) = (GrammarError::TooComplex(message), path.to_owned());
+        return Err(GenerateError::Grammar { error, field }.into());
+    }
     let text = || value.as_str().map(ToOwned::to_owned).ok_or_else(|| wrong(path, "a string"));
     let form = match kind {
         Kind::Json => AnswerForm::JsonSchema(whitespace.put_in(schema(value, path)?)),
@@ -187,17 +192,29 @@ fn of_kind(
 /// A schema, or a string of one.
 fn schema(value: &Value, path: &str) -> Result<Value, ApiError> {
     let Value::String(text) = value else { return Ok(value.clone()) };
-    if text.len() > MAX_SCHEMA_BYTES {
-        let message = format!("a JSON schema may have {MAX_SCHEMA_BYTES} bytes");
-        let (error, field) = (GrammarError::TooComplex(message), path.to_owned());
-        return Err(GenerateError::Grammar { error, field }.into());
-    }
     serde_json::from_str(text).map_err(|error| {
         ApiError::invalid(
             path,
             format!("`{path}` must be a JSON schema, or a string of one: {error}"),
         )
     })
+}
+
+/// Bytes of `value` as JSON, at least; counting ends beyond `most`.
+fn weight(value: &Value, most: usize) -> usize {
+    let within = |sum: usize, more: &dyn Fn(usize) -> usize| {
+        if sum > most { sum } else { sum + 1 + more(most - sum) }
+    };
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => {
+            items.iter().fold(1, |sum, item| within(sum, &|left| weight(item, left)))
+        }
+        Value::Object(fields) => fields
+            .iter()
+            .fold(1, |sum, (name, value)| within(sum, &|left| name.len() + weight(value, left))),
+        _ => 1,
+    }
 }
 
 fn wrong(path: &str, expected: &str) -> ApiError {
@@ -375,9 +392,25 @@ mod tests {
             assert_eq!(error["error"]["param"], path, "{body}");
             assert_eq!(error["error"]["code"], status, "{body}");
         }
-        let long = json!({"guided_json": " ".repeat(MAX_SCHEMA_BYTES + 1)});
-        let error = openai(&long).expect_err("too long").openai();
-        assert_eq!(error["error"]["reason"], "grammar_too_complex");
+        for long in [
+            json!({"guided_json": " ".repeat(MAX_BYTES + 1)}),
+            json!({"guided_json": {"enum": vec![1; MAX_BYTES]}}),
+            json!({"guided_choice": vec!["a"; MAX_BYTES]}),
+            json!({"structured_outputs": {"regex": "a".repeat(MAX_BYTES + 1)}}),
+        ] {
+            let error = openai(&long).expect_err("too long").openai();
+            assert_eq!(error["error"]["reason"], "grammar_too_complex");
+        }
+    }
+
+    #[test]
+    fn a_weight_is_never_more_than_the_json_and_counting_ends() {
+        for value in [json!({"a": [1, "b", null], "c": {}}), json!([[], 1.5, true, "é"]), json!(7)]
+        {
+            let json = value.to_string().len();
+            assert!((1..=json).contains(&weight(&value, MAX_BYTES)), "{value}");
+        }
+        assert!(weight(&json!(vec![1; 1000]), 10) < 15);
     }
 
     #[test]

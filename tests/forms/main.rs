@@ -230,3 +230,33 @@ fn those_who_want_one_form_at_one_time_wait_for_one_compilation() {
     assert_eq!(forms.compile_at_once(&AnswerForm::Choice(many), 8), 8);
     assert_eq!((count("compiles"), count("cache_hits")), (1, 7));
 }
+
+#[test]
+fn an_ambiguous_grammar_gives_up_early_and_a_long_schema_does_not() {
+    for grammar in [
+        "start: s\ns: s s s | s s | \"a\" | \"\"",
+        "start: s\ns: s s s | s s | /[a-z]/ | \"\"",
+        "root ::= root root | \"a\"",
+    ] {
+        let mut form = BYTE_LEVEL.compile(AnswerForm::Grammar(grammar.into())).expect("a form");
+        let mut taken = 0;
+        let gave_up = loop {
+            let Some((allowed, _)) = BYTE_LEVEL.allowed(&mut form) else { break true };
+            if taken == 200 || form.accept(*allowed.last().expect("never at its end")).is_err() {
+                break taken < 200;
+            }
+            taken += 1;
+        };
+        assert!(gave_up, "{grammar}");
+    }
+    let properties: serde_json::Map<String, Value> =
+        (0..300).map(|index| (format!("property {index}"), json!({"type": "integer"}))).collect();
+    let long = json!({"type": "object", "properties": properties, "additionalProperties": false});
+    for seed in 0..3 {
+        let composed = AnswerForm::Composed(format!("start: \"call \" %json {long}"));
+        for form in [AnswerForm::JsonSchema(long.clone()), composed] {
+            let mut form = BYTE_LEVEL.compile(form).expect("a form");
+            assert!(BYTE_LEVEL.walk(&mut form, &mut Noise(seed), 300).is_some());
+        }
+    }
+}

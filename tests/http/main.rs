@@ -22,7 +22,6 @@ mod structured;
 mod tls;
 mod tools;
 mod traces;
-mod transcripts;
 mod transport;
 mod uploads;
 mod versions;

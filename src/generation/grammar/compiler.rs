@@ -2,8 +2,8 @@
 use super::{GrammarError, source::Source, vocabulary::Vocabulary};
 use crate::{generation::tokenizer::Tokenizer, telemetry::Metrics};
 use llguidance::{
-    Matcher, ParserFactory,
-    api::StopReason,
+    Logger, Matcher, ParserFactory,
+    api::{GrammarInit, ParserLimits, StopReason},
     earley::SlicedBiasComputer,
     toktrie::{InferenceCapabilities, TokEnv},
 };
@@ -110,16 +110,25 @@ fn factory(tokenizer: Arc<Tokenizer>, vocab: usize) -> Result<ParserFactory, Gra
     let tokens: TokEnv = Arc::new(Vocabulary::new(tokenizer, vocab));
     let slices = SlicedBiasComputer::general_slices();
     let made = ParserFactory::new(&tokens, InferenceCapabilities::default(), &slices);
-    let mut factory = made.map_err(|error| {
+    made.map_err(|error| {
         tracing::error!(%error, "the tokens cannot be prepared for grammars");
         GrammarError::Broken
-    })?;
-    factory.quiet();
-    let limits = factory.limits_mut();
-    limits.verbose_errors = false;
-    // Each answer has a lexer of its own, and each state takes a kilobyte or two.
-    limits.max_lexer_states = 20_000;
-    Ok(factory)
+    })
+}
+
+/// What one token of one answer may cost: nobody's step may wait long for it. A few of llguidance's own limits would let a
+/// step take seconds.
+fn limits(source: &Source) -> ParserLimits {
+    ParserLimits {
+        // About ten milliseconds.
+        step_lexer_fuel: 100_000,
+        // Each answer has a lexer of its own, and each state takes a kilobyte or two.
+        max_lexer_states: 20_000,
+        // A step of an ambiguous grammar takes the cube of this; what is plain may be long.
+        max_items_in_row: if source.is_plain() { 4000 } else { 300 },
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
 }
 
 fn compile(
@@ -127,8 +136,13 @@ fn compile(
     source: Source,
     end: u32,
 ) -> Result<Arc<Compiled>, GrammarError> {
-    let of_source = source.len() * BYTES_PER_BYTE;
-    let parser = factory.create_parser(source.parse()?);
+    let (of_source, limits) = (source.len() * BYTES_PER_BYTE, limits(&source));
+    let parser = factory.create_parser_from_init_ext(
+        GrammarInit::Serialized(source.parse()?),
+        Logger::new(0, 0),
+        InferenceCapabilities::default(),
+        limits,
+    );
     let parser = parser.map_err(|error| GrammarError::of_compiler(&format!("{error:#}")))?;
     let bytes = of_source + parser.parser.lexer_stats().num_bytes;
     let start = Matcher::new(Ok(parser));

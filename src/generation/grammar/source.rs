@@ -8,6 +8,8 @@ use std::io;
 
 /// Longest schema, grammar, and all choices together, bytes.
 const MAX_BYTES: usize = 64 << 10;
+/// The same of what the server made of many schemas.
+const MAX_COMPOSED_BYTES: usize = 256 << 10;
 /// Longest regular expression, bytes.
 const MAX_REGEX_BYTES: usize = 16 << 10;
 /// Deepest schema.
@@ -25,8 +27,10 @@ const OPTIONS: &str = "x-guidance";
 pub(super) enum Source {
     /// A JSON schema, as JSON.
     Json(String),
-    /// Lark.
+    /// A client's Lark.
     Lark(String),
+    /// The server's own.
+    Composed(String),
     /// llama.cpp's grammar.
     Gbnf(String),
 }
@@ -46,6 +50,12 @@ impl Source {
             AnswerForm::Regex(regex) => of_regex(&regex),
             AnswerForm::Choice(choices) => of_choice(&choices),
             AnswerForm::Grammar(grammar) => of_grammar(grammar),
+            AnswerForm::Composed(grammar) if grammar.len() <= MAX_COMPOSED_BYTES => {
+                Ok(Self::Composed(grammar))
+            }
+            AnswerForm::Composed(_) => {
+                Err(too_much(format!("all schemas together may have {MAX_COMPOSED_BYTES} bytes")))
+            }
         }
     }
 
@@ -73,14 +83,20 @@ impl Source {
         let (kind, text) = match self {
             Self::Json(text) => (b'j', text),
             Self::Lark(text) => (b'l', text),
+            Self::Composed(text) => (b'c', text),
             Self::Gbnf(text) => (b'g', text),
         };
         Sha256::new().chain_update([kind]).chain_update(text).finalize().into()
     }
 
+    /// Whether at every place there is one way to read it, as in JSON.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Self::Json(_) | Self::Composed(_))
+    }
+
     /// Bytes of text.
     pub(super) fn len(&self) -> usize {
-        let (Self::Json(text) | Self::Lark(text) | Self::Gbnf(text)) = self;
+        let (Self::Json(text) | Self::Lark(text) | Self::Composed(text) | Self::Gbnf(text)) = self;
         text.len()
     }
 
@@ -91,7 +107,9 @@ impl Source {
                 let schema = serde_json::from_str(&text).map_err(|_| GrammarError::Broken)?;
                 Ok(TopLevelGrammar::from_json_schema(schema))
             }
-            Self::Lark(text) => Ok(TopLevelGrammar::from_lark(embedded::with_bounded_space(&text))),
+            Self::Lark(text) | Self::Composed(text) => {
+                Ok(TopLevelGrammar::from_lark(embedded::with_bounded_space(&text)))
+            }
             Self::Gbnf(text) => {
                 gbnf::to_lark(&text).map(TopLevelGrammar::from_lark).map_err(invalid)
             }
@@ -234,6 +252,8 @@ mod tests {
             (AnswerForm::Choice(vec!["x".repeat(MAX_BYTES); 2]), "grammar_too_complex"),
             (AnswerForm::Grammar("x".repeat(MAX_BYTES)), "ok"),
             (AnswerForm::Grammar("x".repeat(MAX_BYTES + 1)), "grammar_too_complex"),
+            (AnswerForm::Composed("x".repeat(MAX_COMPOSED_BYTES)), "ok"),
+            (AnswerForm::Composed("x".repeat(MAX_COMPOSED_BYTES + 1)), "grammar_too_complex"),
         ] {
             assert_eq!(code(form), expected);
         }

@@ -60,7 +60,7 @@ impl ToolCalls {
     /// The form of answers that are calls of these functions and nothing else: one call, or as many as the model and its template
     /// like.
     pub fn required(&self, functions: &[ToolFunction], only_one: bool) -> AnswerForm {
-        AnswerForm::Grammar(self.writer(functions, only_one).required())
+        AnswerForm::Composed(self.writer(functions, only_one).required())
     }
 
     /// The form of answers that are such calls, or else of `form`; `None` where `form` is no JSON.
@@ -74,16 +74,19 @@ impl ToolCalls {
         match form {
             AnswerForm::JsonObject => Some(writer.or_json(&serde_json::json!({"type": "object"}))),
             AnswerForm::JsonSchema(schema) => Some(writer.or_json(schema)),
-            AnswerForm::Regex(_) | AnswerForm::Choice(_) | AnswerForm::Grammar(_) => None,
+            AnswerForm::Regex(_)
+            | AnswerForm::Choice(_)
+            | AnswerForm::Grammar(_)
+            | AnswerForm::Composed(_) => None,
         }
-        .map(AnswerForm::Grammar)
+        .map(AnswerForm::Composed)
     }
 
     /// The form of answers that say anything and call anything, but the strict functions by their schemas; `None` where no
     /// function is strict.
     pub fn strict(&self, functions: &[ToolFunction], only_one: bool) -> Option<AnswerForm> {
         let is_any = functions.iter().any(|function| function.strict);
-        is_any.then(|| AnswerForm::Grammar(self.writer(functions, only_one).strict()))
+        is_any.then(|| AnswerForm::Composed(self.writer(functions, only_one).strict()))
     }
 
     fn writer<'a>(&self, functions: &'a [ToolFunction], only_one: bool) -> grammar::Writer<'a> {

@@ -21,7 +21,7 @@ fn functions(strict: bool) -> [ToolFunction; 2] {
 }
 
 fn text(form: AnswerForm) -> String {
-    let AnswerForm::Grammar(grammar) = form else { panic!("calls are a grammar") };
+    let AnswerForm::Composed(grammar) = form else { panic!("calls are a grammar") };
     grammar
 }
 
