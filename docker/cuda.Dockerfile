@@ -41,6 +41,8 @@ RUN groupadd --gid 65532 lorad \
     && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin lorad \
     && install -d -o 65532 -g 65532 /adapters /cache
 COPY --from=build --chown=0:0 --chmod=0555 /out/lorad /usr/local/bin/lorad
+# KServe's pods call their server by this name.
+RUN ln -s lorad /usr/local/bin/vllm
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="lorad" \

@@ -61,6 +61,7 @@ pub struct Tolerated {
             "enable-prefix-caching",
             "enable-request-id-headers",
             "enable-server-load-tracking",
+            "enable-ssl-refresh",
             "enforce-eager",
             "no-enable-log-requests",
             "trust-remote-code",
@@ -91,6 +92,7 @@ pub struct Tolerated {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Precision;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -120,6 +122,8 @@ mod tests {
             "--max-num-seqs=7",
             "--max-num-batched-tokens=256",
             "--max-model-len=512",
+            "--dtype=bfloat16",
+            "--enable-ssl-refresh",
             "--gpu-memory-utilization=0.9",
             "--tensor-parallel-size=1",
             "--lora-modules",
@@ -133,6 +137,7 @@ mod tests {
         assert_eq!(config.model.named().expect("one"), Some("/mnt/models"));
         assert_eq!(config.model.served_model_name, ["base", "dummy"]);
         assert_eq!(config.model.max_model_len, Some(512));
+        assert_eq!(config.kernel.precision, Precision::Bf16);
         let (engine, adapter) = (config.engine, config.adapter);
         let sizes = (engine.adapter_slots, engine.max_sequences, engine.max_batched_tokens);
         assert_eq!(sizes, (4, 7, 256));
@@ -152,6 +157,7 @@ mod tests {
             &["--tls-cert", "c.pem"],
             &["--json-output", "--log-format=text"],
             &["--quantization=awq"],
+            &["--dtype=half"],
         ] {
             assert!(read(line).is_err(), "{line:?}");
         }

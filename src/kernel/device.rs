@@ -12,7 +12,7 @@ pub struct KernelConfig {
     /// How base weights are kept and multiplied: auto, f32, bf16, int8 or int4 (the last two on the CPU, rounded at load;
     /// int4 keeps embedding and head at int8); auto is bf16 where the device is faster with it, else f32, and never
     /// rounds to integers
-    #[arg(long, env = "LORAD_PRECISION", default_value_t = Precision::Auto)]
+    #[arg(long, env = "LORAD_PRECISION", visible_alias = "dtype", default_value_t = Precision::Auto)]
     pub precision: Precision,
     /// How keys and values are kept: auto, f32 or bf16; auto is f32 where base weights are, else bf16
     #[arg(long, env = "LORAD_KV_PRECISION", default_value_t = KvChoice::Auto)]

@@ -34,8 +34,9 @@ impl FromStr for Precision {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
+            // The longer names are torch's, as vLLM's `--dtype` takes them.
+            "f32" | "float32" | "float" => Ok(Self::F32),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
             "int8" => Ok(Self::Int8),
             "int4" => Ok(Self::Int4),
             other => {

@@ -1,7 +1,10 @@
 """What every client's checks share: where the servers are, and how to say that a call must fail."""
 
+import contextlib
 import json
 import os
+import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -60,6 +63,31 @@ def publish(name, golden, alpha, policy="pin", url=URL, key=ADMIN_KEY):
     )
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
+
+
+@contextlib.contextmanager
+def another_server(*flags):
+    """A server of one check's own: its address and its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = [os.environ["LORAD_BINARY"], "serve", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    line += ["--model", os.environ["LORAD_BASE"], "--kv-cache-bytes", "16MiB", *flags]
+    process = subprocess.Popen(line)
+    url = f"http://127.0.0.1:{port}"
+
+    def ready():
+        try:
+            return urllib.request.urlopen(f"{url}/health").status == 200
+        except OSError:
+            return False
+
+    try:
+        eventually(ready, seconds=20)
+        yield url, process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def run(*checks):

@@ -12,6 +12,8 @@ chat = ChatOpenAI(base_url=f"{URL}/v1", api_key="any", model=ADAPTER, temperatur
 class Sighting(pydantic.BaseModel):
     """An animal that was seen."""
 
+    # A model that was never trained would go on inventing fields where the schema lets it.
+    model_config = pydantic.ConfigDict(extra="forbid")
     animal: Literal["cat", "dog"]
     tame: bool
 

@@ -4,6 +4,7 @@ import litellm
 from checks import ADAPTER, API_KEY, GUARDED, URL, raises, run
 
 litellm.telemetry = False
+litellm.suppress_debug_info = True
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 import openai
 import pydantic
-from checks import ADAPTER, ADMIN_KEY, API_KEY, BASE, GUARDED, OTHER, URL, eventually, gauge, nothing_runs, publish, raises, run
+from checks import ADAPTER, ADMIN_KEY, API_KEY, BASE, GUARDED, OTHER, URL, another_server
+from checks import eventually, gauge, nothing_runs, publish, raises, run
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="any", max_retries=0)
 PROMPT = {"prompt": "one two", "max_tokens": 5, "temperature": 0}
@@ -172,6 +173,31 @@ def failing_in_the_middle():
     eventually(nothing_runs)
 
 
+def drained():
+    """A server that is told to end lets a stream finish, sends others away, and ends well."""
+    with another_server() as (url, process):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
+        asked = {"model": BASE, "prompt": "one two", "max_tokens": 200, "n": 4, "stream": True}
+        with client.completions.create(**asked, extra_body={"ignore_eos": True}) as stream:
+            events = iter(stream)
+            next(events)
+            process.terminate()
+            eventually(lambda: refuses(client))
+            finished = [piece.choices[0].finish_reason for piece in events if piece.choices[0].finish_reason]
+        assert finished == ["length"] * 4
+        assert process.wait(timeout=10) == 0
+
+
+def refuses(client):
+    """Whether new requests get 503, and are told when to come again."""
+    try:
+        client.completions.create(model=BASE, **PROMPT)
+    except openai.InternalServerError as error:
+        assert error.status_code == 503 and int(error.response.headers["retry-after"]) >= 1
+        return True
+    return False
+
+
 class Sighting(pydantic.BaseModel):
     animal: Literal["cat", "dog"]
     legs: Literal[3, 4]
@@ -238,7 +264,8 @@ def tools():
     assert client.chat.completions.create(**{**asked, "messages": answered}, tool_choice="none").choices[0].message.content
     raises(openai.BadRequestError, lambda: client.chat.completions.create(**{**asked, "tools": []}, tool_choice="required"))
     unknown = {"type": "function", "function": {"name": "nobody"}}
-    raises(openai.BadRequestError, lambda: client.chat.completions.create(**asked, tool_choice=unknown), "nobody")
+    refused = raises(openai.BadRequestError, lambda: client.chat.completions.create(**asked, tool_choice=unknown))
+    assert refused.param == "tool_choice.function.name"
 
 
 run(
@@ -251,6 +278,7 @@ run(
     overload,
     cancelled,
     failing_in_the_middle,
+    drained,
     structured,
     tools,
 )

@@ -22,6 +22,7 @@ mod structured;
 mod tls;
 mod tools;
 mod traces;
+mod transcripts;
 mod transport;
 mod uploads;
 mod versions;

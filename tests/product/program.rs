@@ -22,6 +22,16 @@ impl Program {
 
     /// Starts it, and waits for nothing.
     pub(crate) fn begin(flags: &[&str], log: Stdio, scheme: &str) -> Self {
+        Self::begin_with(flags, &[], log, scheme)
+    }
+
+    /// The same with more variables.
+    pub(crate) fn begin_with(
+        flags: &[&str],
+        variables: &[(&str, &str)],
+        log: Stdio,
+        scheme: &str,
+    ) -> Self {
         let free = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = free.local_addr().expect("an address").port();
         drop(free);
@@ -29,6 +39,7 @@ impl Program {
             .args(["serve", "--host", "127.0.0.1", "--port"])
             .arg(port.to_string())
             .args(flags)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
