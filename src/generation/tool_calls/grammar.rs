@@ -2,8 +2,9 @@
 use super::{
     Marks, ToolFunction,
     format::{List, Shape},
+    schema::{arguments, as_written},
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::fmt::Write;
 
 /// Text of any kind, and text that cannot begin a call without being announced.
@@ -31,7 +32,7 @@ impl Writer<'_> {
 
     /// Calls, or JSON of this schema.
     pub(super) fn or_json(&self, schema: &Value) -> String {
-        let answer = style(schema.as_object().cloned().unwrap_or_default());
+        let answer = as_written(schema.clone());
         let mut grammar =
             format!("start: calls | answer\ncalls: {}\nanswer: %json {answer}\n", self.calls());
         self.functions(|_| true, &mut grammar);
@@ -142,19 +143,4 @@ fn quoted(text: &str) -> String {
 fn regex_escaped(mark: &str) -> String {
     let escape = |c: char| if r"[](){}|.*+?^$\/".contains(c) { vec!['\\', c] } else { vec![c] };
     mark.chars().flat_map(escape).collect()
-}
-
-/// The schema of a function's arguments: they are an object in any case.
-fn arguments(schema: Option<&Value>) -> Value {
-    let mut schema = schema.and_then(Value::as_object).cloned().unwrap_or_default();
-    schema.insert("type".into(), "object".into());
-    style(schema)
-}
-
-/// JSON as templates write it.
-fn style(mut schema: Map<String, Value>) -> Value {
-    let style =
-        json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
-    schema.insert("x-guidance".into(), style);
-    schema.into()
 }

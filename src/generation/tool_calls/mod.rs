@@ -8,6 +8,7 @@ mod format;
 mod grammar;
 mod json;
 mod parser;
+mod schema;
 #[cfg(test)]
 mod tests;
 

@@ -19,6 +19,12 @@ pub(super) fn constraint(
 ) -> Result<Option<Constraint>, ApiError> {
     let (functions, only_one) = (tools.callable(), tools.only_one());
     let of_tools = |form| Constraint { form, field: tools.schema_field() };
+    let is_enforced = tools.must_be_called() || asked.is_some() || tools.has_strict();
+    if is_enforced && !tools.can_be_enforced() {
+        let message = "`tools` have longer schemas than can be enforced together; send fewer, or leave calls to \
+                       the model";
+        return Err(ApiError::invalid("tools", message));
+    }
     match asked {
         Some(Constraint { field, .. }) if tools.must_be_called() => {
             Err(ApiError::contradiction("tool_choice", &field))

@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 const MAX_TOOLS: usize = 128;
 /// Deepest schema, as for other forms of answers.
 const MAX_DEPTH: usize = 32;
+/// Longest schema, and all that calls must obey together, bytes.
+const MAX_BYTES: usize = 64 << 10;
 /// Longest name of a function.
 const MAX_NAME: usize = 64;
 
@@ -88,6 +90,17 @@ impl Tools {
     /// Whether an answer may have one call and no more.
     pub(super) fn only_one(&self) -> bool {
         !self.parallel || self.is_named()
+    }
+
+    /// Whether some function's arguments must obey its schema where it need not be called.
+    pub(super) fn has_strict(&self) -> bool {
+        self.callable().iter().any(|function| function.strict)
+    }
+
+    /// Whether the schemas are short enough to be enforced together.
+    pub(super) fn can_be_enforced(&self) -> bool {
+        let schemas = self.callable().iter().filter_map(|function| function.parameters.as_ref());
+        schemas.map(size).sum::<usize>() <= MAX_BYTES
     }
 
     /// The field to blame where calls cannot be enforced.
@@ -175,6 +188,10 @@ fn parameters(function: &Map<String, Value>, path: &str) -> Result<Option<Value>
         let message = format!("`{path}` may be {MAX_DEPTH} levels deep");
         return Err(ApiError::invalid(path, message));
     }
+    if size(parameters) > MAX_BYTES {
+        let message = format!("`{path}` may have {MAX_BYTES} bytes");
+        return Err(ApiError::invalid(path, message));
+    }
     let is_object = match parameters.get("type") {
         None => true,
         Some(Value::Array(types)) => types.iter().any(|kind| kind == "object"),
@@ -195,6 +212,18 @@ fn is_flat(value: &Value, levels: usize) -> bool {
         Value::Array(values) => levels > 0 && values.iter().all(inside),
         Value::Object(fields) => levels > 0 && fields.values().all(inside),
         _ => true,
+    }
+}
+
+/// Bytes of JSON, roughly.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(values) => 2 + values.iter().map(|value| size(value) + 1).sum::<usize>(),
+        Value::Object(fields) => {
+            2 + fields.iter().map(|(key, value)| key.len() + size(value) + 4).sum::<usize>()
+        }
+        _ => 4,
     }
 }
 
@@ -235,7 +264,9 @@ fn named(choice: &Value, functions: &[ToolFunction]) -> Result<Choice, ApiError>
     }
     let index = functions.iter().position(|function| function.name == name);
     index.map(Choice::Named).ok_or_else(|| {
-        ApiError::invalid(path, format!("`{path}` must be the name of one of the `tools`"))
+        let shown: String = name.chars().take(MAX_NAME).collect();
+        let message = format!("`{path}`: there is no `{}` among the `tools`", shown.escape_debug());
+        ApiError::invalid(path, message)
     })
 }
 
@@ -340,6 +371,11 @@ mod tests {
             (with("strict", json!("yes")), 400, "tools[0].function.strict"),
             (with("parameters", json!([])), 400, "tools[0].function.parameters"),
             (with("parameters", json!(true)), 400, "tools[0].function.parameters"),
+            (
+                with("parameters", json!({"title": "x".repeat(MAX_BYTES)})),
+                400,
+                "tools[0].function.parameters",
+            ),
             (
                 with("parameters", json!({"type": "string"})),
                 400,

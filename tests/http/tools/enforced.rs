@@ -190,6 +190,26 @@ async fn what_cannot_be_enforced_is_refused_with_its_path() {
 }
 
 #[tokio::test]
+async fn more_schemas_than_can_be_enforced_are_refused_where_they_would_be() {
+    let tool = |at: usize, strict: bool| {
+        let parameters = json!({"description": "x".repeat(40_000)});
+        json!({"type": "function", "function": {"name": format!("f{at}"), "parameters": parameters, "strict": strict}})
+    };
+    let server = server(HERMES, &[]);
+    for (choice, strict) in [("required", false), ("auto", true)] {
+        let tools = json!({"tools": [tool(0, strict), tool(1, strict)]});
+        let error = server.post(PATH, &with(asking(&json!(choice), 0), tools)).await.error(400);
+        assert_eq!((&error["param"], &error["reason"]), (&json!("tools"), &json!("invalid_value")));
+    }
+    let tools = json!({"tools": [tool(0, false), tool(1, false)]});
+    let error = server.post(PATH, &with(asking(&json!("auto"), 0), tools)).await.error(400);
+    assert_eq!(
+        error["reason"], "context_length_exceeded",
+        "left to the model, they only have to fit"
+    );
+}
+
+#[tokio::test]
 async fn no_answer_has_two_forms() {
     let (server, _base) = real(HERMES, None);
     for (field, value) in [
