@@ -2,6 +2,9 @@
 use super::KeyFile;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+/// Ten years: more would end beyond what a clock can show.
+const FOR_EVER: Duration = Duration::from_hours(10 * 365 * 24);
+
 /// Where to listen, what to accept, and from whom.
 #[derive(Clone, Debug, clap::Args)]
 pub struct HttpConfig {
@@ -107,7 +110,8 @@ pub struct HttpConfig {
     #[arg(long, env = "LORAD_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
     pub write_timeout: u64,
 
-    /// Longest time that a connection may go without a request, seconds; HTTP/1.1 has --read-timeout for that.
+    /// Longest time that an HTTP/2 connection may go without a request, seconds, as --read-timeout is for HTTP/1.1; 0 waits for
+    /// ever.
     #[arg(long, env = "LORAD_IDLE_TIMEOUT", value_name = "SECONDS", default_value_t = 300)]
     pub idle_timeout: u64,
 
@@ -158,7 +162,10 @@ impl HttpConfig {
 
     /// The time a connection may have nothing to do.
     pub fn idle_timeout(&self) -> Duration {
-        Duration::from_secs(self.idle_timeout)
+        match Duration::from_secs(self.idle_timeout) {
+            Duration::ZERO => FOR_EVER,
+            time => time.min(FOR_EVER),
+        }
     }
 
     /// The time a step may take, if it is bounded.
@@ -225,6 +232,14 @@ mod tests {
         let matches = command.try_get_matches_from(["serve"]).expect("no flags");
         let parsed = HttpConfig::from_arg_matches(&matches).expect("complete");
         assert_eq!(format!("{parsed:?}"), format!("{:?}", HttpConfig::default()));
+    }
+
+    #[test]
+    fn no_time_to_be_idle_is_all_the_time() {
+        let idle =
+            |idle_timeout| HttpConfig { idle_timeout, ..HttpConfig::default() }.idle_timeout();
+        assert_eq!((idle(0), idle(u64::MAX)), (FOR_EVER, FOR_EVER));
+        assert_eq!(idle(300).as_secs(), 300);
     }
 
     #[test]

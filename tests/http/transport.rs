@@ -227,6 +227,49 @@ async fn an_http_2_connection_without_requests_is_closed() {
     still_answers(&server).await;
 }
 
+/// What the engine holds, once it holds nothing.
+async fn let_go(server: &Server) {
+    let gauges = ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"];
+    for _ in 0..400 {
+        let text = server.get("/metrics").await.text;
+        let mut lines = text
+            .lines()
+            .filter(|line| gauges.iter().any(|gauge| line.starts_with(&format!("vllm:{gauge}{{"))));
+        if lines.all(|line| line.ends_with(" 0") || line.ends_with(" 0.0")) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("a client that left still has a place");
+}
+
+#[tokio::test]
+async fn whenever_a_client_leaves_nothing_of_it_stays() {
+    let server = Server::golden_with("llama", &["--no-prefix-cache", "--max-sequences=2"]);
+    let body = json!({"prompt": [5, 6, 7], "max_tokens": 200, "ignore_eos": true, "n": 4,
+        "stream": true, "model": "layers"});
+    let body = body.to_string();
+    let request = format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: \
+         {}\r\n\r\n{body}",
+        body.len()
+    );
+    // In the head, in the body, before the answer, and at several moments of it.
+    let whole = request.len();
+    for (sent, read) in
+        [(20, 0), (whole - 30, 0), (whole, 0), (whole, 1), (whole, 500), (whole, 5000)]
+    {
+        let mut connection = connect(&server).await;
+        connection.write_all(&request.as_bytes()[..sent]).await.expect("sent");
+        let mut answer = vec![0; read];
+        connection.read_exact(&mut answer).await.expect("so much of the answer");
+        drop(connection);
+        let_go(&server).await;
+    }
+    let body = json!({"prompt": [5], "max_tokens": 2, "model": "layers"});
+    server.post("/v1/completions", &body).await.ok();
+}
+
 #[tokio::test]
 async fn an_id_that_could_do_harm_is_replaced() {
     let server = server(HttpConfig::default());
