@@ -102,6 +102,8 @@ pub struct EngineSnapshot {
     pub running: usize,
     /// Sequences that wait.
     pub waiting: usize,
+    /// Those of them whose adapters are not all in device memory.
+    pub waiting_for_adapters: usize,
     /// KV blocks in use by sequences.
     pub kv_blocks_used: usize,
     /// All KV blocks.

@@ -56,6 +56,7 @@ fn figures(snapshot: EngineSnapshot, adapters: usize) -> EngineFigures {
     EngineFigures {
         running: snapshot.running,
         waiting: snapshot.waiting,
+        waiting_for_adapters: snapshot.waiting_for_adapters,
         kv_blocks_used: snapshot.kv_blocks_used,
         kv_blocks: snapshot.kv_blocks,
         block_size: snapshot.block_size,

@@ -46,6 +46,8 @@ pub struct EngineFigures {
     pub running: usize,
     /// Sequences that wait.
     pub waiting: usize,
+    /// Those of them that wait for an adapter to come to the device.
+    pub waiting_for_adapters: usize,
     /// KV blocks in use.
     pub kv_blocks_used: usize,
     /// All KV blocks.

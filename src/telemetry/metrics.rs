@@ -43,6 +43,11 @@ const fn histogram(name: &'static str, unit: &'static str, help: &'static str) -
 pub const METRICS: &[MetricInfo] = &[
     gauge("vllm:num_requests_running", "requests", "Sequences in the running batch"),
     gauge("vllm:num_requests_waiting", "requests", "Sequences that wait for a place in the batch"),
+    gauge(
+        "vllm:num_requests_waiting_by_reason",
+        "requests",
+        "The same by reason: capacity, or deferred for an adapter that is not in device memory",
+    ),
     gauge("vllm:kv_cache_usage_perc", "ratio", "Share of the KV cache in use, 0 to 1"),
     gauge("vllm:gpu_cache_usage_perc", "ratio", "Older name of vllm:kv_cache_usage_perc"),
     gauge("vllm:cache_config_info", "none", "Block size and block count of the KV cache as labels"),

@@ -24,6 +24,7 @@ pub(super) type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 pub(super) struct EngineSeries {
     running: Gauge,
     waiting: Gauge,
+    waiting_by_reason: Family<Labels, Gauge>,
     kv_usage: Ratio,
     cache_config: Family<Labels, Gauge>,
     lora_info: Family<Labels, Ratio>,
@@ -94,6 +95,7 @@ impl EngineSeries {
             kv_usage,
             running: add(r, "vllm:num_requests_running", Gauge::default()),
             waiting: add(r, "vllm:num_requests_waiting", Gauge::default()),
+            waiting_by_reason: add(r, "vllm:num_requests_waiting_by_reason", Family::default()),
             cache_config: add(r, "vllm:cache_config_info", Family::default()),
             lora_info: add(r, "vllm:lora_requests_info", Family::default()),
             prompt_tokens: add(r, "vllm:prompt_tokens", Counter::default()),
@@ -130,6 +132,12 @@ impl EngineSeries {
     pub(super) fn set(&self, figures: &EngineFigures) {
         self.running.set(figures.running as i64);
         self.waiting.set(figures.waiting as i64);
+        let deferred = figures.waiting_for_adapters.min(figures.waiting);
+        for (reason, waiting) in [("capacity", figures.waiting - deferred), ("deferred", deferred)]
+        {
+            let reason = vec![("reason", reason.to_owned())];
+            self.waiting_by_reason.get_or_create(&reason).set(waiting as i64);
+        }
         self.kv_usage.set(figures.kv_blocks_used as f64 / figures.kv_blocks.max(1) as f64);
         self.adapters.set(figures.adapters as i64);
         self.adapters_warm.set(figures.warm_adapters as i64);

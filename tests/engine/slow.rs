@@ -182,6 +182,7 @@ fn others_go_on_token_by_token_while_an_adapter_loads_once_for_all_who_wait() {
     until("the steps", || engine.snapshot().steps >= 200);
     let snapshot = engine.snapshot();
     assert_eq!((snapshot.waiting, snapshot.adapter_slots_used), (5, 1));
+    assert_eq!(snapshot.waiting_for_adapters, 5);
     assert!(snapshot.resident_adapters.is_empty());
     word.send(true).expect("it waits");
     for stream in waiting {

@@ -4,7 +4,7 @@ use super::super::{
     accounts::{Accounts, PROMPT_TOKEN},
     kv::BlockAllocator,
     names::rename,
-    residency::AdapterResidency,
+    residency::{AdapterResidency, Readiness},
     schedule::{Limits, Schedule},
     sequence::{Arrival, Sequence},
     waiting::WaitingQueue,
@@ -214,6 +214,10 @@ impl Scheduler {
         }
     }
 
+    fn is_ready(&self, sequence: &Sequence) -> bool {
+        self.residency.readiness(&sequence.adapters) == Readiness::Ready
+    }
+
     /// Brings `snapshot` up to date; bytes and the like are the runner's to add.
     pub(in crate::engine) fn report(&self, snapshot: &mut EngineSnapshot) {
         let waiting = self.waiting.iter().flat_map(|sequence| &sequence.adapters);
@@ -226,6 +230,7 @@ impl Scheduler {
         *snapshot = EngineSnapshot {
             running: self.running.len(),
             waiting: self.waiting.len(),
+            waiting_for_adapters: self.waiting.iter().filter(|one| !self.is_ready(one)).count(),
             kv_blocks_used: self.blocks.used(),
             kv_blocks: self.limits.kv_blocks,
             block_size: self.limits.block_size,
