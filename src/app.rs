@@ -99,6 +99,7 @@ impl App {
         };
         let rooms = Arc::new(Rooms { registry: registry.clone(), engine: engine.clone() });
         let generator = Generator::new(rooms, setup, card, metrics.clone())?;
+        log_tools(&generator);
         let staging = staging(registry.objects().directory())?;
         let aliases = aliases(&registry, &generator.model().name)?;
         for module in config.adapter.lora_modules.iter().flat_map(|modules| &modules.0) {
@@ -211,6 +212,14 @@ fn log_facts(facts: &ModelFacts) {
         max_positions = facts.max_positions,
         "base model loaded"
     );
+}
+
+/// How tools are called, or why they cannot be.
+fn log_tools(generator: &Generator) {
+    match generator.tool_calls() {
+        Ok(calls) => tracing::info!(format = calls.format().as_str(), "tools can be called"),
+        Err(error) => tracing::info!(reason = %error, "tools cannot be called"),
+    }
 }
 
 fn model_card(

@@ -111,6 +111,16 @@ impl ToolCallFormat {
         }
     }
 
+    /// What the setting calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hermes => "hermes",
+            Self::Llama3 => "llama3",
+            Self::Mistral => "mistral",
+            Self::Json => "json",
+        }
+    }
+
     /// Whether the format's templates take no call whose id is not nine letters and digits.
     pub fn has_short_ids(self) -> bool {
         self == Self::Mistral

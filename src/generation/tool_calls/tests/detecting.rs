@@ -1,6 +1,7 @@
 //! What is made of templates and of the setting.
 use super::*;
 use crate::generation::chat_template::ChatTemplate;
+use clap::ValueEnum;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -95,11 +96,14 @@ fn the_setting_counts_for_more_than_the_template_where_tools_are_shown() {
     let format = |seen, setting| {
         ToolSupport::new(seen, setting, |_| None).calls().map(ToolCalls::format).ok()
     };
+    for called in ALL {
+        let setting =
+            ToolCallSetting::from_str(called.as_str(), false).expect("a value of the setting");
+        assert_eq!(format(unknown, setting), Some(called));
+    }
     assert_eq!(format(known, ToolCallSetting::Auto), Some(ToolCallFormat::Hermes));
-    assert_eq!(format(known, ToolCallSetting::Llama3), Some(ToolCallFormat::Llama3));
     assert_eq!(format(known, ToolCallSetting::None), None);
     assert_eq!(format(unknown, ToolCallSetting::Auto), None);
-    assert_eq!(format(unknown, ToolCallSetting::Mistral), Some(ToolCallFormat::Mistral));
     assert_eq!(
         format(Seen::default(), ToolCallSetting::Json),
         None,
