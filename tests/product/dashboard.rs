@@ -128,3 +128,34 @@ fn the_metrics_of_a_query_are_found() {
     let broken = std::panic::catch_unwind(|| metrics("sum(rate(a_total[5m])"));
     assert!(broken.is_err());
 }
+
+/// What the panels of vLLM's `examples/observability/prometheus_grafana/grafana.json` ask for.
+const VLLMS_DASHBOARD: [&str; 20] = [
+    "vllm:e2e_request_latency_seconds_bucket",
+    "vllm:e2e_request_latency_seconds_count",
+    "vllm:e2e_request_latency_seconds_sum",
+    "vllm:generation_tokens_total",
+    "vllm:inter_token_latency_seconds_bucket",
+    "vllm:inter_token_latency_seconds_count",
+    "vllm:inter_token_latency_seconds_sum",
+    "vllm:kv_cache_usage_perc",
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:prompt_tokens_total",
+    "vllm:request_decode_time_seconds_sum",
+    "vllm:request_generation_tokens_bucket",
+    "vllm:request_max_num_generation_tokens_sum",
+    "vllm:request_prefill_time_seconds_sum",
+    "vllm:request_prompt_tokens_bucket",
+    "vllm:request_queue_time_seconds_sum",
+    "vllm:request_success_total",
+    "vllm:time_to_first_token_seconds_bucket",
+    "vllm:time_to_first_token_seconds_sum",
+];
+
+#[test]
+fn vllms_own_dashboard_works_unchanged() {
+    let series = series();
+    let missing: Vec<_> = VLLMS_DASHBOARD.iter().filter(|name| !series.contains(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
