@@ -84,9 +84,10 @@ impl App {
         let LoadedModel { lm, weights: base, facts, text } =
             load(&source, config, kernels.as_ref())?;
         log_facts(&facts);
+        let device = kernels.device();
         let runner = ModelRunner::new(lm, kernels, &config.engine).map_err(AppError::Engine)?;
         let engine = EngineHandle::spawn(runner, &config.engine, text.eos_ids.clone())?;
-        let card = model_card(config, &source, &facts, &engine);
+        let card = model_card(config, &source, &facts, (&engine, device));
         let registry = registry(Arc::new(base.clone()), &config.adapter, &source, &engine, &card)?;
         let metrics = Metrics::with(&card.name, card.max_context, &config.metrics);
         let setup = TextSetup {
@@ -226,7 +227,7 @@ fn model_card(
     config: &ServeConfig,
     source: &ModelSource,
     facts: &ModelFacts,
-    engine: &EngineHandle,
+    (engine, device): (&EngineHandle, &str),
 ) -> ModelCard {
     let root = match source {
         ModelSource::Embedded(_) => demo::NAME.to_owned(),
@@ -239,6 +240,8 @@ fn model_card(
         root,
         max_context: engine.max_sequence_tokens(),
         vocab: facts.vocab,
+        device: device.to_owned(),
+        precision: facts.precision.to_string(),
     }
 }
 

@@ -144,6 +144,8 @@ fn service(stub: &Arc<Stub>, chat_template: Option<&str>, metrics: Metrics) -> G
         root: "tiny".into(),
         max_context: CONTEXT,
         vocab,
+        device: "cpu".into(),
+        precision: "f32".into(),
     };
     Generator::new(stub.clone(), text, model, metrics).unwrap()
 }
@@ -166,6 +168,9 @@ fn request(text: &str) -> GenerateRequest {
         skip_special_tokens: true,
         n: 1,
         truncate_prompt_tokens: None,
+        shows_prompt: false,
+        cache_salt: None,
+        bad_words: Vec::new(),
         constraint: None,
         priority: Priority::Normal,
     }
@@ -310,7 +315,7 @@ async fn no_answer_waits_for_a_talkative_one() {
         for _ in 0..2 {
             match generation.next().await.unwrap().unwrap() {
                 GenerateEvent::Delta { index, .. } => order.push(index),
-                GenerateEvent::Finished { .. } => panic!("nothing has ended"),
+                other => panic!("nothing has ended: {other:?}"),
             }
         }
     }
@@ -465,7 +470,7 @@ async fn log_probabilities_name_the_token_and_the_others() {
     let (stub, generator) = start();
     let generation = generator.generate(request("Go")).await.unwrap();
     let [a, b] = [ids(" a")[0], ids(" b")[0]];
-    let logprobs = Some(TokenLogprobs { chosen: -0.5, top: vec![(b, -0.25), (a, -0.5)] });
+    let logprobs = Some(TokenLogprobs { chosen: -0.5, rank: 2, top: vec![(b, -0.25), (a, -0.5)] });
     stub.send(0, Event::Token { id: a, logprobs });
     stub.finish(0, FinishReason::StopToken(7));
     let answer = generation.collect().await.unwrap().remove(0);
@@ -478,6 +483,7 @@ async fn log_probabilities_name_the_token_and_the_others() {
 
 fn chat(text: &str) -> GenerateRequest {
     let prompt = Prompt::Chat {
+        documents: Vec::new(),
         messages: vec![serde_json::json!({"role": "user", "content": text})],
         tools: Vec::new(),
         add_generation_prompt: true,

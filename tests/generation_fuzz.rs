@@ -78,6 +78,8 @@ fn service(stub: Arc<Stub>, template: Option<&str>) -> Result<Generator, Generat
         root: "x".into(),
         max_context: 4096,
         vocab,
+        device: "cpu".into(),
+        precision: "f32".into(),
     };
     Generator::new(stub, text, model, Metrics::new("x"))
 }
@@ -129,6 +131,7 @@ fn message() -> impl Strategy<Value = Value> {
 
 fn chat(messages: Vec<Value>, tools: Vec<Value>, continued: bool) -> Prompt {
     Prompt::Chat {
+        documents: Vec::new(),
         messages,
         tools,
         add_generation_prompt: !continued,
@@ -208,6 +211,9 @@ proptest! {
             skip_special_tokens: true,
             n: 3,
             truncate_prompt_tokens: None,
+        shows_prompt: false,
+        cache_salt: None,
+        bad_words: Vec::new(),
         constraint: None,
         priority: Priority::Normal,
         };
@@ -216,7 +222,7 @@ proptest! {
         let mut ended = [false; 3];
         let senders = stub.0.lock().unwrap().clone();
         let mut take = |generation: &mut lorad::generation::Generation| {
-            use lorad::generation::GenerateEvent::{Delta, Finished};
+            use lorad::generation::GenerateEvent::{Delta, Finished, Prompt};
             match generation.next().now_or_never() {
                 None | Some(None) => return false,
                 Some(Some(Ok(Delta { index, text, .. }))) => {
@@ -226,6 +232,7 @@ proptest! {
                 Some(Some(Ok(Finished { index, .. }))) => {
                     assert!(!std::mem::replace(&mut ended[index], true), "one end an answer");
                 }
+                Some(Some(Ok(Prompt { .. }))) => panic!("it is not asked for"),
                 Some(Some(Err(error))) => panic!("{error}"),
             }
             true

@@ -96,7 +96,7 @@ impl EngineHandle {
         }
         self.check(&submission)?;
         let ticket = self.tickets.take()?;
-        // Unbounded, yet bounded: a sequence sends at most max_tokens + 2 events.
+        // Unbounded, yet bounded: a sequence sends at most max_tokens + 2 events, and one a piece of its prompt.
         let (events, stream) = mpsc::unbounded_channel();
         let arrival = Arrival { submission, events, ticket, at: Instant::now() };
         self.commands.0.send(Command::Submit(arrival)).map_err(|_| EngineError::Stopped)?;
@@ -122,7 +122,8 @@ impl EngineHandle {
             return Err(EngineError::TooManyAdapters { adapters, most });
         }
         // The last token is sent, but never computed.
-        let needed = length.saturating_add(sampling.options().max_tokens - 1).min(context);
+        let needed =
+            length.saturating_add(sampling.options().max_tokens.saturating_sub(1)).min(context);
         if needed > self.kv_tokens {
             return Err(EngineError::TooLong { needed, available: self.kv_tokens });
         }

@@ -3,7 +3,10 @@ use super::{
     AdapterMix, EngineError, SamplingParams, TokenConstraint, loader::Loaded, sequence::Arrival,
 };
 use crate::adapter::{AdapterName, VersionId};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
 
 /// A prompt to continue.
@@ -17,6 +20,8 @@ pub struct Submission {
     pub sampling: SamplingParams,
     /// What the answer must be, from its first token on; `None` leaves it to the model.
     pub constraint: Option<Box<dyn TokenConstraint>>,
+    /// Whose cached beginnings it may use: those of submissions with the same salt.
+    pub cache_salt: Option<Arc<str>>,
     /// Who goes first.
     pub priority: Priority,
 }
@@ -27,8 +32,10 @@ pub enum Priority {
     /// Somebody waits for the answer.
     #[default]
     Normal,
-    /// Nobody does, as for shadow traffic: it starts while no normal request waits, and makes way for those that come.
+    /// It can wait: it starts while no normal request waits, and makes way for those that come.
     Low,
+    /// Nobody waits for it: the same, behind low ones too.
+    Shadow,
 }
 
 /// The chosen token's log-probability and the most likely alternatives.
@@ -36,11 +43,13 @@ pub enum Priority {
 pub struct TokenLogprobs {
     /// Of the chosen token, natural logarithm, before temperature and penalties.
     pub chosen: f32,
+    /// How many tokens are at least as likely as the chosen one, itself included: 1 is the most likely.
+    pub rank: usize,
     /// The most likely tokens, best first.
     pub top: Vec<(u32, f32)>,
 }
 
-/// What the engine says about one submission, in order: `Started`, tokens, and how it ended.
+/// What the engine says about one submission, in order: `Started`, the prompt, tokens, and how it ended.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// It is in its first step. Comes once, however often it is preempted.
@@ -49,6 +58,12 @@ pub enum Event {
         cached_tokens: usize,
         /// From submission to this step.
         queued: Duration,
+    },
+    /// What the model thought of the next tokens of the prompt, in order; the first token has nothing before it to
+    /// judge it by. Comes in pieces before the first `Token`, where the sampling asks for it.
+    Prompt {
+        /// Of the tokens after those that were told of already.
+        logprobs: Vec<TokenLogprobs>,
     },
     /// One more token.
     Token {

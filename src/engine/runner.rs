@@ -4,7 +4,7 @@ use super::{
     loader::Workshop,
     samplers::Samplers,
     schedule::{Chosen, Limits},
-    sequence::Sequence,
+    sequence::{Row, Sequence},
 };
 use crate::{
     kernel::{KernelError, Kernels, KvCache, KvShape, Result},
@@ -21,9 +21,12 @@ pub struct ModelRunner {
     lora: LoraSlots,
     batch: ForwardBatch,
     samplers: Samplers,
-    /// For each row of logits, whose it is and how many guesses stand before it.
-    rows: Vec<(usize, usize)>,
+    /// For each row of logits, whose it is and what it is for.
+    rows: Vec<(usize, Row)>,
 }
+
+/// Memory of one step for the logits of prompts.
+const PROMPT_LOGIT_BYTES: usize = 64 << 20;
 
 impl ModelRunner {
     /// Allocates the KV cache and room for the adapters.
@@ -59,6 +62,7 @@ impl ModelRunner {
             kv_blocks: shape.blocks,
             max_positions: self.model.max_positions(),
             draft_tokens: config.draft_tokens,
+            prompt_rows: (PROMPT_LOGIT_BYTES / size_of::<f32>() / self.vocab_size().max(1)).max(1),
             prefix_cache: !config.no_prefix_cache,
         }
     }
@@ -118,11 +122,11 @@ impl ModelRunner {
         let rows = &mut self.rows;
         rows.clear();
         for &index in work.iter() {
-            rows.extend((0..sequences[index].choices()).map(|ahead| (index, ahead)));
+            rows.extend(sequences[index].rows().map(|row| (index, row)));
         }
         let draw = |row: usize, logits, best| {
-            let (index, ahead) = rows[row];
-            sequences[index].draw((logits, best), ahead)
+            let (index, row) = rows[row];
+            sequences[index].draw((logits, best), row)
         };
         choices.clear();
         choices.extend(self.samplers.sample(self.kernels.as_ref(), (&values, vocab), &draw)?);
@@ -167,13 +171,14 @@ fn fill<'a>(
         batch.block_starts.push(batch.block_tables.len() as u32);
         batch.query_starts.push(batch.token_ids.len() as u32);
         batch.context_lens.push(end as u32);
-        let rows = batch.token_ids.len() as u32;
-        batch.logit_rows.extend(rows - sequence.choices() as u32..rows);
+        let first = batch.token_ids.len() - sequence.granted;
+        let wanted = sequence.logit_positions();
+        batch.logit_rows.extend(wanted.map(|position| (first + position - start) as u32));
     }
     let rows = |sequence: &'a Sequence| (sequence.granted, sequence.slot_uses(sequence.computed));
     let logits = |sequence: &'a Sequence| {
-        let end = sequence.computed + sequence.granted;
-        (sequence.choices(), sequence.slot_uses(end - sequence.choices()))
+        let wanted = sequence.logit_positions();
+        (wanted.len(), sequence.slot_uses(wanted.start))
     };
     batch.lora.set(sequences.clone().map(rows));
     batch.logit_lora.set(sequences.map(logits));

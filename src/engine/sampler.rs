@@ -3,7 +3,7 @@ use super::{
     SamplingOptions, SamplingParams, TokenLogprobs, TokenMask, Unenforceable,
     constraint::{Constrained, Next},
     counts::TokenCounts,
-    ranking::Ranking,
+    ranking::{Keep, Ranking},
     softmax,
 };
 use rand::{Rng, SeedableRng};
@@ -25,13 +25,17 @@ pub(super) struct Draw<'a> {
     pub(super) logits: &'a [f32],
     /// The most likely of them; `None` where they are not numbers or there is none.
     pub(super) best: Option<u32>,
+    /// The token that stands there already: nothing is chosen, it is only judged.
+    pub(super) given: Option<u32>,
     pub(super) params: &'a SamplingParams,
     pub(super) counts: &'a TokenCounts,
     /// Knows the answer so far; `None` for a free one.
     pub(super) constraint: Option<&'a Constrained>,
     /// End-of-sequence tokens that count.
     pub(super) eos: &'a [u32],
-    /// Tokens of the answer so far.
+    /// The answer so far.
+    pub(super) answer: &'a [u32],
+    /// Its tokens, guessed ones included.
     pub(super) answered: usize,
 }
 
@@ -60,6 +64,10 @@ impl Sampler {
     pub(super) fn sample(&mut self, draw: &Draw<'_>) -> Result<Choice, NoChoice> {
         let (mut best, mut logits) = (draw.best.ok_or(NoChoice::NotNumbers)?, draw.logits);
         let options = draw.params.options();
+        if let Some(id) = draw.given {
+            let logprobs = options.prompt_logprobs.map(|top| logprobs(logits, id, top));
+            return Ok(Choice { id, logprobs });
+        }
         if !draw.is_neutral() {
             self.adjusted.clear();
             self.adjusted.extend_from_slice(logits);
@@ -87,7 +95,9 @@ impl Sampler {
                 (options.temperature, options.min_p),
             );
             let at = uniform(draw.params.seed(), draw.answered);
-            self.ranking.pick(&self.weights, options.top_k, options.top_p, at).unwrap_or(best)
+            let keep =
+                Keep { top_k: options.top_k, top_p: options.top_p, typical_p: options.typical_p };
+            self.ranking.pick(&self.weights, keep, at).unwrap_or(best)
         };
         let logprobs = options.logprobs.map(|top| logprobs(draw.logits, id, top));
         Ok(Choice { id, logprobs })
@@ -96,9 +106,12 @@ impl Sampler {
 
 impl Draw<'_> {
     fn is_neutral(&self) -> bool {
+        let options = self.params.options();
         self.constraint.is_none()
             && self.counts.is_empty()
-            && self.params.options().logit_bias.is_empty()
+            && options.logit_bias.is_empty()
+            && options.allowed_token_ids.is_empty()
+            && options.bad_words.is_empty()
             && !self.must_go_on()
     }
 
@@ -111,6 +124,13 @@ impl Draw<'_> {
 /// Masks, biases and penalises, in vLLM's order (`vllm/v1/sample/sampler.py`).
 fn adjust(logits: &mut [f32], draw: &Draw<'_>) {
     let options = draw.params.options();
+    allow_only(logits, &options.allowed_token_ids);
+    for run in &options.bad_words {
+        let Some((last, before)) = run.split_last() else { continue };
+        if draw.answer.ends_with(before) {
+            forbid(logits, *last);
+        }
+    }
     for (token, bias) in &options.logit_bias {
         if let Some(logit) = logits.get_mut(*token as usize) {
             *logit += bias;
@@ -123,10 +143,27 @@ fn adjust(logits: &mut [f32], draw: &Draw<'_>) {
     }
     if draw.must_go_on() {
         for token in draw.eos.iter().chain(&options.stop_token_ids) {
-            if let Some(logit) = logits.get_mut(*token as usize) {
-                *logit = f32::NEG_INFINITY;
-            }
+            forbid(logits, *token);
         }
+    }
+}
+
+fn forbid(logits: &mut [f32], token: u32) {
+    if let Some(logit) = logits.get_mut(token as usize) {
+        *logit = f32::NEG_INFINITY;
+    }
+}
+
+/// An empty list allows everything.
+fn allow_only(logits: &mut [f32], allowed: &[u32]) {
+    if allowed.is_empty() {
+        return;
+    }
+    let kept: Vec<_> =
+        allowed.iter().filter_map(|token| Some((*token, *logits.get(*token as usize)?))).collect();
+    logits.fill(f32::NEG_INFINITY);
+    for (token, logit) in kept {
+        logits[token as usize] = logit;
     }
 }
 
@@ -165,7 +202,9 @@ fn logprobs(logits: &[f32], id: u32, top: usize) -> TokenLogprobs {
     for (_, logit) in &mut top {
         *logit -= log_sum;
     }
-    TokenLogprobs { chosen: logits[id as usize] - log_sum, top }
+    let own = logits[id as usize];
+    let rank = logits.iter().filter(|logit| **logit >= own).count();
+    TokenLogprobs { chosen: own - log_sum, rank, top }
 }
 
 /// The `n` highest logits, best first, the lower id of equals before.
@@ -191,6 +230,7 @@ mod tests {
     struct Case {
         params: SamplingParams,
         counts: TokenCounts,
+        answer: Vec<u32>,
         answered: usize,
         constraint: Option<Constrained>,
     }
@@ -206,14 +246,16 @@ mod tests {
                 counts.push(*token);
             }
             let params = SamplingParams::new(options, 1 << 20, 1).expect("in range");
-            Self { params, counts, answered: answer.len(), constraint: None }
+            let (answer, answered) = (answer.to_vec(), answer.len());
+            Self { params, counts, answer, answered, constraint: None }
         }
 
         fn sample(&self, logits: &[f32]) -> Result<Choice, NoChoice> {
             let (params, counts) = (&self.params, &self.counts);
             let (eos, best, answered) = (&[0], best(logits), self.answered);
-            let constraint = self.constraint.as_ref();
-            let draw = Draw { logits, best, params, counts, constraint, eos, answered };
+            let (constraint, answer, given) = (self.constraint.as_ref(), &self.answer[..], None);
+            let draw =
+                Draw { logits, best, given, params, counts, constraint, eos, answer, answered };
             Sampler::default().sample(&draw)
         }
 
@@ -285,13 +327,60 @@ mod tests {
         let sum: f32 = logits.iter().map(|logit: &f32| logit.exp()).sum();
         let choice = Case::new(options).sample(&logits).expect("a token");
         let logprobs = choice.logprobs.expect("asked for");
-        assert_eq!(choice.id, 3);
+        assert_eq!((choice.id, logprobs.rank), (3, 4));
         assert!((logprobs.chosen + sum.ln()).abs() < 1e-6);
         assert_eq!(logprobs.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2]);
         assert!((logprobs.top[0].1 - (2.0 - sum.ln())).abs() < 1e-6);
         let none = SamplingOptions { logprobs: Some(0), ..greedy() };
         let choice = Case::new(none).sample(&logits).expect("a token");
         assert!(choice.logprobs.expect("asked for").top.is_empty());
+    }
+
+    #[test]
+    fn a_token_that_stands_there_is_judged_and_not_chosen() {
+        let options = SamplingOptions {
+            prompt_logprobs: Some(1),
+            allowed_token_ids: vec![0],
+            ..SamplingOptions::default()
+        };
+        let case = Case::new(options);
+        let logits = [1.0, 2.0, 2.0, 0.0];
+        let (params, counts) = (&case.params, &case.counts);
+        let (best, given, eos, answer) = (best(&logits), Some(2), &[][..], &[][..]);
+        let draw = Draw {
+            logits: &logits,
+            best,
+            given,
+            params,
+            counts,
+            constraint: None,
+            eos,
+            answer,
+            answered: 0,
+        };
+        let choice = Sampler::default().sample(&draw).expect("judged");
+        let sum: f32 = logits.iter().map(|logit: &f32| logit.exp()).sum();
+        let logprobs = choice.logprobs.expect("asked for");
+        assert_eq!((choice.id, logprobs.rank, logprobs.top[0].0), (2, 2, 1));
+        assert!((logprobs.chosen - (2.0 - sum.ln())).abs() < 1e-6, "the model's own");
+        let broken = Draw { logits: &[f32::NAN; 4], best: None, ..draw };
+        assert_eq!(Sampler::default().sample(&broken), Err(NoChoice::NotNumbers));
+    }
+
+    #[test]
+    fn only_allowed_tokens_are_chosen_and_no_forbidden_run_is_completed() {
+        let options = SamplingOptions { allowed_token_ids: vec![2, 0], ..greedy() };
+        assert_eq!(Case::new(options).id(&[3.0, 9.0, 4.0]), 2);
+        let options = SamplingOptions { allowed_token_ids: vec![2], ..Default::default() };
+        assert_eq!(Case::new(options).id(&[3.0, 9.0, -40.0]), 2, "though it is unlikely");
+        let options = SamplingOptions { bad_words: vec![vec![1], vec![5, 2]], ..greedy() };
+        let after =
+            |answer: &[u32]| Case::after(&[5], answer, options.clone()).id(&[3.0, 9.0, 4.0]);
+        assert_eq!(after(&[]), 2, "the prompt completes no run");
+        assert_eq!((after(&[5]), after(&[5, 4])), (0, 2));
+        let nothing =
+            SamplingOptions { allowed_token_ids: vec![1], bad_words: vec![vec![1]], ..greedy() };
+        assert_eq!(Case::new(nothing).sample(&[1.0, 2.0]), Err(NoChoice::NothingLeft));
     }
 
     #[test]
@@ -302,8 +391,9 @@ mod tests {
         let mut seen = [0_usize; 3];
         for answered in 0..4000 {
             let (logits, params, counts, eos) = (&logits[..], &params, &counts, &[]);
-            let (best, constraint) = (best(logits), None);
-            let draw = Draw { logits, best, params, counts, constraint, eos, answered };
+            let (best, given, constraint, answer) = (best(logits), None, None, &[][..]);
+            let draw =
+                Draw { logits, best, given, params, counts, constraint, eos, answer, answered };
             seen[Sampler::default().sample(&draw).expect("a token").id as usize] += 1;
         }
         for (seen, expected) in seen.into_iter().zip([2000_usize, 1200, 800]) {
@@ -353,8 +443,17 @@ mod tests {
             let mut used = Sampler::default();
             let (params, counts) = (&case.params, &case.counts);
             let (logits_of_two, constraint) = (&[1.0, 2.0][..], None);
+            let (best_of_two, given, eos, answer) = (Some(1), None, &[0][..], &[][..]);
             let draw = Draw {
-                logits: logits_of_two, best: Some(1), params, counts, constraint, eos: &[0], answered,
+                logits: logits_of_two,
+                best: best_of_two,
+                given,
+                params,
+                counts,
+                constraint,
+                eos,
+                answer,
+                answered,
             };
             used.sample(&draw).expect("a token");
             let draw = Draw { logits: &logits, best: best(&logits), ..draw };

@@ -22,7 +22,13 @@ pub struct SamplingOptions {
     pub logit_bias: Vec<(u32, f32)>,
     /// Same seed, same prompt, same adapter version: same tokens, whoever shares the batch.
     pub seed: Option<u64>,
-    /// At most this many new tokens, at least 1.
+    /// Keep the most typical tokens with this much probability, `(0, 1]`; after `top_k` and `top_p`.
+    pub typical_p: f32,
+    /// Only these may be chosen; empty allows all.
+    pub allowed_token_ids: Vec<u32>,
+    /// Runs of tokens that the answer must not contain, each not empty.
+    pub bad_words: Vec<Vec<u32>>,
+    /// At most this many new tokens; 0 reads the prompt and ends.
     pub max_tokens: usize,
     /// No stop token and no end of sequence before this many new tokens.
     pub min_tokens: usize,
@@ -32,6 +38,8 @@ pub struct SamplingOptions {
     pub stop_token_ids: Vec<u32>,
     /// Log-probabilities of the chosen token and this many alternatives, at most 20; `None` for none.
     pub logprobs: Option<usize>,
+    /// The same for every token of the prompt but the first.
+    pub prompt_logprobs: Option<usize>,
 }
 
 impl Default for SamplingOptions {
@@ -45,12 +53,16 @@ impl Default for SamplingOptions {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             logit_bias: Vec::new(),
+            typical_p: 1.0,
+            allowed_token_ids: Vec::new(),
+            bad_words: Vec::new(),
             seed: None,
             max_tokens: 16,
             min_tokens: 0,
             ignore_eos: false,
             stop_token_ids: Vec::new(),
             logprobs: None,
+            prompt_logprobs: None,
         }
     }
 }
@@ -95,6 +107,9 @@ impl SamplingParams {
     /// Most stop tokens a request may name: every step looks at each, and some token must be left to choose.
     pub const MAX_STOP_TOKENS: usize = 300;
 
+    /// Most runs of tokens a request may forbid: every step looks at each.
+    pub const MAX_BAD_WORDS: usize = 1024;
+
     /// Checks every field; `seed` is used where the options have none.
     ///
     /// # Errors
@@ -131,7 +146,8 @@ fn check(options: &SamplingOptions, vocab: usize) -> Result<(), InvalidSampling>
     )?;
     range("presence_penalty", o.presence_penalty, -2.0, 2.0)?;
     range("frequency_penalty", o.frequency_penalty, -2.0, 2.0)?;
-    require(o.max_tokens >= 1, "max_tokens", "must be at least 1", &o.max_tokens)?;
+    range("typical_p", o.typical_p, 0.0, 1.0)?;
+    require(o.typical_p > 0.0, "typical_p", "must be above 0", &o.typical_p)?;
     let enough = o.min_tokens <= o.max_tokens;
     require(
         enough,
@@ -139,9 +155,11 @@ fn check(options: &SamplingOptions, vocab: usize) -> Result<(), InvalidSampling>
         &format!("must be at most max_tokens ({})", o.max_tokens),
         &o.min_tokens,
     )?;
-    let logprobs = o.logprobs.unwrap_or(0);
     let most = SamplingParams::MAX_LOGPROBS;
-    require(logprobs <= most, "logprobs", &format!("must be at most {most}"), &logprobs)?;
+    for (field, wanted) in [("logprobs", o.logprobs), ("prompt_logprobs", o.prompt_logprobs)] {
+        let wanted = wanted.unwrap_or(0);
+        require(wanted <= most, field, &format!("must be at most {most}"), &wanted)?;
+    }
     let below = format!("must name tokens below the vocabulary's {vocab}");
     for (token, bias) in &o.logit_bias {
         require((*token as usize) < vocab, "logit_bias", &below, token)?;
@@ -149,8 +167,20 @@ fn check(options: &SamplingOptions, vocab: usize) -> Result<(), InvalidSampling>
     }
     let (named, most) = (o.stop_token_ids.len(), SamplingParams::MAX_STOP_TOKENS);
     require(named <= most, "stop_token_ids", &format!("may name at most {most} tokens"), &named)?;
-    for token in &o.stop_token_ids {
-        require((*token as usize) < vocab, "stop_token_ids", &below, token)?;
+    let (named, most) = (o.bad_words.len(), SamplingParams::MAX_BAD_WORDS);
+    require(
+        named <= most,
+        "bad_words",
+        &format!("may make at most {most} runs of tokens"),
+        &named,
+    )?;
+    let empty = o.bad_words.iter().any(Vec::is_empty);
+    require(!empty, "bad_words", "must have no word without tokens", &"one")?;
+    for (field, tokens) in
+        [("stop_token_ids", &o.stop_token_ids), ("allowed_token_ids", &o.allowed_token_ids)]
+    {
+        let beyond = tokens.iter().find(|token| **token as usize >= vocab);
+        beyond.map_or(Ok(()), |token| require(false, field, &below, token))?;
     }
     Ok(())
 }
@@ -181,22 +211,30 @@ mod tests {
         let wrong = [
             SamplingOptions { temperature: f32::NAN, ..Default::default() },
             SamplingOptions { top_p: 0.0, ..Default::default() },
-            SamplingOptions { max_tokens: 0, ..Default::default() },
             SamplingOptions { min_tokens: 17, ..Default::default() },
             SamplingOptions { logit_bias: vec![(100, 0.0)], ..Default::default() },
             SamplingOptions { stop_token_ids: vec![100], ..Default::default() },
             SamplingOptions { stop_token_ids: vec![5; 301], ..Default::default() },
             SamplingOptions { logprobs: Some(21), ..Default::default() },
+            SamplingOptions { prompt_logprobs: Some(21), ..Default::default() },
+            SamplingOptions { typical_p: 0.0, ..Default::default() },
+            SamplingOptions { allowed_token_ids: vec![1, 100], ..Default::default() },
+            SamplingOptions { bad_words: vec![vec![]], ..Default::default() },
+            SamplingOptions { bad_words: vec![vec![1]; 1025], ..Default::default() },
         ];
         let fields = [
             "temperature",
             "top_p",
-            "max_tokens",
             "min_tokens",
             "logit_bias",
             "stop_token_ids",
             "stop_token_ids",
             "logprobs",
+            "prompt_logprobs",
+            "typical_p",
+            "allowed_token_ids",
+            "bad_words",
+            "bad_words",
         ];
         for (options, field) in wrong.into_iter().zip(fields) {
             assert_eq!(SamplingParams::new(options, 100, 0).expect_err("refused").field, field);

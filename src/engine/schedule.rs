@@ -24,6 +24,8 @@ pub(super) struct Limits {
     pub(super) max_positions: usize,
     /// Guessed tokens a sequence may have in one step.
     pub(super) draft_tokens: usize,
+    /// Rows of prompts' logits in one step: they are as wide as the vocabulary.
+    pub(super) prompt_rows: usize,
     /// Whether known beginnings are taken from the cache.
     pub(super) prefix_cache: bool,
 }

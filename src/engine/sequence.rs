@@ -7,11 +7,12 @@ use super::{
     draft::Draft,
     kv::{BlockId, PrefixChain, PrefixPart},
     mix::{ActivePart, Versions, versions},
-    sampler::{Choice, Draw},
+    sampler::{Choice, Draw, NoChoice},
+    schedule::Chosen,
     ticket::Ticket,
 };
 use crate::lora::{AdapterSlot, SlotUse};
-use std::{cmp::Ordering, sync::Arc, time::Instant};
+use std::{cmp::Ordering, ops::Range, sync::Arc, time::Instant};
 use tokio::sync::mpsc;
 
 /// Prefill and decode are one thing: `computed` catches up with `tokens`.
@@ -48,9 +49,20 @@ pub(super) struct Sequence {
     eos: Arc<[u32]>,
     pub(super) submitted: Instant,
     started: bool,
+    /// Tokens of the prompt, but for the first, whose log-probabilities were sent; `None` where nobody wants them.
+    judged: Option<usize>,
     ticket: Option<Ticket>,
     events: mpsc::UnboundedSender<Event>,
     over: bool,
+}
+
+/// What a row of logits is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Row {
+    /// Judges the prompt's token after this position.
+    Prompt(usize),
+    /// Chooses a token, with so many guesses between it and the last known one.
+    Next(usize),
 }
 
 /// Where a sequence comes from: its caller's side.
@@ -70,11 +82,17 @@ impl Sequence {
     /// Sequence number `id`, which nothing is computed of.
     pub(super) fn new(id: u64, arrival: Arrival, eos: &Arc<[u32]>) -> Self {
         let Arrival { submission, events, ticket, at } = arrival;
-        let Submission { prompt, adapters, sampling, constraint, priority } = submission;
+        let Submission { prompt, adapters, sampling, constraint, priority, cache_salt } =
+            submission;
         let shares = adapters.parts().iter().map(|part| part.lease.terms.share);
         let share = shares.reduce(f32::min).unwrap_or(1.0);
         let adapters = adapters.active(&prompt);
         let options = sampling.options();
+        let prefix = PrefixChain::new(adapters.iter().map(prefix_part));
+        let prefix = match &cache_salt {
+            Some(salt) => prefix.salted(salt),
+            None => prefix,
+        };
         Self {
             id,
             prompt_len: prompt.len(),
@@ -82,8 +100,9 @@ impl Sequence {
             granted: 0,
             draft: Draft::default(),
             block_table: Vec::new(),
-            prefix: PrefixChain::new(adapters.iter().map(prefix_part)),
+            prefix,
             counts: TokenCounts::new(&prompt, options),
+            judged: options.prompt_logprobs.map(|_| 0),
             eos: if options.ignore_eos { Arc::new([]) } else { eos.clone() },
             tokens: prompt,
             versions: versions(&adapters),
@@ -118,7 +137,54 @@ impl Sequence {
 
     /// Whether this step reaches the end, so that a token can be chosen.
     pub(super) fn wants_logits(&self) -> bool {
-        self.granted >= self.pending()
+        self.granted >= self.pending() && self.sampling.options().max_tokens > 0
+    }
+
+    /// Positions of the prompt whose logits are wanted and not told yet: each judges the token after it.
+    fn unjudged(&self) -> Range<usize> {
+        self.judged.map_or(0..0, |judged| judged..self.prompt_len - 1)
+    }
+
+    /// Whether logits of its prompt are wanted.
+    pub(super) fn reads_prompt(&self) -> bool {
+        !self.unjudged().is_empty()
+    }
+
+    /// How many of its tokens need no computing where the cache has their keys and values: at least one is
+    /// computed, or there would be no logits.
+    pub(super) fn skippable(&self) -> usize {
+        if self.reads_prompt() { self.unjudged().start } else { self.tokens.len() - 1 }
+    }
+
+    /// How many tokens beyond the first `computed` a step may compute that has room for so many rows of prompts' logits.
+    pub(super) fn most_with(&self, computed: usize, rows: usize) -> usize {
+        let unjudged = self.unjudged();
+        if unjudged.len() <= rows {
+            return usize::MAX;
+        }
+        unjudged.start.saturating_sub(computed) + rows
+    }
+
+    /// The positions of the prompt whose logits this step needs.
+    pub(super) fn prompt_rows(&self) -> Range<usize> {
+        let unjudged = self.unjudged();
+        let (start, end) = (unjudged.start, unjudged.end.min(self.computed + self.granted));
+        start..end.max(start)
+    }
+
+    /// The positions whose logits this step needs, side by side.
+    pub(super) fn logit_positions(&self) -> Range<usize> {
+        let (prompt, end) = (self.prompt_rows(), self.computed + self.granted);
+        match self.choices() {
+            0 => prompt,
+            choices if prompt.is_empty() => end - choices..end,
+            _ => prompt.start..end,
+        }
+    }
+
+    /// What each of those rows is for.
+    pub(super) fn rows(&self) -> impl Iterator<Item = Row> {
+        self.prompt_rows().map(Row::Prompt).chain((0..self.choices()).map(Row::Next))
     }
 
     /// How many rows of logits this step needs of it: the last token's and one for each guess.
@@ -134,11 +200,14 @@ impl Sequence {
 
     /// Guesses at most `most` tokens beyond the one that is chosen anyway. How many it guessed.
     ///
-    /// None where a penalty or a constraint depends on the guessed tokens themselves, none beyond the answer's end.
+    /// None where a penalty, a constraint or a forbidden run depends on the guessed tokens themselves, none beyond the
+    /// answer's end.
     pub(super) fn guess(&mut self, most: usize, limit: usize) -> usize {
         let answered = self.tokens.len() - self.prompt_len;
-        let left = (self.sampling.options().max_tokens - answered).min(limit - self.tokens.len());
-        let is_free = self.counts.is_empty() && self.constraint.is_none();
+        let options = self.sampling.options();
+        let left = (options.max_tokens - answered).min(limit - self.tokens.len());
+        let single = options.bad_words.iter().all(|run| run.len() == 1);
+        let is_free = self.counts.is_empty() && self.constraint.is_none() && single;
         let most = if is_free { most.min(left.saturating_sub(1)) } else { 0 };
         self.draft.guess(&self.tokens, most)
     }
@@ -211,20 +280,53 @@ impl Sequence {
 
     /// What the sampler needs to choose the next token from `logits`, of which `best` is the most likely.
     ///
-    /// `ahead` guesses stand between the last known token and the one to choose.
+    /// Of the prompt the next token is known, and only judged.
     pub(super) fn draw<'a>(
         &'a self,
         (logits, best): (&'a [f32], Option<u32>),
-        ahead: usize,
+        row: Row,
     ) -> Draw<'a> {
+        let answer = &self.tokens[self.prompt_len..];
+        let (given, ahead) = match row {
+            Row::Prompt(position) => (self.tokens.get(position + 1).copied(), 0),
+            Row::Next(ahead) => (None, ahead),
+        };
         Draw {
             logits,
             best,
+            given,
             params: &self.sampling,
             counts: &self.counts,
             constraint: self.constraint.as_ref(),
             eos: &self.eos,
-            answered: self.tokens.len() - self.prompt_len + ahead,
+            answer,
+            answered: answer.len() + ahead,
+        }
+    }
+
+    /// Tells what this step thought of the prompt's next tokens, of all of them or of none.
+    pub(super) fn judge(&mut self, given: impl Iterator<Item = Chosen>) -> Result<(), NoChoice> {
+        let (mut logprobs, mut refusal) = (Vec::new(), None);
+        for chosen in given {
+            match chosen {
+                Ok(choice) => logprobs.extend(choice.logprobs),
+                Err(why) => refusal = refusal.or(Some(why)),
+            }
+        }
+        if let Some(why) = refusal {
+            return Err(why);
+        }
+        if let (Some(judged), false) = (&mut self.judged, logprobs.is_empty()) {
+            *judged += logprobs.len();
+            self.send(Event::Prompt { logprobs });
+        }
+        Ok(())
+    }
+
+    /// Ends it where nothing is to be said and everything is read.
+    pub(super) fn finish_reading(&mut self) {
+        if self.pending() == 0 {
+            self.finish(FinishReason::Length);
         }
     }
 

@@ -46,11 +46,30 @@ pub(super) fn arrival(
     adapters: AdapterMix,
     max_tokens: usize,
 ) -> (Arrival, EventStream) {
-    let options = SamplingOptions { temperature: 0.0, max_tokens, ..Default::default() };
+    arrival_of(prompt, adapters, SamplingOptions { max_tokens, ..Default::default() })
+}
+
+/// The same with the prompt judged.
+pub(super) fn judged_arrival(
+    prompt: Vec<u32>,
+    adapters: AdapterMix,
+    max_tokens: usize,
+) -> (Arrival, EventStream) {
+    let options = SamplingOptions { max_tokens, prompt_logprobs: Some(0), ..Default::default() };
+    arrival_of(prompt, adapters, options)
+}
+
+fn arrival_of(
+    prompt: Vec<u32>,
+    adapters: AdapterMix,
+    options: SamplingOptions,
+) -> (Arrival, EventStream) {
+    let options = SamplingOptions { temperature: 0.0, ..options };
     let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
     let (events, stream) = mpsc::unbounded_channel();
     let priority = Priority::Normal;
-    let submission = Submission { prompt, adapters, sampling, constraint: None, priority };
+    let (constraint, cache_salt) = (None, None);
+    let submission = Submission { prompt, adapters, sampling, constraint, cache_salt, priority };
     let ticket = TicketOffice::new(1).take().expect("a free place");
     (Arrival { submission, events, ticket, at: Instant::now() }, stream)
 }

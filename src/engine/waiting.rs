@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 /// Sequences that wait for a place in the batch.
 #[derive(Debug, Default)]
 pub(super) struct WaitingQueue {
-    normal: Lane,
-    low: Lane,
+    /// By [`Priority`].
+    lanes: [Lane; 3],
 }
 
 /// Those of one priority, in order of arrival.
@@ -31,26 +31,28 @@ impl WaitingQueue {
     }
 
     fn lane_mut(&mut self, priority: Priority) -> &mut Lane {
-        match priority {
-            Priority::Normal => &mut self.normal,
-            Priority::Low => &mut self.low,
-        }
+        &mut self.lanes[priority as usize]
     }
 
-    /// Those whose turn it is: low ones only while no normal one waits.
+    /// Whose turn it is: low ones only while no normal one waits.
+    fn turn_at(&self) -> usize {
+        self.lanes.iter().position(|lane| !lane.sequences.is_empty()).unwrap_or(0)
+    }
+
+    /// Those whose turn it is.
     pub(super) fn turn(&self) -> &Lane {
-        if self.normal.sequences.is_empty() { &self.low } else { &self.normal }
+        &self.lanes[self.turn_at()]
     }
 
     /// Removes the one at `index` of [`WaitingQueue::turn`], which starts now.
     pub(super) fn take(&mut self, index: usize) -> Sequence {
-        let lane = if self.normal.sequences.is_empty() { &mut self.low } else { &mut self.normal };
-        lane.take(index)
+        let turn = self.turn_at();
+        self.lanes[turn].take(index)
     }
 
     /// Takes those out who have ended or whose callers have gone.
     pub(super) fn drop_over(&mut self, mut dropped: impl FnMut(&Sequence)) {
-        for lane in [&mut self.normal, &mut self.low] {
+        for lane in &mut self.lanes {
             lane.sequences.retain(|sequence| {
                 // Asked once: its caller may go at any moment.
                 let over = sequence.is_over();
@@ -64,22 +66,22 @@ impl WaitingQueue {
 
     /// All of them, leaving none.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Sequence> + '_ {
-        self.normal.sequences.drain(..).chain(self.low.sequences.drain(..))
+        self.lanes.iter_mut().flat_map(|lane| lane.sequences.drain(..))
     }
 
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> + Clone {
-        self.normal.sequences.iter().chain(&self.low.sequences)
+        self.lanes.iter().flat_map(|lane| &lane.sequences)
     }
 
     /// All of them.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Sequence> {
-        self.normal.sequences.iter_mut().chain(&mut self.low.sequences)
+        self.lanes.iter_mut().flat_map(|lane| &mut lane.sequences)
     }
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.normal.sequences.len() + self.low.sequences.len()
+        self.lanes.iter().map(|lane| lane.sequences.len()).sum()
     }
 }
 
@@ -193,9 +195,11 @@ mod tests {
     #[test]
     fn low_ones_start_only_while_no_normal_one_waits() {
         let mut queue = Queue::new(&[]);
+        queue.push("a", Priority::Shadow);
         queue.push("a", Priority::Low);
         queue.push("b", Priority::Normal);
         assert_eq!(queue.start(&["b"], 1.0), None);
+        assert_eq!(queue.start(&[], 1.0), Some(2));
         assert_eq!(queue.start(&[], 1.0), Some(1));
         assert_eq!(queue.start(&[], 1.0), Some(0));
     }

@@ -26,8 +26,16 @@ pub(super) struct Answer {
 pub(super) struct Progress {
     text: String,
     tokens: Vec<Token>,
+    /// What the model thought of more of the prompt.
+    pub(super) prompt: Vec<TokenLogprobs>,
     /// Why the answer ended, if it did.
     because: Option<FinishedBecause>,
+}
+
+impl Progress {
+    fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.prompt.is_empty()
+    }
 }
 
 impl Answer {
@@ -37,7 +45,7 @@ impl Answer {
         while progress.because.is_none() {
             match self.events.poll_recv(cx) {
                 Poll::Ready(event) => self.take(event, &mut progress)?,
-                Poll::Pending if progress.tokens.is_empty() => return Poll::Pending,
+                Poll::Pending if progress.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
             }
         }
@@ -55,11 +63,12 @@ impl Answer {
                 self.usage.cached_tokens = cached_tokens;
                 self.usage.queued = queued;
             }
+            Some(Event::Prompt { logprobs }) => to.prompt.extend(logprobs),
             Some(Event::Token { id, logprobs }) => {
                 self.usage.completion_tokens += 1;
                 self.meter.token();
                 let Pushed { shown, released } = self.text.push(id);
-                to.tokens.push(Token { shown, ..self.token(id, logprobs) });
+                to.tokens.push(Token { shown, ..self.tokenizer.judged(id, logprobs) });
                 to.text.push_str(&released.text);
                 to.because = released.stop.map(stopped_by_text);
             }
@@ -82,23 +91,12 @@ impl Answer {
         error.into()
     }
 
-    fn token(&self, id: u32, logprobs: Option<TokenLogprobs>) -> Token {
-        let with = |id, logprob| Token { logprob, ..self.tokenizer.token(id) };
-        match logprobs {
-            None => with(id, None),
-            Some(logprobs) => {
-                let top = logprobs.top.into_iter().map(|(id, logprob)| with(id, Some(logprob)));
-                Token { top: top.collect(), ..with(id, Some(logprobs.chosen)) }
-            }
-        }
-    }
-
     /// The events of `progress`; the second one ends the answer.
     pub(super) fn events(
         &self,
         progress: Progress,
     ) -> (Option<GenerateEvent>, Option<GenerateEvent>) {
-        let Progress { text, tokens, because } = progress;
+        let Progress { text, tokens, because, prompt: _ } = progress;
         let index = self.index;
         let delta = (!text.is_empty() || !tokens.is_empty()).then_some(GenerateEvent::Delta {
             index,

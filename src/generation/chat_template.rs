@@ -43,6 +43,7 @@ enum Content {
 pub(super) struct Chat {
     pub(super) messages: Vec<Value>,
     pub(super) tools: Vec<Value>,
+    pub(super) documents: Vec<Value>,
     pub(super) add_generation_prompt: bool,
     pub(super) continue_final_message: bool,
     pub(super) variables: Map<String, Value>,
@@ -78,6 +79,11 @@ impl ChatTemplate {
             let message = format!("`chat_template_kwargs` must not set `{name}`");
             return Err(invalid("chat_template_kwargs", &message));
         }
+        if !chat.documents.is_empty() && !self.takes("documents") {
+            let message =
+                "this model's chat template takes no documents: put their text into a message";
+            return Err(invalid("documents", message));
+        }
         let mut chat = chat;
         for message in &mut chat.messages {
             self.normalise(message)?;
@@ -91,6 +97,12 @@ impl ChatTemplate {
         }
     }
 
+    /// Whether it looks at this variable at all.
+    fn takes(&self, variable: &str) -> bool {
+        let template = self.environment.get_template(NAME);
+        template.is_ok_and(|template| template.undeclared_variables(false).contains(variable))
+    }
+
     fn is_reserved(&self, name: &str) -> bool {
         RESERVED.contains(&name) || self.special_tokens.contains_key(name)
     }
@@ -100,7 +112,8 @@ impl ChatTemplate {
         let tools = if chat.tools.is_empty() { Value::Null } else { chat.tools.into() };
         variables.insert("messages".into(), chat.messages.into());
         variables.insert("tools".into(), tools);
-        variables.insert("documents".into(), Value::Null);
+        let documents = if chat.documents.is_empty() { Value::Null } else { chat.documents.into() };
+        variables.insert("documents".into(), documents);
         variables.insert("add_generation_prompt".into(), chat.add_generation_prompt.into());
         for (name, token) in &self.special_tokens {
             variables.insert(name.clone(), token.as_str().into());
@@ -383,6 +396,19 @@ mod tests {
         chat.variables.insert("messages".into(), json!([]));
         let error = render(&template(PLAIN), chat).expect_err("refused").to_string();
         assert!(error.contains("`messages`"), "{error}");
+    }
+
+    #[test]
+    fn documents_reach_a_template_that_takes_them_and_no_other() {
+        let messages = json!([{"role": "user", "content": "x"}]);
+        let documents = vec![json!({"title": "a", "text": "b"})];
+        let asked = Chat { documents, ..chat(&messages) };
+        let source = "{% for d in documents %}{{ d.title }}: {{ d.text }}{% endfor %}";
+        assert_eq!(render(&template(source), asked.clone()).expect("shown"), "a: b");
+        let error = render(&template(PLAIN), asked).expect_err("refused");
+        assert!(matches!(error, GenerateError::Invalid { field: "documents", .. }), "{error}");
+        let own = "{% set documents = [] %}{{ documents | length }}";
+        assert_eq!(render(&template(own), chat(&messages)).expect("its own"), "0");
     }
 
     #[test]

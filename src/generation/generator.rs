@@ -4,7 +4,9 @@ use super::{
     SamplingParams, Token, Usage, WeightedAdapter,
     account::{self, Account},
     answer::Answer,
+    bad_words,
     chat_template::{Chat, ChatTemplate},
+    echo::{Added, Echo},
     grammar::{Form, Grammars},
     meter::Meter,
     text_stream::{TextOptions, TextStream},
@@ -30,6 +32,8 @@ const MAX_STOP_STRINGS: usize = 32;
 const MAX_STOP_BYTES: usize = 1024;
 /// Longer prompts are rendered and tokenised on a blocking thread: about half a millisecond's work.
 const INLINE_BYTES: usize = 2048;
+/// As much work as a word that answers must not contain makes.
+const WORD_BYTES: usize = 32;
 /// More tokens are turned to text on a blocking thread.
 const INLINE_TOKENS: usize = 8192;
 /// What is only tokenised, or turned back, may be this many contexts long.
@@ -49,6 +53,10 @@ pub struct ModelCard {
     pub max_context: usize,
     /// Width of the logits.
     pub vocab: usize,
+    /// What it is computed on: `cpu`, `cuda` or `metal`.
+    pub device: String,
+    /// How its weights are kept: `f32`, `bf16`, `int8` or `int4`.
+    pub precision: String,
 }
 
 impl ModelCard {
@@ -229,13 +237,22 @@ impl Generator {
         leased: Option<AdapterLease>,
     ) -> Result<Generation, GenerateError> {
         check(&request)?;
-        let GenerateRequest { prompt, adapters, mut sampling, n, .. } = request;
-        let is_short = size(&prompt) <= INLINE_BYTES;
+        let GenerateRequest { prompt, adapters, mut sampling, n, bad_words, .. } = request;
+        let shows_prompt = request.shows_prompt || sampling.prompt_logprobs.is_some();
+        let is_short = size(&prompt) + bad_words.len() * WORD_BYTES <= INLINE_BYTES;
         let shown_tokens = self.shown_tokens(&prompt);
         // What is cut afterwards may be of any length.
         let fits = request.truncate_prompt_tokens.is_none();
         let most = fits.then_some(self.0.model.max_context);
-        let mut prompt = self.work(is_short, move |inner| inner.ids(prompt, most)).await?;
+        let work = move |inner: &Inner| {
+            let text = spelled(&prompt).filter(|_| shows_prompt).map(ToOwned::to_owned);
+            let ids = inner.ids(prompt, most)?;
+            let added = text.map(|text| Added::around(&inner.tokenizer, &text, &ids));
+            let bad_words = bad_words::runs(&inner.tokenizer, &bad_words)?;
+            Ok((ids, added.unwrap_or_default(), bad_words))
+        };
+        let (mut prompt, added, bad_words) = self.work(is_short, work).await?;
+        sampling.bad_words.extend(bad_words);
         if let Some(keep) = request.truncate_prompt_tokens {
             let keep = keep.min(self.room(request.max_tokens.unwrap_or(1)));
             prompt.drain(..prompt.len().saturating_sub(keep));
@@ -251,6 +268,10 @@ impl Generator {
             shown_tokens,
             min_tokens: sampling.min_tokens,
         };
+        let echo = shows_prompt.then(|| {
+            let tokenizer = self.0.tokenizer.clone();
+            Echo::new(tokenizer, prompt.clone(), added, sampling.prompt_logprobs, n)
+        });
         let sampling = self.sampling(&sampling, n)?;
         let form = match request.constraint {
             Some(wanted) => Some(self.0.grammars.form(wanted).await?),
@@ -260,7 +281,9 @@ impl Generator {
         leases.extend(leased.map(|lease| (lease, 1.0)));
         let served = account::served(&leases);
         let mix = AdapterMix::new(leases)?;
-        let streams = self.submit((&prompt, form.as_ref()), &mix, sampling, request.priority)?;
+        let salt = request.cache_salt.map(Into::into);
+        let order = (request.priority, salt);
+        let streams = self.submit((&prompt, form.as_ref()), &mix, sampling, order)?;
         let account = Account::new(self.metrics(request.priority).clone(), &served);
         if form.is_some() {
             self.metrics(request.priority).constrained(n);
@@ -268,7 +291,7 @@ impl Generator {
         account.accepted(prompt.len(), n, max_tokens);
         let answer = |(index, events)| self.answer(index, events, &prompt, &options, &account);
         let answers = streams.into_iter().enumerate().map(answer).collect();
-        Ok(Generation::new(prompt, account::told(&served), answers))
+        Ok(Generation::new(prompt, account::told(&served), echo, answers))
     }
 
     /// The marks of tool calls are text where there may be calls.
@@ -300,21 +323,25 @@ impl Generator {
         (prompt, form): (&[u32], Option<&Form>),
         adapters: &AdapterMix,
         sampling: Vec<SamplingParams>,
-        priority: Priority,
+        (priority, cache_salt): (Priority, Option<Arc<str>>),
     ) -> Result<Vec<EventStream>, GenerateError> {
         let submit = |sampling| {
-            let (prompt, adapters) = (prompt.to_vec(), adapters.clone());
-            let constraint = form.map(Form::constraint);
-            let submission = Submission { prompt, adapters, sampling, constraint, priority };
-            self.0.backend.submit(submission)
+            self.0.backend.submit(Submission {
+                prompt: prompt.to_vec(),
+                adapters: adapters.clone(),
+                sampling,
+                constraint: form.map(Form::constraint),
+                priority,
+                cache_salt: cache_salt.clone(),
+            })
         };
         Ok(sampling.into_iter().map(submit).collect::<Result<_, EngineError>>()?)
     }
 
     fn metrics(&self, priority: Priority) -> &Metrics {
         match priority {
-            Priority::Normal => &self.0.metrics,
-            Priority::Low => &self.0.unseen,
+            Priority::Normal | Priority::Low => &self.0.metrics,
+            Priority::Shadow => &self.0.unseen,
         }
     }
 
@@ -381,7 +408,7 @@ impl Generator {
         }
     }
 
-    /// One set of parameters an answer: the answer's index is added to the seed.
+    /// One set of parameters an answer: the answer's index is added to the seed. The first one judges the prompt.
     fn sampling(
         &self,
         options: &SamplingOptions,
@@ -390,7 +417,8 @@ impl Generator {
         let seed = options.seed.unwrap_or_else(rand::random);
         let params = (0..n as u64).map(|index| {
             let seed = seed.wrapping_add(index);
-            let options = SamplingOptions { seed: Some(seed), ..options.clone() };
+            let prompt_logprobs = options.prompt_logprobs.filter(|_| index == 0);
+            let options = SamplingOptions { seed: Some(seed), prompt_logprobs, ..options.clone() };
             SamplingParams::new(options, self.0.model.vocab, seed)
         });
         Ok(params.collect::<Result<_, _>>()?)
@@ -408,6 +436,7 @@ impl Inner {
             Prompt::Chat {
                 messages,
                 tools,
+                documents,
                 add_generation_prompt,
                 continue_final_message,
                 variables,
@@ -423,6 +452,7 @@ impl Inner {
                 let chat = Chat {
                     messages,
                     tools,
+                    documents,
                     add_generation_prompt,
                     continue_final_message,
                     variables,
@@ -467,6 +497,11 @@ fn check(request: &GenerateRequest) -> Result<(), GenerateError> {
         let message = format!("each string of `stop` must have 1 to {MAX_STOP_BYTES} bytes");
         return Err(invalid("stop", message));
     }
+    bad_words::check(&request.bad_words)?;
+    let shows_prompt = request.shows_prompt || request.sampling.prompt_logprobs.is_some();
+    if request.max_tokens == Some(0) && !shows_prompt {
+        return Err(invalid("max_tokens", "`max_tokens` must be at least 1, not 0".into()));
+    }
     if request.truncate_prompt_tokens == Some(0) {
         let message = "`truncate_prompt_tokens` must be at least 1, not 0";
         return Err(invalid("truncate_prompt_tokens", message.into()));
@@ -474,13 +509,22 @@ fn check(request: &GenerateRequest) -> Result<(), GenerateError> {
     Ok(())
 }
 
+/// The text that a prompt's tokens stand for, where the tokenizer may put more around it.
+fn spelled(prompt: &Prompt) -> Option<&str> {
+    match prompt {
+        Prompt::Text { text, add_special_tokens: true } => Some(text),
+        Prompt::Text { .. } | Prompt::Tokens(_) | Prompt::Chat { .. } => None,
+    }
+}
+
 /// Roughly the bytes of text in a prompt.
 fn size(prompt: &Prompt) -> usize {
     match prompt {
         Prompt::Tokens(_) => 0,
         Prompt::Text { text, .. } => text.len(),
-        Prompt::Chat { messages, tools, variables, .. } => {
-            messages.iter().chain(tools).chain(variables.values()).map(json_size).sum()
+        Prompt::Chat { messages, tools, documents, variables, .. } => {
+            let values = messages.iter().chain(tools).chain(documents);
+            values.chain(variables.values()).map(json_size).sum()
         }
     }
 }

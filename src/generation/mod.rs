@@ -4,8 +4,10 @@
 mod account;
 mod answer;
 mod backend;
+mod bad_words;
 mod chat_template;
 mod constraint;
+mod echo;
 mod error;
 mod generator;
 mod grammar;
@@ -32,8 +34,8 @@ pub use generator::{Generator, ModelCard, TextSetup};
 pub use grammar::GrammarError;
 pub use probe::Probe;
 pub use request::{
-    Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, ServedAdapter, StopReason,
-    Token, Usage, WeightedAdapter,
+    Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, PromptTokens,
+    ServedAdapter, StopReason, Token, Usage, WeightedAdapter,
 };
 pub use stream::Generation;
 pub use tool_calls::{

@@ -35,6 +35,7 @@ fn request(prompt: &str) -> GenerateRequest {
         prompt,
         adapters: Vec::new(),
         sampling: SamplingOptions { temperature: 0.0, ..SamplingOptions::default() },
+        bad_words: Vec::new(),
         max_tokens: None,
         default_max_tokens: Some(TOKENS),
         stop: Vec::new(),
@@ -42,6 +43,8 @@ fn request(prompt: &str) -> GenerateRequest {
         skip_special_tokens: true,
         n: 1,
         truncate_prompt_tokens: None,
+        shows_prompt: false,
+        cache_salt: None,
         constraint: None,
         priority: Priority::Normal,
     }

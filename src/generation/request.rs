@@ -1,7 +1,7 @@
 //! What every dialect is translated to, and what comes back.
 use super::{Constraint, Priority, SamplingOptions};
 use crate::adapter::{AdapterName, AdapterRef, VersionId};
-use std::time::Duration;
+use std::{ops::Range, sync::Arc, time::Duration};
 
 /// What to continue.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub enum Prompt {
         messages: Vec<serde_json::Value>,
         /// OpenAI tool objects for the template; empty for none.
         tools: Vec<serde_json::Value>,
+        /// Texts to answer from, for a template that takes them; empty for none.
+        documents: Vec<serde_json::Value>,
         /// Whether the template opens the assistant's turn.
         add_generation_prompt: bool,
         /// Continue the last message instead of opening a new one.
@@ -61,7 +63,9 @@ pub struct GenerateRequest {
     pub adapters: Vec<WeightedAdapter>,
     /// Checked against the vocabulary by the generator; `max_tokens` comes from [`GenerateRequest::max_tokens`].
     pub sampling: SamplingOptions,
-    /// At most this many new tokens; refused where the context leaves fewer.
+    /// Words that the answer must not contain; they become [`SamplingOptions::bad_words`].
+    pub bad_words: Vec<String>,
+    /// At most this many new tokens; refused where the context leaves fewer. 0 only where the prompt is shown.
     pub max_tokens: Option<usize>,
     /// The dialect's own limit where `max_tokens` is `None`: the context may leave fewer. `None` is
     /// all that it leaves.
@@ -77,9 +81,13 @@ pub struct GenerateRequest {
     /// Cut the prompt to its last tokens, if it is longer: this many, or fewer where the context must
     /// also hold the answer.
     pub truncate_prompt_tokens: Option<usize>,
+    /// Whether the prompt's tokens are told too, before the answers.
+    pub shows_prompt: bool,
+    /// Whose cached beginnings it may use: those of requests with the same salt.
+    pub cache_salt: Option<String>,
     /// What every answer must look like; `None` leaves it to the model.
     pub constraint: Option<Constraint>,
-    /// Who goes first. A low one is nobody's: the metrics of requests leave it out.
+    /// Who goes first. A shadow is nobody's: the metrics of requests leave it out.
     pub priority: Priority,
 }
 
@@ -99,6 +107,8 @@ pub struct Token {
     pub special: bool,
     /// Natural logarithm of its probability; present when the request asks for it.
     pub logprob: Option<f32>,
+    /// How many tokens are at least as likely here, itself included; there where `logprob` is, but for `top`.
+    pub rank: Option<usize>,
     /// The most likely tokens here, best first, with id, text, bytes and log-probability.
     pub top: Vec<Token>,
 }
@@ -139,6 +149,16 @@ pub struct Usage {
 /// What happens to one answer, in order. A stream of several answers interleaves them.
 #[derive(Clone, Debug)]
 pub enum GenerateEvent {
+    /// More of the prompt, where the request wants it shown; all of it comes before the first of its answers' other
+    /// events.
+    Prompt {
+        /// The answers to this prompt.
+        answers: Range<usize>,
+        /// More of its text, without special tokens that the text does not spell.
+        text: String,
+        /// More of its tokens; the first one has no log-probability.
+        tokens: Vec<Token>,
+    },
     /// More text; may be empty while a character or a stop string is incomplete.
     Delta {
         /// Which of the `n` answers.
@@ -159,6 +179,15 @@ pub enum GenerateEvent {
     },
 }
 
+/// A prompt as the model sees it.
+#[derive(Clone, Debug, Default)]
+pub struct PromptTokens {
+    /// Its text.
+    pub text: String,
+    /// Its tokens; the first one has no log-probability.
+    pub tokens: Vec<Token>,
+}
+
 /// One whole answer.
 #[derive(Clone, Debug)]
 pub struct Completion {
@@ -168,6 +197,8 @@ pub struct Completion {
     pub text: String,
     /// All of its tokens.
     pub tokens: Vec<Token>,
+    /// What it answers, where the request wants it shown.
+    pub prompt: Option<Arc<PromptTokens>>,
     /// Why it ended.
     pub because: FinishedBecause,
     /// Of this answer.

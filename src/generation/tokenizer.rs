@@ -1,5 +1,6 @@
 //! Text to tokens and back.
 use super::{GenerateError, Token, pieces::Pieces, text_stream::Utf8};
+use crate::engine::TokenLogprobs;
 
 /// A tokenizer and the bytes of each of its tokens.
 pub(super) struct Tokenizer {
@@ -86,6 +87,7 @@ impl Tokenizer {
             shown: String::new(),
             special: self.pieces.is_special(id),
             logprob: None,
+            rank: None,
             top: Vec::new(),
         }
     }
@@ -93,6 +95,14 @@ impl Tokenizer {
     /// The token that is this text and steers the model.
     pub(super) fn special(&self, text: &str) -> Option<u32> {
         self.inner.token_to_id(text).filter(|id| self.pieces.is_special(*id))
+    }
+
+    /// The same with what the model thought of it.
+    pub(super) fn judged(&self, id: u32, logprobs: Option<TokenLogprobs>) -> Token {
+        let Some(TokenLogprobs { chosen, rank, top }) = logprobs else { return self.token(id) };
+        let alternative = |(id, logprob)| Token { logprob: Some(logprob), ..self.token(id) };
+        let top = top.into_iter().map(alternative).collect();
+        Token { logprob: Some(chosen), rank: Some(rank), top, ..self.token(id) }
     }
 
     pub(super) fn pieces(&self) -> &Pieces {

@@ -174,6 +174,7 @@ impl Access {
     pub(super) fn event(&self, event: &GenerateEvent) {
         let mut record = self.lock();
         match event {
+            GenerateEvent::Prompt { .. } => {}
             GenerateEvent::Delta { tokens, .. } => {
                 let elapsed = record.begun.elapsed();
                 record.first_token.get_or_insert(elapsed);

@@ -9,13 +9,14 @@ use crate::{
     adapter::Permit,
     generation::{
         Completion, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest, Generation,
-        ServedAdapter, Token, Usage,
+        PromptTokens, ServedAdapter, Token, Usage,
     },
 };
 use futures_util::{
     StreamExt,
     stream::{BoxStream, SelectAll},
 };
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 /// The answers to all prompts, interleaved; answer `i` of prompt `p` has the index `p * n + i`.
 ///
@@ -24,6 +25,7 @@ pub(super) struct Answers {
     streams: SelectAll<BoxStream<'static, Result<GenerateEvent, GenerateError>>>,
     count: usize,
     served: Vec<ServedAdapter>,
+    prompts: Vec<Arc<[u32]>>,
     /// Places among the requests of each adapter, for as long as any answer runs.
     _permits: Vec<Permit>,
     tally: Tally,
@@ -49,7 +51,7 @@ impl Answers {
         let shadow = app.shadows.prepare(app, &split, &requests);
         let mut tally = split.begin(app);
         let mut streams = SelectAll::new();
-        let (mut count, mut served) = (0, Vec::new());
+        let (mut count, mut served, mut prompts) = (0, Vec::new(), Vec::new());
         for mut request in requests {
             let (first, n) = (count, request.n);
             pin(&mut request, &served);
@@ -64,6 +66,7 @@ impl Answers {
             if let Some(access) = &access {
                 access.started(generation.prompt_tokens, &served);
             }
+            prompts.push(generation.prompt().into());
             streams.push(generation.map(move |event| Ok(shift(event?, first))).boxed());
             count += n;
             // A hundred short prompts are tokenised here one after the other; others want the thread too.
@@ -71,12 +74,17 @@ impl Answers {
         }
         // The real answer is on its way before its shadow is.
         let mirror = shadow.map(|shadow| app.shadows.start(app, shadow, (count, tally.begun())));
-        Ok(Self { streams, count, served, tally, mirror, access, _permits: permits })
+        Ok(Self { streams, count, served, prompts, tally, mirror, access, _permits: permits })
     }
 
     /// What changes the base in all of them.
     pub(super) fn served(&self) -> &[ServedAdapter] {
         &self.served
+    }
+
+    /// The tokens of each prompt, as the model sees them.
+    pub(super) fn prompts(&self) -> &[Arc<[u32]>] {
+        &self.prompts
     }
 
     /// They end with this, and the client is told.
@@ -123,8 +131,17 @@ impl Answers {
     /// The first failure; the others are cancelled.
     pub(super) async fn collect(mut self) -> Result<Vec<Completion>, ApiError> {
         let mut gathered: Vec<Gathered> = (0..self.count).map(|_| Gathered::default()).collect();
+        let mut prompts: BTreeMap<usize, (Range<usize>, PromptTokens)> = BTreeMap::new();
         while let Some(event) = self.next().await {
             match event? {
+                GenerateEvent::Prompt { answers, text, tokens } => {
+                    let first = prompts.entry(answers.start);
+                    let (_, prompt) = first.or_insert_with(|| (answers, PromptTokens::default()));
+                    prompt.text.push_str(&text);
+                    prompt.tokens.extend(tokens);
+                    // Pieces of one prompt come without a wait between them; others want the thread too.
+                    tokio::task::yield_now().await;
+                }
                 GenerateEvent::Delta { index, text, tokens } => {
                     gathered[index].text.push_str(&text);
                     gathered[index].tokens.extend(tokens);
@@ -133,6 +150,11 @@ impl Answers {
                     gathered[index].end = Some((because, usage));
                 }
             }
+        }
+        for (answers, prompt) in prompts.into_values() {
+            let prompt = Arc::new(prompt);
+            let answers = gathered.get_mut(answers).into_iter().flatten();
+            answers.for_each(|answer| answer.prompt = Some(Arc::clone(&prompt)));
         }
         gathered.into_iter().enumerate().map(|(index, answer)| answer.complete(index)).collect()
     }
@@ -163,6 +185,7 @@ fn pin(request: &mut GenerateRequest, served: &[ServedAdapter]) {
 struct Gathered {
     text: String,
     tokens: Vec<Token>,
+    prompt: Option<Arc<PromptTokens>>,
     end: Option<(FinishedBecause, Usage)>,
 }
 
@@ -172,12 +195,17 @@ impl Gathered {
             tracing::error!(index, "a generation ended without a reason");
             return Err(ApiError::internal("generation_cut_short"));
         };
-        Ok(Completion { index, text: self.text, tokens: self.tokens, because, usage })
+        let Self { text, tokens, prompt, .. } = self;
+        Ok(Completion { index, text, tokens, prompt, because, usage })
     }
 }
 
 fn shift(event: GenerateEvent, by: usize) -> GenerateEvent {
     match event {
+        GenerateEvent::Prompt { answers, text, tokens } => {
+            let answers = answers.start + by..answers.end + by;
+            GenerateEvent::Prompt { answers, text, tokens }
+        }
         GenerateEvent::Delta { index, text, tokens } => {
             GenerateEvent::Delta { index: index + by, text, tokens }
         }

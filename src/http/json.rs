@@ -1,10 +1,11 @@
 //! Bodies: JSON in, with the path of whatever is wrong.
 use super::ApiError;
 use axum::{
+    Json,
     body::Bytes,
     extract::{FromRequest, Request},
     http::{HeaderMap, StatusCode, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -67,6 +68,24 @@ impl JsonBody {
     pub(super) fn get(&self, field: &str) -> Option<&Value> {
         self.0.get(field).filter(|value| !value.is_null())
     }
+}
+
+/// Most tokens and alternatives of an answer that is written on an async thread: about half a millisecond's work.
+const INLINE_ENTRIES: usize = 1024;
+
+/// The response that `write` writes, which lists so many tokens and alternatives.
+///
+/// # Errors
+/// When the thread for it panics.
+pub(super) async fn rendered(
+    entries: usize,
+    write: impl FnOnce() -> Value + Send + 'static,
+) -> Result<Response, ApiError> {
+    if entries <= INLINE_ENTRIES {
+        return Ok(Json(write()).into_response());
+    }
+    let written = tokio::task::spawn_blocking(move || Json(write()).into_response()).await;
+    written.map_err(|_| ApiError::internal("answer_not_written"))
 }
 
 /// The whole body, up to its limit.

@@ -6,6 +6,7 @@ mod access;
 mod admin;
 mod admission;
 mod auth;
+mod best;
 mod config;
 mod connections;
 mod drain;

@@ -107,6 +107,10 @@ pub const ROUTES: &[Route] = &[
     })
     .free(),
     route("GET", "/v1/models/{*id}", "one of them", || get(openai::retrieve)).free(),
+    route("DELETE", "/v1/models/{*id}", "take an adapter out of service", || {
+        delete(openai::remove)
+    })
+    .admin(Cost::Free),
     route("POST", "/generate", "LoRAX and TGI: complete `inputs`", || post(lorax::generate))
         .lorax()
         .generates(),

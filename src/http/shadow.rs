@@ -63,7 +63,8 @@ impl Shadows {
         let of_shadow = |request: &GenerateRequest| {
             let mut request = GenerateRequest { adapters: adapters(target), ..request.clone() };
             request.sampling.logprobs = None;
-            request.priority = Priority::Low;
+            request.sampling.prompt_logprobs = None;
+            request.priority = Priority::Shadow;
             request
         };
         Some(Prepared { alias, requests: requests.iter().map(of_shadow).collect(), place })

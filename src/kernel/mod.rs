@@ -40,6 +40,11 @@ pub trait Kernels: Send + Sync {
     /// The device, its instruction set and its threads, for the log.
     fn describe(&self) -> String;
 
+    /// What kind of device: `cpu`, `cuda` or `metal`.
+    fn device(&self) -> &'static str {
+        "cpu"
+    }
+
     /// Whether `load_low_rank`, `load_rows` and `load_vector` may run on another thread while a step runs on its own.
     fn loads_on_any_thread(&self) -> bool {
         false

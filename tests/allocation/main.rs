@@ -148,7 +148,7 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
         };
         let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
         let (prompt, priority) = (vec![5, 6, 7], Priority::Normal);
-        Submission { prompt, adapters, sampling, constraint, priority }
+        Submission { prompt, adapters, sampling, constraint, priority, cache_salt: None }
     };
     let kinds = mixes.into_iter().flat_map(|mix| [(mix.clone(), 0.0), (mix, 0.8)]);
     let submissions = kinds.enumerate().map(submission).collect();

@@ -2,7 +2,7 @@
 mod rooms;
 mod scripted;
 
-pub(crate) use rooms::{Case, adapter_files, adapters, cases};
+pub(crate) use rooms::{Case, adapter_files, adapters, cases, directory};
 pub(crate) use scripted::{Script, scripted, tokens, with_tools};
 
 use axum::{Extension, Router, extract::ConnectInfo};
@@ -79,12 +79,12 @@ impl Server {
 
     /// The whole server with a base of `tests/golden` and its adapters.
     pub(crate) fn golden(base: &str) -> Self {
-        Self::of(&rooms::directory(base))
+        Self::of(&directory(base))
     }
 
     /// The same with more flags of `lorad serve`.
     pub(crate) fn golden_with(base: &str, flags: &[&str]) -> Self {
-        let (app, store) = rooms::serving(&rooms::directory(base), flags);
+        let (app, store) = rooms::serving(&directory(base), flags);
         Self::run(Some(store), |listener, shutdown| app.serve(listener, shutdown))
     }
 

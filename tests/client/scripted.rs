@@ -82,7 +82,8 @@ impl Backend for Engine {
             Script::Say(texts) => {
                 let said = texts.lock().expect("no panic").pop_front().expect("a text");
                 let wants = submission.sampling.options().logprobs.is_some();
-                let logprobs = || wants.then(|| TokenLogprobs { chosen: -0.5, top: Vec::new() });
+                let logprobs =
+                    || wants.then(|| TokenLogprobs { chosen: -0.5, rank: 1, top: Vec::new() });
                 let most = submission.sampling.options().max_tokens;
                 let is_cut = said.len() > most;
                 for id in said.into_iter().take(most) {
@@ -178,7 +179,9 @@ fn templated(
     };
     let (name, root) = ("tiny".to_owned(), "tiny".to_owned());
     let aliases = vec!["twin".to_owned()];
-    let card = ModelCard { name, aliases, root, max_context, vocab: 322 };
+    let (device, precision) = ("cpu".to_owned(), "f32".to_owned());
+    let vocab = 322;
+    let card = ModelCard { name, aliases, root, max_context, vocab, device, precision };
     let metrics = Metrics::new("tiny");
     let generator = Generator::new(Arc::new(Engine(script)), text, card, metrics.clone());
     let base = Arc::new(NoLayers(LoraLayout::default()));

@@ -21,12 +21,14 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
         (prop::sample::select(vec!["a", "b", "c", "x12"]), -1.0_f32..1.0),
     ];
     let parts = prop::collection::vec(part, 0..4);
-    let options = (any::<bool>(), any::<u64>(), 1_usize..12, any::<bool>()).prop_map(
-        |(warm, seed, max_tokens, penalised)| SamplingOptions {
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>());
+    let options = (switches, any::<u64>(), 0_usize..12).prop_map(
+        |((warm, penalised, judged), seed, max_tokens)| SamplingOptions {
             temperature: if warm { 0.9 } else { 0.0 },
             frequency_penalty: if penalised { 0.7 } else { 0.0 },
             seed: Some(seed),
             logprobs: Some(2),
+            prompt_logprobs: judged.then_some(1),
             ..greedy(max_tokens)
         },
     );

@@ -3,6 +3,7 @@ mod constrained;
 mod forms;
 mod invariance;
 mod mixes;
+mod prompts;
 mod slow;
 mod stub;
 

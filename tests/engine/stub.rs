@@ -229,7 +229,8 @@ pub(crate) fn mixed_submission(
     let parts = parts.iter().map(|(name, weight)| (lease(name), *weight));
     let adapters = AdapterMix::new(parts).expect("a mix");
     let (prompt, priority) = (prompt.to_vec(), Priority::Normal);
-    Submission { prompt, adapters, sampling, constraint: None, priority }
+    let (constraint, cache_salt) = (None, None);
+    Submission { prompt, adapters, sampling, constraint, cache_salt, priority }
 }
 
 /// A whole event stream.
@@ -237,6 +238,7 @@ pub(crate) fn mixed_submission(
 pub(crate) struct Answer {
     pub(crate) tokens: Vec<u32>,
     pub(crate) logprobs: Vec<TokenLogprobs>,
+    pub(crate) prompt: Vec<TokenLogprobs>,
     pub(crate) reason: Option<FinishReason>,
     pub(crate) cached_tokens: usize,
 }
@@ -248,6 +250,10 @@ pub(crate) fn answer(mut stream: EventStream) -> Answer {
         assert_eq!(answer.reason, None, "nothing comes after the end");
         match event {
             Event::Started { cached_tokens, .. } => answer.cached_tokens = cached_tokens,
+            Event::Prompt { logprobs } => {
+                assert!(answer.tokens.is_empty(), "the prompt comes before the answer");
+                answer.prompt.extend(logprobs);
+            }
             Event::Token { id, logprobs } => {
                 answer.tokens.push(id);
                 answer.logprobs.extend(logprobs);

@@ -192,6 +192,7 @@ impl Bench {
             sampling: SamplingParams::new(options, usize::MAX, 0).expect("in range"),
             constraint: None,
             priority: Priority::Normal,
+            cache_salt: None,
         };
         engine.submit(submission).expect("room")
     }
@@ -212,7 +213,7 @@ pub(crate) fn listen(stream: &mut EventStream, answer: &mut Answer, tokens: usiz
     let wanted = answer.tokens.len().saturating_add(tokens);
     while answer.tokens.len() < wanted {
         match stream.blocking_recv() {
-            Some(Event::Started { .. }) => {}
+            Some(Event::Started { .. } | Event::Prompt { .. }) => {}
             Some(Event::Token { id, logprobs }) => {
                 answer.tokens.push(id);
                 answer.logprobs.extend(logprobs);

@@ -78,7 +78,9 @@ impl Forms {
         };
         let keeper = Arc::new(Keeper::default());
         let (name, root) = ("x".to_owned(), "x".to_owned());
-        let model = ModelCard { name, aliases: Vec::new(), root, max_context: 4096, vocab };
+        let (aliases, max_context) = (Vec::new(), 4096);
+        let (device, precision) = ("cpu".to_owned(), "f32".to_owned());
+        let model = ModelCard { name, aliases, root, max_context, vocab, device, precision };
         let generator = Generator::new(keeper.clone(), text, model, metrics);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build();
         let (generator, runtime) = (generator.expect("a service"), runtime.expect("threads"));
@@ -119,6 +121,9 @@ pub(crate) fn request(form: AnswerForm, n: usize) -> GenerateRequest {
         skip_special_tokens: true,
         n,
         truncate_prompt_tokens: None,
+        shows_prompt: false,
+        cache_salt: None,
+        bad_words: Vec::new(),
         constraint: Some(Constraint { form, field: "field".into() }),
         priority: Priority::Normal,
     }

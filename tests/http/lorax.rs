@@ -58,11 +58,74 @@ async fn headers_tell_the_adapter_and_what_the_answer_took() {
     let header = |name: &str| answer.headers[name].to_str().expect("text").to_owned();
     assert_eq!(header("x-adapter-id"), "layers");
     assert_eq!(header("x-generated-tokens"), "5");
-    for name in ["x-total-time", "x-queue-time", "x-inference-time", "x-time-per-token"] {
+    assert_eq!(
+        (header("x-model-id"), header("x-adapter-source")),
+        ("llama".into(), "local".into())
+    );
+    assert_eq!(
+        (header("x-compute-type"), header("x-compute-characters")),
+        ("cpu".into(), "7".into())
+    );
+    for name in [
+        "x-compute-time",
+        "x-total-time",
+        "x-validation-time",
+        "x-queue-time",
+        "x-inference-time",
+        "x-time-per-token",
+    ] {
         assert!(header(name).parse::<u64>().is_ok(), "{name}");
     }
     let base = server.post("/generate", &body(None)).await;
     assert!(!base.headers.contains_key("x-adapter-id"));
+}
+
+#[tokio::test]
+async fn the_prompt_s_tokens_are_details_with_their_log_probabilities() {
+    let server = server();
+    let mut asked = body(Some("layers"));
+    asked["parameters"]["decoder_input_details"] = true.into();
+    let details = server.post("/generate", &asked).await.ok()["details"].clone();
+    let prefill = details["prefill"].as_array().expect("tokens");
+    assert_eq!(prefill.len(), details["prompt_tokens"]);
+    assert!(prefill[0]["logprob"].is_null());
+    let same = json!({"model": "layers", "prompt": "one two", "max_tokens": 1, "echo": true,
+                      "logprobs": 0, "return_token_ids": true});
+    let openai = server.post("/v1/completions", &same).await.ok()["choices"][0].clone();
+    for (at, token) in prefill.iter().enumerate() {
+        assert_eq!(token["id"], openai["prompt_token_ids"][at]);
+        assert_eq!(token["logprob"], openai["logprobs"]["token_logprobs"][at], "one engine");
+    }
+    asked["stream"] = true.into();
+    let refused = server.post("/", &asked).await;
+    assert_eq!(refused.status.as_u16(), 422);
+}
+
+#[tokio::test]
+async fn the_best_of_several_answers_comes_with_the_others() {
+    let server = server();
+    let mut asked = body(None);
+    asked["parameters"]["best_of"] = 3.into();
+    asked["parameters"]["temperature"] = json!(1.5);
+    asked["parameters"]["seed"] = 7.into();
+    let answer = server.post("/generate", &asked).await.ok();
+    let details = &answer["details"];
+    let others = details["best_of_sequences"].as_array().expect("a list");
+    assert_eq!(others.len(), 2);
+    let mean = |of: &Value| {
+        let tokens = of["tokens"].as_array().expect("tokens").clone();
+        tokens.iter().filter_map(|token| token["logprob"].as_f64()).sum::<f64>()
+            / tokens.len() as f64
+    };
+    assert!(mean(details) >= mean(&others[0]) && mean(&others[0]) >= mean(&others[1]));
+    let mut seeds =
+        vec![details["seed"].as_u64(), others[0]["seed"].as_u64(), others[1]["seed"].as_u64()];
+    seeds.sort_unstable();
+    assert_eq!(seeds, [Some(7), Some(8), Some(9)]);
+    asked["parameters"]["seed"] = details["seed"].clone();
+    asked["parameters"]["best_of"] = 1.into();
+    let again = server.post("/generate", &asked).await.ok();
+    assert_eq!(again["generated_text"], answer["generated_text"], "its seed is its own");
 }
 
 #[tokio::test]
@@ -91,6 +154,8 @@ async fn mistakes_come_in_this_dialects_form() {
         (wrong(json!({"max_new_tokens": 1000})), 422, "validation"),
         (wrong(json!({"top_p": 2})), 422, "validation"),
         (wrong(json!({"best_of": 4})), 422, "validation"),
+        (wrong(json!({"watermark": true})), 422, "validation"),
+        (wrong(json!({"adapter_source": "pbase"})), 422, "validation"),
         (wrong(json!({"adapter_id": "nope"})), 404, "model_not_found"),
     ] {
         let answer = server.post("/generate", &body).await;

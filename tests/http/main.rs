@@ -7,6 +7,7 @@ mod admin;
 mod aliases;
 mod control;
 mod exposition;
+mod fields;
 mod grammar_bombs;
 mod llama;
 mod lorax;

@@ -43,7 +43,7 @@ async fn answers_have_the_fields_of_openai_and_vllm_and_no_others() {
     let server = server();
     let body = json!({"prompt": "a", "max_tokens": 3, "user": "x", "metadata": {}});
     let completion = server.post("/v1/completions", &body).await.ok();
-    let head = ["id", "object", "created", "model", "choices", "usage"];
+    let head = ["id", "object", "created", "model", "choices", "system_fingerprint", "usage"];
     assert_eq!(keys(&completion), head);
     assert_eq!(completion["object"], "text_completion");
     let choice = ["index", "text", "logprobs", "finish_reason", "stop_reason"];
@@ -51,7 +51,7 @@ async fn answers_have_the_fields_of_openai_and_vllm_and_no_others() {
 
     let body = json!({"messages": [{"role": "user", "content": "a"}], "max_completion_tokens": 3});
     let chat = server.post("/v1/chat/completions", &body).await.ok();
-    assert_eq!(keys(&chat)[..6], head);
+    assert_eq!(keys(&chat), head);
     assert_eq!(chat["object"], "chat.completion");
     let choice = ["index", "message", "logprobs", "finish_reason", "stop_reason"];
     assert_eq!(keys(&chat["choices"][0]), choice);
@@ -212,8 +212,9 @@ async fn every_mistake_has_its_status_and_names_its_field() {
         ("completions", json!({"prompt": "a", "n": 1_000_000}), 400, "n"),
         ("completions", json!({"prompt": vec!["a"; 129]}), 400, "prompt"),
         ("completions", json!({"prompt": [1, 320]}), 400, "prompt"),
-        ("completions", json!({"prompt": "a", "echo": true}), 501, "echo"),
-        ("completions", json!({"prompt": "a", "best_of": 3}), 501, "best_of"),
+        ("completions", json!({"prompt": "a", "suffix": "b"}), 501, "suffix"),
+        ("completions", json!({"prompt": "a", "use_beam_search": true}), 501, "use_beam_search"),
+        ("completions", json!({"prompt": "a", "prompt_embeds": "b"}), 501, "prompt_embeds"),
         ("chat/completions", json!({}), 400, "messages"),
         ("chat/completions", json!({"messages": user, "top_logprobs": 2}), 400, "top_logprobs"),
         (

@@ -18,6 +18,7 @@ fn masked(text: &str, key: &str, ends: &[char], instead: &str) -> String {
 fn transcript(answer: &Answer) -> String {
     let text = masked(&answer.text, r#""id":"c"#, &['"'], "…");
     let text = masked(&text, r#""created":"#, &[',', '}'], "0");
+    let text = masked(&text, r#""system_fingerprint":"fp_"#, &['"'], "…");
     masked(&text, r#""seed":"#, &[',', '}'], "0")
 }
 

@@ -16,6 +16,12 @@ impl BlockHash {
     /// Before the first block.
     const ROOT: Self = Self([0; 32]);
 
+    /// Before the first block of those who share a secret: nobody else finds what comes after.
+    fn salted(salt: &str) -> Self {
+        let hasher = Sha256::new_with_prefix("lorad cache salt\0");
+        Self(hasher.chain_update(salt).finalize().into())
+    }
+
     /// The block after this one, in which `begun` begin. `start` is the position of its first token.
     fn next(self, start: usize, block: &[u32], begun: &[PrefixPart]) -> Self {
         let mut hasher = Sha256::new();
@@ -64,6 +70,7 @@ pub(in crate::engine) struct PrefixChain {
     /// The first to begin first, by version id where several begin together.
     parts: Vec<PrefixPart>,
     versions: Arc<[VersionId]>,
+    root: BlockHash,
     hashes: Vec<BlockHash>,
     /// How many parts have begun by the end of each block.
     begun: Vec<usize>,
@@ -75,7 +82,12 @@ impl PrefixChain {
         let mut parts: Vec<_> = parts.into_iter().collect();
         parts.sort_by_key(|part| (part.from, part.version));
         let versions = parts.iter().map(|part| part.version).collect();
-        Self { parts, versions, hashes: Vec::new(), begun: Vec::new() }
+        Self { parts, versions, root: BlockHash::ROOT, hashes: Vec::new(), begun: Vec::new() }
+    }
+
+    /// The same, shared with chains of this salt alone.
+    pub(in crate::engine) fn salted(self, salt: &str) -> Self {
+        Self { root: BlockHash::salted(salt), ..self }
     }
 
     /// Makes room for the hashes of `tokens` tokens.
@@ -91,7 +103,7 @@ impl PrefixChain {
             let start = at * block_size;
             let before = self.begun.last().copied().unwrap_or(0);
             let begun = self.parts.partition_point(|part| part.from < start + block_size);
-            let last = self.hashes.last().copied().unwrap_or(BlockHash::ROOT);
+            let last = self.hashes.last().copied().unwrap_or(self.root);
             self.hashes.push(last.next(start, block, &self.parts[before..begun]));
             self.begun.push(begun);
         }
@@ -158,6 +170,20 @@ mod tests {
         assert!(under(0, "b") && under(1, "b"));
         assert!(!under(0, "a") && under(1, "a") && under(2, "a"));
         assert!(chain.block(3).is_none());
+    }
+
+    #[test]
+    fn only_the_same_salt_finds_a_block_again() {
+        let salted = |salt: &str| {
+            let mut chain = PrefixChain::new([part("a", 1.0, 0)]).salted(salt);
+            chain.extend(&[1, 2, 3, 4], 2);
+            chain.hashes().to_vec()
+        };
+        let plain = chain(&[part("a", 1.0, 0)], &[1, 2, 3, 4]);
+        assert_eq!(salted("one"), salted("one"));
+        for (one, other) in [(salted("one"), salted("two")), (salted(""), plain)] {
+            assert!(one.iter().all(|hash| !other.contains(hash)));
+        }
     }
 
     #[test]

@@ -15,14 +15,22 @@ impl Scheduler {
         let mut tokens = 0;
         for &index in work {
             let sequence = &mut self.running[index];
-            let (rows, pending) = (sequence.choices(), sequence.pending());
+            let (judged, rows) = (sequence.prompt_rows().len(), sequence.choices());
+            let pending = sequence.pending();
             let granted = std::mem::take(&mut sequence.granted);
             tokens += granted;
-            if rows == 0 {
-                self.book_computed(index, granted);
+            let read = sequence.judge(choices.by_ref().take(judged));
+            let mut wanted = choices.by_ref().take(rows);
+            if let Err(why) = read {
+                wanted.for_each(drop);
+                self.refuse(index, Some(why));
                 continue;
             }
-            let mut wanted = choices.by_ref().take(rows);
+            if rows == 0 {
+                self.book_computed(index, granted);
+                self.running[index].finish_reading();
+                continue;
+            }
             // Behind a row without a choice nothing is chosen; if the answer really gets there, that row is
             // computed again and fails then.
             let mut refusal = None;

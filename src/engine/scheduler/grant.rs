@@ -1,6 +1,6 @@
 //! Tokens and blocks for the sequences that run.
 use super::super::{
-    Priority::{Low, Normal},
+    Priority::{Low, Normal, Shadow},
     schedule::Limits,
     sequence::Sequence,
 };
@@ -10,18 +10,20 @@ impl Scheduler {
     /// Answers first, so that nobody's next token waits for somebody's long prompt, and normal ones before low ones.
     /// `false`: blocks ran out, and somebody was put back.
     pub(super) fn grant_running(&mut self, budget: &mut usize) -> bool {
-        let turns = [true, false].map(|answers| [(answers, Normal), (answers, Low)]);
+        let turns = [true, false].map(|answers| [Normal, Low, Shadow].map(|who| (answers, who)));
         for turn in turns.into_iter().flatten() {
             for index in 0..self.running.len() {
                 let sequence = &self.running[index];
                 let pending = sequence.pending();
-                let granted = pending.min(*budget);
+                let most = sequence.most_with(sequence.computed, self.prompt_rows);
+                let granted = pending.min(*budget).min(most);
                 if turn == (pending == 1, sequence.priority)
                     && granted > 0
                     && self.reserve(index, granted, budget)
                 {
                     self.running[index].granted = granted;
                     *budget -= granted;
+                    self.prompt_rows -= self.running[index].prompt_rows().len();
                 }
             }
         }

@@ -9,6 +9,8 @@ mod bring_tests;
 mod commit;
 mod grant;
 mod plan;
+#[cfg(test)]
+mod prompt_tests;
 mod start;
 #[cfg(test)]
 mod tests;

@@ -32,6 +32,8 @@ pub(in crate::engine) struct Scheduler {
     pub(super) running: Vec<Sequence>,
     pub(super) blocks: BlockAllocator,
     pub(super) residency: AdapterResidency,
+    /// Rows of prompts' logits that are left in the step being planned.
+    pub(super) prompt_rows: usize,
     /// What adapters become in their slots.
     form: ResidentForm,
     pub(super) totals: EngineSnapshot,
@@ -54,6 +56,7 @@ impl Scheduler {
             running: Vec::new(),
             blocks: BlockAllocator::new(limits.kv_blocks),
             residency: AdapterResidency::new(limits.adapter_slots, limits.adapter_bytes),
+            prompt_rows: limits.prompt_rows,
             form,
             totals: EngineSnapshot::default(),
         }
@@ -139,6 +142,7 @@ impl Scheduler {
 
     /// Plans one step: running sequences first, then waiting ones while budget, blocks and slots allow.
     pub(in crate::engine) fn schedule(&mut self, schedule: &mut Schedule, now: Instant) {
+        self.prompt_rows = self.limits.prompt_rows;
         self.end_due(now);
         self.drop_over();
         self.residency.sweep();

@@ -1,6 +1,6 @@
 //! From the queue into the batch.
 use super::super::{
-    Priority, accounts::PROMPT_TOKEN, residency::Readiness, schedule::Schedule, sequence::Sequence,
+    accounts::PROMPT_TOKEN, residency::Readiness, schedule::Schedule, sequence::Sequence,
 };
 use super::Scheduler;
 use crate::adapter::VersionId;
@@ -30,6 +30,7 @@ impl Scheduler {
         while *budget > 0 {
             let can_start = |sequence: &Sequence| {
                 self.residency.readiness(&sequence.adapters) == Readiness::Ready
+                    && (self.prompt_rows > 0 || !sequence.reads_prompt())
                     && !sequence.versions().iter().any(|version| kept_free.contains(version))
             };
             let Some(index) = self.waiting.turn().next(&self.accounts, can_start) else {
@@ -46,13 +47,13 @@ impl Scheduler {
         false
     }
 
-    /// Puts the youngest low sequence back where a normal one lacks its place. `false`: there is none.
+    /// Puts the youngest of the lowest sequences back where a higher one lacks its place. `false`: there is none.
     fn make_way(&mut self, index: usize, budget: &mut usize) -> bool {
-        if self.waiting.turn().get(index).priority == Priority::Low {
+        let own = self.waiting.turn().get(index).priority;
+        let lower = self.running.iter().enumerate().filter(|(_, s)| s.priority > own);
+        let Some((youngest, _)) = lower.max_by_key(|(_, s)| (s.priority, s.id)) else {
             return false;
-        }
-        let low = self.running.iter().enumerate().filter(|(_, s)| s.priority == Priority::Low);
-        let Some((youngest, _)) = low.max_by_key(|(_, s)| s.id) else { return false };
+        };
         self.preempt(youngest, budget);
         let sequence = self.running.remove(youngest);
         self.put_back(vec![sequence]);
@@ -66,14 +67,14 @@ impl Scheduler {
         let block_size = self.limits.block_size;
         let sequence = self.waiting.turn().get(index);
         let length = sequence.tokens.len();
-        // At least one token is computed, or there would be no logits.
-        let table = self.blocks.lookup(&sequence.prefix, (length - 1) / block_size);
+        let table = self.blocks.lookup(&sequence.prefix, sequence.skippable() / block_size);
         let missing = length.div_ceil(block_size) - table.len();
         if self.blocks.available() - self.blocks.free_among(&table) < missing {
             return false;
         }
         let cached = table.len() * block_size;
-        let granted = (length - cached).min(budget);
+        let most = sequence.most_with(cached, self.prompt_rows);
+        let granted = (length - cached).min(budget).min(most);
         self.blocks.share(&table);
         let fresh = (cached + granted).div_ceil(block_size) - table.len();
         let mut sequence = self.waiting.take(index);
@@ -90,6 +91,7 @@ impl Scheduler {
         }
         self.accounts.start(sequence.account);
         sequence.granted = granted;
+        self.prompt_rows -= sequence.prompt_rows().len();
         self.running.push(sequence);
         true
     }

@@ -22,6 +22,7 @@ pub(super) const LIMITS: Limits = Limits {
     kv_blocks: 16,
     max_positions: 100,
     draft_tokens: 0,
+    prompt_rows: 1000,
     prefix_cache: true,
 };
 

@@ -80,6 +80,7 @@ fn render(template: &ChatTemplate, messages: &[Value], opens: bool) -> Option<St
     let chat = Chat {
         messages: messages.to_vec(),
         tools: vec![json!({"type": "function", "function": function})],
+        documents: Vec::new(),
         add_generation_prompt: opens,
         continue_final_message: false,
         variables: Map::new(),

@@ -13,16 +13,53 @@ use serde_json::{Value, json};
 const LEAST: f32 = -9999.0;
 
 /// The response to a request that does not stream.
-pub(super) fn whole(answer: &Completion, shown: &Shown) -> Value {
-    let prompt = shown.prompt.as_deref().unwrap_or_default();
-    let mut response = json!({"generated_text": format!("{prompt}{}", answer.text)});
+///
+/// `others` are the answers of `best_of` that are not the best.
+pub(super) fn whole(answer: &Completion, others: &[Completion], shown: &Shown) -> Value {
+    let mut response = json!({"generated_text": text(answer, shown)});
     if shown.details {
         let mut details = details(&answer.because, answer.usage, shown);
-        details["prefill"] = json!([]);
-        details["tokens"] = answer.tokens.iter().map(|token| described(token, shown)).collect();
+        details["seed"] = json!(seed(answer, shown));
+        list_tokens(&mut details, answer, shown);
+        if !others.is_empty() {
+            details["best_of_sequences"] =
+                others.iter().map(|other| sequence(other, shown)).collect();
+        }
         response["details"] = details;
     }
     response
+}
+
+fn text(answer: &Completion, shown: &Shown) -> String {
+    format!("{}{}", shown.prompt.as_deref().unwrap_or_default(), answer.text)
+}
+
+/// Each answer of a request is drawn from a seed of its own.
+fn seed(answer: &Completion, shown: &Shown) -> Option<u64> {
+    shown.seed.map(|seed| seed.wrapping_add(answer.index as u64))
+}
+
+fn list_tokens(details: &mut Value, answer: &Completion, shown: &Shown) {
+    let prompt = answer.prompt.iter().filter(|_| shown.prefill).flat_map(|prompt| &prompt.tokens);
+    details["prefill"] = prompt.map(judged).collect();
+    details["tokens"] = answer.tokens.iter().map(|token| described(token, shown)).collect();
+}
+
+/// Nothing judges the first token.
+fn judged(token: &Token) -> Value {
+    let logprob = token.logprob.map(|logprob| logprob.max(LEAST));
+    json!({"id": token.id, "text": token.text, "logprob": logprob})
+}
+
+fn sequence(answer: &Completion, shown: &Shown) -> Value {
+    let mut sequence = json!({
+        "generated_text": text(answer, shown),
+        "finish_reason": finish_reason(&answer.because),
+        "generated_tokens": answer.usage.completion_tokens,
+        "seed": seed(answer, shown),
+    });
+    list_tokens(&mut sequence, answer, shown);
+    sequence
 }
 
 fn details(because: &FinishedBecause, usage: Usage, shown: &Shown) -> Value {
@@ -103,6 +140,7 @@ impl LoraxStream {
 impl StreamDialect for LoraxStream {
     fn event(&mut self, event: GenerateEvent, out: &mut SseBuffer) {
         match event {
+            GenerateEvent::Prompt { .. } => {}
             GenerateEvent::Delta { text, tokens, .. } => {
                 self.text.push_str(&text);
                 for token in tokens {
@@ -128,13 +166,15 @@ impl StreamDialect for LoraxStream {
 
 fn nothing() -> Token {
     let (text, shown, bytes, top) = (String::new(), String::new(), Vec::new(), Vec::new());
-    Token { id: 0, text, bytes, shown, special: true, logprob: Some(0.0), top }
+    let (logprob, rank) = (Some(0.0), None);
+    Token { id: 0, text, bytes, shown, special: true, logprob, rank, top }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use crate::generation::PromptTokens;
+    use std::{sync::Arc, time::Duration};
 
     fn token(id: u32, text: &str) -> Token {
         let (bytes, shown, top) = (text.as_bytes().to_vec(), text.to_owned(), Vec::new());
@@ -145,6 +185,7 @@ mod tests {
             shown,
             special: false,
             logprob: Some(-0.5),
+            rank: Some(1),
             top,
         }
     }
@@ -158,17 +199,48 @@ mod tests {
             index: 0,
             text: " hi".into(),
             tokens: vec![token(5, " hi")],
+            prompt: None,
             because: FinishedBecause::Length,
             usage: USAGE,
         };
-        assert_eq!(whole(&answer, &Shown::default()), json!({"generated_text": " hi"}));
+        assert_eq!(whole(&answer, &[], &Shown::default()), json!({"generated_text": " hi"}));
         let shown = Shown { details: true, prompt: Some("oh".into()), ..Shown::default() };
         let expected = json!({"generated_text": "oh hi", "details": {
             "finish_reason": "length", "prompt_tokens": 3, "input_length": 3,
             "generated_tokens": 2, "skipped_tokens": 0, "seed": null, "prefill": [],
             "tokens": [{"id": 5, "text": " hi", "logprob": -0.5, "special": false, "skipped": false}],
         }});
-        assert_eq!(whole(&answer, &shown), expected);
+        assert_eq!(whole(&answer, &[], &shown), expected);
+    }
+
+    #[test]
+    fn the_other_answers_stand_beside_the_best_with_their_own_seeds() {
+        let prompt = PromptTokens {
+            text: "ab".into(),
+            tokens: vec![Token { logprob: None, ..token(1, "a") }, token(2, "b")],
+        };
+        let answer = |index| Completion {
+            index,
+            text: format!(" {index}"),
+            tokens: vec![token(5, "x")],
+            prompt: Some(Arc::new(prompt.clone())),
+            because: FinishedBecause::Length,
+            usage: USAGE,
+        };
+        let shown =
+            Shown { details: true, prefill: true, seed: Some(u64::MAX), ..Shown::default() };
+        let response = whole(&answer(1), &[answer(0)], &shown);
+        assert_eq!(
+            (&response["generated_text"], &response["details"]["seed"]),
+            (&json!(" 1"), &json!(0))
+        );
+        let judged = json!([{"id": 1, "text": "\u{fffd}", "logprob": null},
+                            {"id": 2, "text": "\u{fffd}", "logprob": -0.5}]);
+        assert_eq!(response["details"]["prefill"], judged);
+        let other = &response["details"]["best_of_sequences"][0];
+        assert_eq!((&other["generated_text"], &other["seed"]), (&json!(" 0"), &json!(u64::MAX)));
+        assert_eq!((&other["prefill"], &other["generated_tokens"]), (&judged, &json!(2)));
+        assert_eq!(other["tokens"][0]["id"], 5);
     }
 
     #[test]

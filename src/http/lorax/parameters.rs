@@ -30,6 +30,10 @@ struct Body {
 #[serde(default)]
 struct Parameters {
     adapter_id: Option<String>,
+    adapter_source: Option<String>,
+    best_of: Option<usize>,
+    decoder_input_details: Option<bool>,
+    typical_p: Option<f32>,
     temperature: Option<f32>,
     top_k: Option<usize>,
     top_p: Option<f32>,
@@ -56,6 +60,10 @@ pub(super) struct LoraxRequest {
     pub(super) request: GenerateRequest,
     /// `adapter_id`; `None` is the base.
     pub(super) adapter: Option<String>,
+    /// Where the request says its adapter comes from; it was published here, wherever that was.
+    pub(super) source: Option<String>,
+    /// Characters of `inputs`.
+    pub(super) characters: usize,
     /// What names adapters in other fields.
     pub(super) named: NamedAdapters,
     /// Whether the body asks for a stream.
@@ -69,6 +77,8 @@ pub(super) struct LoraxRequest {
 pub(super) struct Shown {
     /// Tokens, counts and the reason of the end.
     pub(super) details: bool,
+    /// The prompt's tokens among them.
+    pub(super) prefill: bool,
     /// The prompt, where it goes before the text.
     pub(super) prompt: Option<String>,
     /// The seed of the draws; greedy answers have none.
@@ -91,11 +101,11 @@ pub(super) enum Streams {
 }
 
 impl LoraxRequest {
-    /// Reads and checks what can be checked without a model.
+    /// Reads and checks what can be checked without a model; a request may have `most` answers.
     ///
     /// # Errors
     /// The first field that is wrong, or known and not served.
-    pub(super) fn read(body: &JsonBody, streams: Streams) -> Result<Self, ApiError> {
+    pub(super) fn read(body: &JsonBody, streams: Streams, most: usize) -> Result<Self, ApiError> {
         let read: Body = body.read()?;
         let given = body.get("parameters").and_then(Value::as_object);
         given.map_or(Ok(()), check_supported)?;
@@ -106,18 +116,40 @@ impl LoraxRequest {
             Streams::Always => true,
             Streams::AsAsked => read.stream.unwrap_or(false),
         };
-        let details = parameters.details.unwrap_or(false);
+        let prefill = parameters.decoder_input_details.unwrap_or(false);
+        let details = parameters.details.unwrap_or(false) || prefill;
+        let best_of = parameters.best_of(most)?;
+        check_whole(stream, best_of, prefill)?;
+        parameters.check_source()?;
+        let source = parameters.adapter_source.clone();
         let prompt = parameters.return_full_text.unwrap_or(false).then(|| read.inputs.clone());
         let adapter = parameters.adapter_id.clone().filter(|id| !id.is_empty() && id != BASE);
+        let characters = read.inputs.chars().count();
         let mut request = parameters.request(read.inputs)?;
         request.constraint = given.map_or(Ok(None), structured::of_lorax)?;
         let alternatives = parameters.alternatives();
         // Where tokens are shown, clients require a number at every one.
-        request.sampling.logprobs = (details || stream).then_some(alternatives.unwrap_or(0));
+        let listed = details || stream;
+        request.sampling.logprobs = (listed || best_of > 1).then_some(alternatives.unwrap_or(0));
+        request.sampling.prompt_logprobs = prefill.then_some(0);
+        request.n = best_of;
         let (seed, alternatives) = (request.sampling.seed, alternatives.is_some());
-        let shown = Shown { details, prompt, seed, alternatives, served: Vec::new() };
-        Ok(Self { request, adapter, named, stream, shown })
+        let shown = Shown { details, prefill, prompt, seed, alternatives, served: Vec::new() };
+        Ok(Self { request, adapter, source, characters, named, stream, shown })
     }
+}
+
+/// What is only known at the end cannot be streamed; TGI's words.
+fn check_whole(stream: bool, best_of: usize, prefill: bool) -> Result<(), ApiError> {
+    if stream && best_of > 1 {
+        let message = "`best_of` != 1 is not supported when streaming tokens";
+        return Err(ApiError::invalid("parameters.best_of", message));
+    }
+    if stream && prefill {
+        let message = "`decoder_input_details` == true is not supported when streaming tokens";
+        return Err(ApiError::invalid("parameters.decoder_input_details", message));
+    }
+    Ok(())
 }
 
 /// The adapters that a body names beside its `adapter_id`.
@@ -140,6 +172,43 @@ impl Parameters {
         self.return_k_alternatives.or(self.top_n_tokens).filter(|count| *count > 0)
     }
 
+    /// Whether something asks for chance.
+    fn samples(&self) -> bool {
+        self.do_sample.unwrap_or(false)
+            || self.temperature.is_some()
+            || self.top_k.is_some()
+            || self.top_p.is_some()
+            || self.typical_p.is_some()
+    }
+
+    fn best_of(&self, most: usize) -> Result<usize, ApiError> {
+        let best_of = self.best_of.unwrap_or(1);
+        let wrong = |message: String| Err(ApiError::invalid("parameters.best_of", message));
+        if !(1..=most).contains(&best_of) {
+            return wrong(format!("`best_of` must be > 0 and <= {most}. Given: {best_of}"));
+        }
+        if best_of > 1 && !self.samples() {
+            return wrong("you must use sampling when `best_of` is > 1".into());
+        }
+        Ok(best_of)
+    }
+
+    /// Adapters are published here first, from wherever they come; a source that says more cannot be honoured.
+    fn check_source(&self) -> Result<(), ApiError> {
+        match self.adapter_source.as_deref() {
+            None | Some("" | "local" | "hub") => Ok(()),
+            Some(source) => {
+                let shown: String = source.chars().take(40).collect();
+                let message = format!(
+                    "`adapter_source` can be `local` or `hub`, not `{}`: publish the adapter with PUT \
+                     /admin/adapters and leave its source out",
+                    shown.escape_debug()
+                );
+                Err(ApiError::unsupported("parameters.adapter_source", message))
+            }
+        }
+    }
+
     fn request(&self, inputs: String) -> Result<GenerateRequest, ApiError> {
         let stop = self.stop.clone().unwrap_or_default();
         if stop.len() > MAX_STOP {
@@ -158,6 +227,7 @@ impl Parameters {
             prompt,
             adapters: Vec::new(),
             sampling,
+            bad_words: Vec::new(),
             max_tokens: self.max_new_tokens,
             default_max_tokens: Some(DEFAULT_NEW_TOKENS),
             // An empty stop string could only mean none.
@@ -167,6 +237,8 @@ impl Parameters {
             skip_special_tokens: true,
             n: 1,
             truncate_prompt_tokens: self.truncate,
+            shows_prompt: false,
+            cache_salt: None,
             constraint: None,
             priority: Priority::Normal,
         })
@@ -175,14 +247,12 @@ impl Parameters {
     /// Greedy, unless something asks for chance.
     fn sampling(&self) -> SamplingOptions {
         let neutral = SamplingOptions::default();
-        let samples = self.do_sample.unwrap_or(false)
-            || self.temperature.is_some()
-            || self.top_k.is_some()
-            || self.top_p.is_some();
+        let samples = self.samples();
         SamplingOptions {
             temperature: if samples { self.temperature.unwrap_or(1.0) } else { 0.0 },
             top_k: self.top_k.unwrap_or(neutral.top_k),
             top_p: self.top_p.unwrap_or(neutral.top_p),
+            typical_p: self.typical_p.unwrap_or(neutral.typical_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(neutral.repetition_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(neutral.frequency_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(neutral.presence_penalty),
@@ -198,6 +268,7 @@ fn conversation(inputs: &str) -> Prompt {
     Prompt::Chat {
         messages: vec![json!({"role": "user", "content": inputs})],
         tools: Vec::new(),
+        documents: Vec::new(),
         add_generation_prompt: true,
         continue_final_message: false,
         variables: Map::new(),
@@ -208,13 +279,7 @@ fn conversation(inputs: &str) -> Prompt {
 type Neutral = fn(&Value) -> bool;
 
 /// Known to LoRAX or TGI and not served: refused unless neutral, never ignored.
-const REFUSED: &[(&str, Neutral)] = &[
-    ("adapter_source", |value| value == "local"),
-    ("best_of", |value| value == 1),
-    ("decoder_input_details", |value| value == false),
-    ("typical_p", |value| value.as_f64() == Some(1.0)),
-    ("watermark", |value| value == false),
-];
+const REFUSED: &[(&str, Neutral)] = &[("watermark", |value| value == false)];
 
 fn check_supported(given: &Map<String, Value>) -> Result<(), ApiError> {
     for (field, is_neutral) in REFUSED {
@@ -233,7 +298,7 @@ mod tests {
     use super::*;
 
     fn read(body: &Value) -> Result<LoraxRequest, ApiError> {
-        LoraxRequest::read(&JsonBody::parse(body.to_string().as_bytes())?, Streams::AsAsked)
+        LoraxRequest::read(&JsonBody::parse(body.to_string().as_bytes())?, Streams::AsAsked, 8)
     }
 
     /// What lorax-client 0.6.3 sends when little is set.
@@ -289,10 +354,51 @@ mod tests {
     }
 
     #[test]
+    fn best_of_needs_chance_and_has_a_limit_and_no_stream() {
+        let read = |parameters: Value, stream: bool| {
+            read(&json!({"inputs": "x", "parameters": parameters, "stream": stream}))
+        };
+        let sampled = json!({"best_of": 3, "do_sample": true});
+        let asked = read(sampled.clone(), false).expect("valid");
+        assert_eq!((asked.request.n, asked.request.sampling.logprobs), (3, Some(0)));
+        assert!(!asked.shown.details);
+        let refused = |parameters, stream| {
+            read(parameters, stream).expect_err("refused").message().to_owned()
+        };
+        assert!(refused(json!({"best_of": 3}), false).contains("must use sampling"));
+        for wrong in [0, 9] {
+            let parameters = json!({"best_of": wrong, "do_sample": true});
+            assert!(refused(parameters, false).contains("<= 8"), "{wrong}");
+        }
+        assert!(refused(sampled, true).contains("when streaming"));
+        assert_eq!(read(json!({"best_of": 1}), true).expect("valid").request.n, 1);
+    }
+
+    #[test]
+    fn the_prompt_s_details_are_details_and_no_stream_has_them() {
+        let asked = json!({"inputs": "x", "parameters": {"decoder_input_details": true}});
+        let asked = read(&asked).expect("valid");
+        assert!(asked.shown.details && asked.shown.prefill);
+        assert_eq!(asked.request.sampling.prompt_logprobs, Some(0));
+        let parameters = json!({"decoder_input_details": true});
+        let streamed = json!({"inputs": "x", "parameters": parameters, "stream": true});
+        assert!(read(&streamed).is_err());
+    }
+
+    #[test]
+    fn a_source_that_says_nothing_more_is_accepted() {
+        for source in [Value::Null, json!("local"), json!("hub"), json!("")] {
+            read(&json!({"inputs": "x", "parameters": {"adapter_source": source}})).expect("valid");
+        }
+    }
+
+    #[test]
     fn what_is_not_served_is_refused_by_name() {
-        for (field, value) in
-            [("adapter_source", json!("hub")), ("best_of", json!(2)), ("watermark", json!(true))]
-        {
+        for (field, value) in [
+            ("adapter_source", json!("pbase")),
+            ("adapter_source", json!("s3")),
+            ("watermark", json!(true)),
+        ] {
             let refused = read(&json!({"inputs": "x", "parameters": {field: value}}));
             let error = refused.expect_err(field).lorax();
             assert!(error["error"].as_str().expect("text").contains(field), "{error}");

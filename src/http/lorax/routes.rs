@@ -1,11 +1,19 @@
 //! The routes of this dialect.
 use super::{
     answer::{LoraxStream, whole},
-    headers,
+    headers::{self, Times},
     parameters::{LoraxRequest, Streams},
 };
 use crate::http::{
-    ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, split::Asker, sse,
+    ApiError, AppState,
+    auth::Caller,
+    best,
+    fan_out::Answers,
+    json::{JsonBody, rendered},
+    openai::entries,
+    served,
+    split::Asker,
+    sse,
 };
 use axum::{
     Extension, Json,
@@ -25,7 +33,8 @@ pub(in crate::http) async fn generate(
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let asker = Asker { caller, headers: &headers, body: &body };
-    answered(&app, asker, LoraxRequest::read(&body, Streams::Never)?, |answer| answer).await
+    let request = LoraxRequest::read(&body, Streams::Never, app.config.max_prompts)?;
+    answered(&app, asker, request, |answer| answer).await
 }
 
 /// `POST /generate_stream`
@@ -36,7 +45,8 @@ pub(in crate::http) async fn generate_stream(
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let asker = Asker { caller, headers: &headers, body: &body };
-    streamed(&app, asker, LoraxRequest::read(&body, Streams::Always)?).await
+    let request = LoraxRequest::read(&body, Streams::Always, app.config.max_prompts)?;
+    streamed(&app, asker, request).await
 }
 
 /// `POST /`: `stream` decides, and an answer that is not streamed comes in a list.
@@ -47,7 +57,7 @@ pub(in crate::http) async fn compat(
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let asker = Asker { caller, headers: &headers, body: &body };
-    let request = LoraxRequest::read(&body, Streams::AsAsked)?;
+    let request = LoraxRequest::read(&body, Streams::AsAsked, app.config.max_prompts)?;
     if request.stream {
         return streamed(&app, asker, request).await;
     }
@@ -58,16 +68,23 @@ async fn answered(
     app: &AppState,
     asker: Asker<'_>,
     request: LoraxRequest,
-    form: impl FnOnce(Value) -> Value,
+    form: impl FnOnce(Value) -> Value + Send + 'static,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
     let mut shown = request.shown.clone();
-    let (adapter, answers) = started(app, asker, request).await?;
+    let (known, answers) = started(app, asker, request).await?;
+    let validation = begun.elapsed();
     shown.served = answers.served().to_vec();
-    let completions = answers.collect().await?;
+    let mut completions = answers.collect().await?;
+    best::sort(&mut completions);
     let answer = completions.first().ok_or_else(|| ApiError::internal("no_answer"))?;
-    let measured = headers::measured(answer.usage, begun.elapsed());
-    Ok((adapter, AppendHeaders(measured), Json(form(whole(answer, &shown)))).into_response())
+    let times = Times { total: begun.elapsed(), validation };
+    let measured = AppendHeaders(headers::measured(answer.usage, times));
+    let written = rendered(entries(&completions), move || match completions.split_first() {
+        Some((answer, others)) => form(whole(answer, others, &shown)),
+        None => Value::Null,
+    });
+    Ok((known, measured, written.await?).into_response())
 }
 
 async fn streamed(
@@ -76,10 +93,10 @@ async fn streamed(
     request: LoraxRequest,
 ) -> Result<Response, ApiError> {
     let mut shown = request.shown.clone();
-    let (adapter, answers) = started(app, asker, request).await?;
+    let (known, answers) = started(app, asker, request).await?;
     shown.served = answers.served().to_vec();
     let stream = LoraxStream::new(shown);
-    Ok((adapter, sse::respond(answers, stream, app.config.write_timeout())).into_response())
+    Ok((known, sse::respond(answers, stream, app.config.write_timeout())).into_response())
 }
 
 /// The running answer, and the headers that are known by now.
@@ -92,33 +109,42 @@ async fn started(
     let adapter_id = ("parameters.adapter_id", asked.adapter.as_deref());
     let chosen = app.choose(asker, adapter_id, asked.named)?;
     request.adapters = chosen.adapters;
-    let mut adapter = headers::adapters(&request.adapters);
+    let model = app.generator.model();
+    let source = asked.source.as_deref();
+    let mut known = headers::known(model, &request.adapters, source, asked.characters);
     let answers = Answers::start(app, vec![request], chosen.split).await?;
-    adapter.extend(served::header(answers.served()));
-    Ok((adapter, answers))
+    known.extend(served::header(answers.served()));
+    Ok((known, answers))
 }
 
 /// `GET /info`: both spellings of every limit.
 pub(in crate::http) async fn info(State(app): State<AppState>) -> Json<Value> {
     let model = app.generator.model();
     let most_input = model.max_context.saturating_sub(1);
+    let engine = app.generator.snapshot();
     Json(json!({
         "model_id": model.name,
         "model_sha": null,
-        "model_dtype": null,
-        "model_device_type": null,
+        "model_dtype": model.precision,
+        "model_device_type": model.device,
         "model_pipeline_tag": "text-generation",
         "max_concurrent_requests": app.config.max_requests,
-        "max_best_of": 1,
+        "max_best_of": app.config.max_prompts,
         "max_stop_sequences": 4,
         "max_input_length": most_input,
         "max_input_tokens": most_input,
         "max_total_tokens": model.max_context,
+        "waiting_served_ratio": 0.0,
+        "max_batch_total_tokens": engine.kv_blocks * engine.block_size,
+        "max_waiting_tokens": 0,
+        "validation_workers": 1,
+        "eager_prefill": true,
         "max_client_batch_size": 1,
         "router": "lorad",
         "version": env!("CARGO_PKG_VERSION"),
         "sha": null,
         "docker_label": null,
+        "request_logger_url": null,
     }))
 }
 

@@ -1,19 +1,26 @@
 //! `POST /v1/chat/completions`
 use super::{
     calls::{self, CallReading},
-    chat_answer::{ChatStream, Shown, whole},
+    chat_answer::{ChatShown, ChatStream, whole},
+    completions::entries,
     fields::{SharedFields, named_adapters},
-    messages::chat_prompt,
+    messages::{chat_prompt, continued},
     refused,
+    shown::Shown,
     tools::Tools,
     usage::Head,
 };
 use crate::http::{
-    ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, split::Asker, sse,
-    structured,
+    ApiError, AppState,
+    auth::Caller,
+    fan_out::Answers,
+    json::{JsonBody, rendered},
+    served,
+    split::Asker,
+    sse, structured,
 };
 use axum::{
-    Extension, Json,
+    Extension,
     extract::State,
     http::HeaderMap,
     response::{IntoResponse, Response},
@@ -26,6 +33,7 @@ struct ChatFields {
     max_completion_tokens: Option<usize>,
     logprobs: Option<bool>,
     top_logprobs: Option<usize>,
+    echo: Option<bool>,
 }
 
 impl ChatFields {
@@ -63,24 +71,27 @@ pub(in crate::http) async fn chat_completions(
     request.max_tokens = fields.max_completion_tokens.or(request.max_tokens);
     request.sampling.logprobs = fields.alternatives()?;
     request.constraint = structured::of_openai(&body)?;
-    let with_logprobs = request.sampling.logprobs.is_some();
+    let shown = Shown { logprobs: request.sampling.logprobs, ..Shown::of(&shared) };
+    let echo = if fields.echo.unwrap_or(false) { continued(&body) } else { String::new() };
     let calls = if tools.may_be_called() { Some(app.generator.tool_calls()?) } else { None };
     if let Some(calls) = calls {
         request.constraint = calls::constraint(calls, &tools, request.constraint)?;
     }
     let calls = calls.map(|calls| CallReading::new(calls.clone(), &tools));
+    let shown = ChatShown { shown, echo, calls };
 
     let answers = Answers::start(&app, vec![request], chosen.split).await?;
-    let head = Head::new("chatcmpl", chosen.model, answers.served());
+    let head = Head::new("chatcmpl", &app, chosen.model, &answers);
     let served = served::header(answers.served());
     if shared.streams() {
-        let stream = ChatStream::new(head, &shared, &Shown { with_logprobs, calls });
+        let stream = ChatStream::new(head, &shared, shown, answers.prompts());
         let stream = sse::respond(answers, stream, app.config.write_timeout());
         return Ok((served, stream).into_response());
     }
     let completions = answers.collect().await?;
-    let shown = Shown { with_logprobs, calls };
-    Ok((served, Json(whole(&head, &completions, &shown))).into_response())
+    let answer =
+        rendered(entries(&completions), move || whole(&head, &completions, &shown)).await?;
+    Ok((served, answer).into_response())
 }
 
 #[cfg(test)]
@@ -93,6 +104,7 @@ mod tests {
             max_completion_tokens: None,
             logprobs,
             top_logprobs,
+            echo: None,
         };
         assert_eq!(fields(None, None).alternatives().expect("valid"), None);
         assert_eq!(fields(Some(false), Some(0)).alternatives().expect("valid"), None);

@@ -3,17 +3,24 @@ use super::{
     completion_answer::{CompletionStream, whole},
     fields::{SharedFields, named_adapters},
     refused,
-    usage::Head,
+    shown::Shown,
+    usage::{Head, UsageSum},
 };
 use crate::{
-    generation::Prompt,
+    generation::{Completion, Prompt, Token},
     http::{
-        ApiError, AppState, auth::Caller, fan_out::Answers, json::JsonBody, served, split::Asker,
+        ApiError, AppState,
+        auth::Caller,
+        best,
+        fan_out::Answers,
+        json::{JsonBody, rendered},
+        served,
+        split::Asker,
         sse, structured,
     },
 };
 use axum::{
-    Extension, Json,
+    Extension,
     extract::State,
     http::HeaderMap,
     response::{IntoResponse, Response},
@@ -29,6 +36,26 @@ const DEFAULT_MAX_TOKENS: usize = 16;
 struct CompletionFields {
     prompt: Option<Value>,
     logprobs: Option<usize>,
+    echo: Option<bool>,
+    best_of: Option<usize>,
+}
+
+impl CompletionFields {
+    /// Answers to make of each prompt, of which `n` are shown.
+    fn best_of(&self, shared: &SharedFields, most: usize) -> Result<usize, ApiError> {
+        let n = shared.answers();
+        let best_of = self.best_of.unwrap_or(n);
+        if !(n..=most).contains(&best_of) {
+            let message = format!("`best_of` must be between `n` ({n}) and {most}, not {best_of}");
+            return Err(ApiError::invalid("best_of", message));
+        }
+        if best_of > n && shared.streams() {
+            let message =
+                "`best_of` cannot be streamed: which answers are best is known at the end";
+            return Err(ApiError::invalid("best_of", message));
+        }
+        Ok(best_of)
+    }
 }
 
 pub(in crate::http) async fn completions(
@@ -39,9 +66,12 @@ pub(in crate::http) async fn completions(
 ) -> Result<Response, ApiError> {
     refused::check_completions(&body)?;
     let shared = SharedFields::read(&body, app.config.max_prompts)?;
-    let CompletionFields { prompt, logprobs } = body.read()?;
-    let prompts = prompts(prompt, shared.add_special_tokens.unwrap_or(true))?;
-    check_count(prompts.len(), shared.answers(), app.config.max_prompts)?;
+    let mut fields: CompletionFields = body.read()?;
+    let best_of = fields.best_of(&shared, app.config.max_prompts)?;
+    let (n, logprobs, echo) = (shared.answers(), fields.logprobs, fields.echo.unwrap_or(false));
+    let shown = Shown { logprobs, echo, ..Shown::of(&shared) };
+    let prompts = prompts(fields.prompt.take(), shared.add_special_tokens.unwrap_or(true))?;
+    check_count(prompts.len(), best_of, app.config.max_prompts)?;
 
     let constraint = structured::of_openai(&body)?;
 
@@ -53,22 +83,44 @@ pub(in crate::http) async fn completions(
     for prompt in prompts {
         let mut request = shared.request(prompt, chosen.adapters.clone(), context, defaults)?;
         request.default_max_tokens = Some(DEFAULT_MAX_TOKENS);
-        request.sampling.logprobs = logprobs;
+        request.n = best_of;
+        request.shows_prompt |= echo;
         request.constraint.clone_from(&constraint);
+        // Which answer is best shows in its log-probabilities.
+        request.sampling.logprobs = logprobs.or((best_of > n).then_some(0));
+        if echo && logprobs > request.sampling.prompt_logprobs {
+            request.sampling.prompt_logprobs = logprobs;
+        }
         requests.push(request);
     }
 
     let answers = Answers::start(&app, requests, chosen.split).await?;
-    let head = Head::new("cmpl", chosen.model, answers.served());
+    let head = Head::new("cmpl", &app, chosen.model, &answers);
     let served = served::header(answers.served());
     if shared.streams() {
-        let stream = CompletionStream::new(head, &shared, logprobs.is_some());
+        let stream = CompletionStream::new(head, &shared, shown, answers.prompts());
         let stream = sse::respond(answers, stream, app.config.write_timeout());
         return Ok((served, stream).into_response());
     }
     let completions = answers.collect().await?;
-    let answer = whole(&head, &completions, shared.answers(), logprobs.is_some());
-    Ok((served, Json(answer)).into_response())
+    let mut usage = UsageSum::new(best_of);
+    for answer in &completions {
+        usage.add(answer.index, answer.usage);
+    }
+    let completions = best::pick(completions, best_of, n);
+    let answer =
+        rendered(entries(&completions), move || whole(&head, &usage, &completions, shown)).await?;
+    Ok((served, answer).into_response())
+}
+
+/// Tokens and alternatives that a response to these may have to list.
+pub(in crate::http) fn entries(answers: &[Completion]) -> usize {
+    let entries = |tokens: &[Token]| tokens.iter().map(|token| 1 + token.top.len()).sum::<usize>();
+    let of = |answer: &Completion| {
+        let prompt = answer.prompt.as_ref().map_or(0, |prompt| entries(&prompt.tokens));
+        prompt + entries(&answer.tokens)
+    };
+    answers.iter().map(of).sum()
 }
 
 fn check_count(prompts: usize, answers: usize, most: usize) -> Result<(), ApiError> {

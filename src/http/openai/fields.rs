@@ -19,6 +19,8 @@ const MAX_STOP: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 /// Where a bias is cut off, as OpenAI and vLLM do.
 const MAX_BIAS: f32 = 100.0;
+/// Longest `cache_salt`, characters.
+const MAX_SALT: usize = 128;
 /// Most entries of `logit_bias`.
 const MAX_LOGIT_BIAS: usize = 1024;
 
@@ -48,6 +50,14 @@ pub(super) struct SharedFields {
     include_stop_str_in_output: Option<bool>,
     truncate_prompt_tokens: Option<i64>,
     pub(super) add_special_tokens: Option<bool>,
+    typical_p: Option<f32>,
+    allowed_token_ids: Option<Vec<u32>>,
+    bad_words: Option<Vec<String>>,
+    cache_salt: Option<String>,
+    priority: Option<i64>,
+    pub(super) prompt_logprobs: Option<usize>,
+    pub(super) return_token_ids: Option<bool>,
+    pub(super) return_tokens_as_token_ids: Option<bool>,
 }
 
 /// What a stream says besides text.
@@ -72,9 +82,9 @@ impl SharedFields {
             let message = "`stream_options` needs `stream` to be true";
             return Err(ApiError::invalid("stream_options", message));
         }
-        if fields.stream_options.and_then(|o| o.continuous_usage_stats) == Some(true) {
-            let field = "stream_options.continuous_usage_stats";
-            return Err(ApiError::unsupported(field, format!("`{field}` is not supported")));
+        if fields.prompt_logprobs.is_some() && fields.streams() {
+            let message = "`prompt_logprobs` are not available when `stream` is true";
+            return Err(ApiError::invalid("prompt_logprobs", message));
         }
         Ok(fields)
     }
@@ -94,6 +104,12 @@ impl SharedFields {
         self.stream_options.and_then(|options| options.include_usage).unwrap_or(false)
     }
 
+    /// Whether its chunks count along.
+    pub(super) fn continuous_usage(&self) -> bool {
+        let asked = self.stream_options.and_then(|options| options.continuous_usage_stats);
+        self.include_usage() && asked.unwrap_or(false)
+    }
+
     /// The request for one prompt. `context` is what the model takes, `defaults` what counts for
     /// sampling fields that are left out.
     ///
@@ -110,6 +126,7 @@ impl SharedFields {
             prompt,
             adapters,
             sampling: self.sampling(defaults)?,
+            bad_words: self.bad_words.clone().unwrap_or_default(),
             max_tokens: self.max_tokens,
             default_max_tokens: None,
             stop: self.stop()?,
@@ -117,8 +134,10 @@ impl SharedFields {
             skip_special_tokens: self.skip_special_tokens.unwrap_or(true),
             n: self.answers(),
             truncate_prompt_tokens: self.truncate(context)?,
+            shows_prompt: self.return_token_ids.unwrap_or(false) && !self.streams(),
+            cache_salt: self.cache_salt()?,
             constraint: None,
-            priority: Priority::Normal,
+            priority: self.priority()?,
         })
     }
 
@@ -137,6 +156,9 @@ impl SharedFields {
             min_tokens: self.min_tokens.unwrap_or(defaults.min_tokens),
             ignore_eos: self.ignore_eos.unwrap_or(defaults.ignore_eos),
             stop_token_ids: self.stop_token_ids.clone().unwrap_or_default(),
+            typical_p: self.typical_p.unwrap_or(defaults.typical_p),
+            allowed_token_ids: self.allowed_token_ids()?,
+            prompt_logprobs: self.prompt_logprobs,
             ..defaults.clone()
         })
     }
@@ -182,6 +204,41 @@ impl SharedFields {
             return Err(ApiError::invalid("stop", message));
         }
         Ok(stop)
+    }
+
+    fn allowed_token_ids(&self) -> Result<Vec<u32>, ApiError> {
+        let allowed = self.allowed_token_ids.clone().unwrap_or_default();
+        if self.allowed_token_ids.is_some() && allowed.is_empty() {
+            let message = "`allowed_token_ids` must name at least one token, or be left out";
+            return Err(ApiError::invalid("allowed_token_ids", message));
+        }
+        Ok(allowed)
+    }
+
+    /// vLLM's rules: what may stand in a path or end a string may not stand in a salt.
+    fn cache_salt(&self) -> Result<Option<String>, ApiError> {
+        let Some(salt) = &self.cache_salt else { return Ok(None) };
+        let length = salt.chars().count();
+        if !(1..=MAX_SALT).contains(&length) || salt.contains(['@', '/', '\\', '\0']) {
+            let message = format!(
+                "`cache_salt` must have 1 to {MAX_SALT} characters, none of them `@`, `/`, `\\` or NUL"
+            );
+            return Err(ApiError::invalid("cache_salt", message));
+        }
+        Ok(Some(salt.clone()))
+    }
+
+    /// A request may say that it can wait, and not that others should.
+    fn priority(&self) -> Result<Priority, ApiError> {
+        match self.priority.unwrap_or(0) {
+            0 => Ok(Priority::Normal),
+            1.. => Ok(Priority::Low),
+            _ => {
+                let message = "`priority` can be 0, or more for a request that can wait; requests cannot \
+                               go before others";
+                Err(ApiError::unsupported("priority", message))
+            }
+        }
     }
 
     fn truncate(&self, context: usize) -> Result<Option<usize>, ApiError> {
@@ -287,6 +344,30 @@ mod tests {
     }
 
     #[test]
+    fn vllm_s_fields_arrive() {
+        let request = request(&json!({
+            "typical_p": 0.5, "allowed_token_ids": [3, 4], "bad_words": ["no"], "priority": 3,
+            "cache_salt": "é", "prompt_logprobs": 2, "return_token_ids": true,
+        }))
+        .expect("valid");
+        assert_eq!(request.sampling.typical_p, 0.5);
+        assert_eq!(request.sampling.allowed_token_ids, [3, 4]);
+        assert_eq!(request.sampling.prompt_logprobs, Some(2));
+        assert_eq!((request.bad_words, request.priority), (vec!["no".to_owned()], Priority::Low));
+        assert_eq!((request.cache_salt.as_deref(), request.shows_prompt), (Some("é"), true));
+    }
+
+    #[test]
+    fn a_request_cannot_go_before_others() {
+        let refused = request(&json!({"priority": -1})).expect_err("refused").openai();
+        assert_eq!(
+            (&refused["error"]["code"], &refused["error"]["param"]),
+            (&json!(501), &json!("priority"))
+        );
+        assert_eq!(request(&json!({"priority": 0})).expect("valid").priority, Priority::Normal);
+    }
+
+    #[test]
     fn null_everywhere_is_the_default() {
         let nulls = json!({
             "model": null, "n": null, "stream": null, "stream_options": null, "max_tokens": null,
@@ -332,6 +413,15 @@ mod tests {
             (json!({"logit_bias": {"5": "one"}}), "logit_bias.5"),
             (json!({"truncate_prompt_tokens": 0}), "truncate_prompt_tokens"),
             (json!({"stream_options": {"include_usage": true}}), "stream_options"),
+            (json!({"stream": true, "prompt_logprobs": 0}), "prompt_logprobs"),
+            (json!({"prompt_logprobs": -1}), "prompt_logprobs"),
+            (json!({"allowed_token_ids": []}), "allowed_token_ids"),
+            (json!({"bad_words": ["a", 1]}), "bad_words[1]"),
+            (json!({"cache_salt": ""}), "cache_salt"),
+            (json!({"cache_salt": "a/b"}), "cache_salt"),
+            (json!({"cache_salt": "a\\b"}), "cache_salt"),
+            (json!({"cache_salt": "a\u{0}"}), "cache_salt"),
+            (json!({"cache_salt": "x".repeat(129)}), "cache_salt"),
             (json!({"temperature": "hot"}), "temperature"),
             (json!({"stream": 1}), "stream"),
         ] {

@@ -32,8 +32,10 @@ pub(in crate::http) fn chat_prompt(body: &JsonBody, tools: &Tools) -> Result<Pro
     let fields: ChatPromptFields = body.read()?;
     let mut messages = fields.messages.unwrap_or_default();
     check_messages(&mut messages)?;
-    if fields.documents.is_some_and(|documents| !documents.is_empty()) {
-        return Err(ApiError::unsupported("documents", "`documents` is not supported"));
+    let documents = fields.documents.unwrap_or_default();
+    if let Some(index) = documents.iter().position(|document| !document.is_object()) {
+        let path = format!("documents[{index}]");
+        return Err(ApiError::malformed(&path, format!("`{path}` must be an object")));
     }
     let mut variables = fields.chat_template_kwargs.unwrap_or_default();
     if let Some(effort) = fields.reasoning_effort {
@@ -49,10 +51,25 @@ pub(in crate::http) fn chat_prompt(body: &JsonBody, tools: &Tools) -> Result<Pro
     Ok(Prompt::Chat {
         messages,
         tools: tools.shown(),
+        documents,
         add_generation_prompt: opens,
         continue_final_message,
         variables,
     })
+}
+
+/// The text of the assistant's last message, where that is the last one: what an answer may continue.
+pub(super) fn continued(body: &JsonBody) -> String {
+    let messages = body.get("messages").and_then(Value::as_array);
+    let last = messages.and_then(|messages| messages.last());
+    let own = last.filter(|message| message["role"] == "assistant");
+    match own.map(|message| &message["content"]) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => {
+            parts.iter().filter_map(|part| part["text"].as_str()).collect()
+        }
+        _ => String::new(),
+    }
 }
 
 fn check_messages(messages: &mut [Value]) -> Result<(), ApiError> {
@@ -153,7 +170,7 @@ mod tests {
                 json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
                 "messages[0].content[0]",
             ),
-            (json!({"messages": hi, "documents": [{}]}), "documents"),
+            (json!({"messages": hi, "documents": [{}, "text"]}), "documents[1]"),
             (
                 json!({"messages": hi, "add_generation_prompt": true, "continue_final_message": true}),
                 "continue_final_message",
@@ -162,5 +179,18 @@ mod tests {
             let error = prompt(&body).expect_err("refused").openai();
             assert_eq!(error["error"]["param"], path, "{body}");
         }
+    }
+
+    #[test]
+    fn only_the_assistant_s_own_last_message_is_continued() {
+        let continued = |messages: Value| {
+            let body = json!({"messages": messages}).to_string();
+            continued(&JsonBody::parse(body.as_bytes()).expect("an object"))
+        };
+        let user = json!({"role": "user", "content": "hi"});
+        let parts = json!([{"type": "text", "text": "o"}, {"type": "text", "text": "h"}]);
+        assert_eq!(continued(json!([user, {"role": "assistant", "content": "oh"}])), "oh");
+        assert_eq!(continued(json!([user, {"role": "assistant", "content": parts}])), "oh");
+        assert_eq!(continued(json!([{"role": "assistant", "content": "oh"}, user])), "");
     }
 }

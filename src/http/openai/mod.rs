@@ -12,12 +12,13 @@ mod logprobs;
 mod messages;
 mod models;
 mod refused;
+mod shown;
 mod spoken;
 mod tools;
 mod usage;
 
 pub(super) use chat::chat_completions;
-pub(super) use completions::completions;
+pub(super) use completions::{completions, entries};
 pub(super) use messages::chat_prompt;
-pub(super) use models::{list, retrieve};
+pub(super) use models::{list, remove, retrieve};
 pub(super) use tools::Tools;

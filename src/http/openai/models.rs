@@ -1,11 +1,12 @@
-//! `GET /v1/models`: the base, its adapters and the aliases of both.
+//! `/v1/models`: the base, its adapters and the aliases of both.
 use crate::{
-    adapter::{AdapterEntry, alias::Alias},
-    http::{ApiError, AppState, auth::Caller, split::is_usable, unix_seconds},
+    adapter::{AdapterEntry, AdapterName, alias::Alias},
+    http::{ApiError, AppState, admin, auth::Caller, split::is_usable, unix_seconds},
 };
 use axum::{
     Extension, Json,
     extract::{Path, State},
+    http::{HeaderMap, Uri},
 };
 use serde_json::{Value, json};
 
@@ -41,6 +42,28 @@ pub(in crate::http) async fn retrieve(
     let entry = entry.filter(|entry| caller.may_use(&entry.terms));
     let entry = entry.ok_or_else(|| ApiError::no_model(&id))?;
     Ok(Json(adapter_card(&app, &entry)))
+}
+
+/// OpenAI's delete of a fine-tuned model: takes the adapter out of service, as `DELETE /admin/adapters/{name}` does.
+pub(in crate::http) async fn remove(
+    State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    if app.generator.model().is_called(&id) {
+        let message = "the base model cannot be deleted; adapters can";
+        return Err(ApiError::invalid("model", message));
+    }
+    if app.aliases.named(&id).is_some() {
+        let message = "this model is an alias: DELETE /admin/aliases removes it";
+        return Err(ApiError::invalid("model", message));
+    }
+    let name = id.parse::<AdapterName>().map_err(|_| ApiError::no_model(&id))?;
+    let name = Path(name.to_string());
+    let _told = admin::retire(State(app), name, Extension(caller), uri, headers).await?;
+    Ok(Json(json!({"id": id, "object": "model", "deleted": true})))
 }
 
 fn base_card(app: &AppState, name: &str) -> Value {

@@ -16,26 +16,15 @@ const EMPTY: Neutral = |value| match value {
     Value::Object(fields) => fields.is_empty(),
     _ => false,
 };
-const ZERO: Neutral = |value| value.as_f64() == Some(0.0);
 const ONE: Neutral = |value| value.as_f64() == Some(1.0);
 const TEXT_ONLY: Neutral = |value| value == &serde_json::json!(["text"]);
 
 /// Refused in completions and chat completions.
 const EVERYWHERE: &[(&str, Neutral)] = &[
-    ("allowed_token_ids", NEVER),
-    ("bad_words", EMPTY),
-    ("best_of", ONE),
-    ("cache_salt", NEVER),
     ("early_stopping", FALSE),
-    ("echo", FALSE),
     ("length_penalty", ONE),
     ("logits_processors", EMPTY),
-    ("priority", ZERO),
     ("prompt_embeds", NEVER),
-    ("prompt_logprobs", NEVER),
-    ("return_token_ids", FALSE),
-    ("return_tokens_as_token_ids", FALSE),
-    ("typical_p", ONE),
     ("use_beam_search", FALSE),
 ];
 
@@ -43,6 +32,7 @@ const IN_COMPLETIONS: &[(&str, Neutral)] = &[("suffix", EMPTY)];
 
 const IN_CHAT: &[(&str, Neutral)] = &[
     ("audio", NEVER),
+    ("best_of", ONE),
     ("chat_template", NEVER),
     ("function_call", |value| value == "none"),
     ("functions", EMPTY),
@@ -92,8 +82,7 @@ mod tests {
     #[test]
     fn neutral_values_and_null_pass() {
         let neutral = json!({
-            "best_of": 1, "echo": false, "suffix": "",
-            "prompt_logprobs": null, "priority": 0, "use_beam_search": false,
+            "best_of": 1, "suffix": "", "use_beam_search": false,
             "modalities": ["text"], "functions": [], "length_penalty": 1.0,
         });
         check_completions(&body(&neutral)).expect("neutral");
@@ -102,12 +91,7 @@ mod tests {
 
     #[test]
     fn what_would_change_the_answer_is_refused_by_name() {
-        for (field, value) in [
-            ("best_of", json!(2)),
-            ("echo", json!(true)),
-            ("suffix", json!("end")),
-            ("cache_salt", json!("s")),
-        ] {
+        for (field, value) in [("suffix", json!("end")), ("length_penalty", json!(2))] {
             let error = check_completions(&body(&json!({field: value}))).expect_err(field).openai();
             assert_eq!(error["error"]["code"], 501);
             assert_eq!(error["error"]["param"], field);

@@ -50,6 +50,14 @@ impl Kernels for CandleOps {
         format!("candle operations on {:?}", self.device.location())
     }
 
+    fn device(&self) -> &'static str {
+        match self.device {
+            Device::Cpu => "cpu",
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        }
+    }
+
     fn loads_on_any_thread(&self) -> bool {
         self.device.is_cpu()
     }

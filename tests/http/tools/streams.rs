@@ -10,6 +10,7 @@ fn transcript(answer: &Answer) -> String {
         let Ok(mut value) = serde_json::from_str::<Value>(&event) else { return event };
         assert!(value["id"].take().as_str().expect("text").starts_with("chatcmpl-"));
         assert!(value["created"].take().is_u64());
+        assert!(value["system_fingerprint"].take().as_str().expect("text").starts_with("fp_"));
         if let Some(id) = value.pointer_mut("/choices/0/delta/tool_calls/0/id") {
             assert!(id.take().as_str().expect("text").starts_with("chatcmpl-tool-"));
         }
@@ -19,21 +20,21 @@ fn transcript(answer: &Answer) -> String {
     events.flat_map(|event| ["data: ".to_owned(), event, "\n\n".to_owned()]).collect()
 }
 
-const TRANSCRIPT: &str = r#"data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}
+const TRANSCRIPT: &str = r#"data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
 
-data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"content":"Yes."},"logprobs":null,"finish_reason":null}]}
+data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"content":"Yes."},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
 
-data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":null,"type":"function","function":{"name":"add","arguments":""}}]},"logprobs":null,"finish_reason":null}]}
+data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":null,"type":"function","function":{"name":"add","arguments":""}}]},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
 
-data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\": 1}"}}]},"logprobs":null,"finish_reason":null}]}
+data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\": 1}"}}]},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
 
-data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"tool_calls":[{"index":1,"id":null,"type":"function","function":{"name":"get_weather","arguments":""}}]},"logprobs":null,"finish_reason":null}]}
+data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"tool_calls":[{"index":1,"id":null,"type":"function","function":{"name":"get_weather","arguments":""}}]},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
 
-data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"tool_calls":[{"index":1,"function":{"arguments":"{\"place\": \"Köln\"}"}}]},"logprobs":null,"finish_reason":null}]}
+data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{"tool_calls":[{"index":1,"function":{"arguments":"{\"place\": \"Köln\"}"}}]},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
 
-data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"tool_calls","stop_reason":null}]}
+data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"tool_calls","stop_reason":null}],"system_fingerprint":null}
 
-data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[],"usage":{"prompt_tokens":PROMPT,"completion_tokens":ANSWER,"total_tokens":TOTAL,"prompt_tokens_details":{"cached_tokens":0}}}
+data: {"id":null,"object":"chat.completion.chunk","created":null,"model":"tiny","choices":[],"system_fingerprint":null,"usage":{"prompt_tokens":PROMPT,"completion_tokens":ANSWER,"total_tokens":TOTAL,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}
 
 data: [DONE]
 
