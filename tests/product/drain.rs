@@ -21,6 +21,12 @@ enum Fate {
     Refused,
 }
 
+fn client(http2: bool) -> Client {
+    let client = Client::builder();
+    let client = if http2 { client.http2_prior_knowledge() } else { client };
+    client.build().expect("a client")
+}
+
 async fn ask(client: &Client, url: &str, stream: bool) -> Fate {
     let body = json!({
         "prompt": "The mayor opens a bridge", "max_tokens": TOKENS, "ignore_eos": true,
@@ -63,7 +69,7 @@ async fn a_rolling_restart_under_load_loses_no_request() {
         let (running, by_old, by_new) = (&running, &by_old, &by_new);
         let urls = [&old_url, &new_url];
         async move {
-            let (client, mut server) = (Client::new(), 0);
+            let (client, mut server) = (client(at % 3 == 0), 0);
             while running.load(Relaxed) {
                 let fate = ask(&client, urls[server], at % 2 == 0).await;
                 match (fate, server) {
