@@ -58,9 +58,10 @@ pub(crate) fn accepts(schema: &Value, value: &Value) -> bool {
     let count = |field: &str| schema[field].as_u64().expect("a number") as usize;
     match (schema["type"].as_str(), value) {
         (Some("null") | None, Value::Null) | (Some("boolean") | None, Value::Bool(_)) => true,
-        (Some("integer"), Value::Number(n)) => {
-            n.as_i64().is_some_and(|n| (number("minimum")..=number("maximum")).contains(&n))
-        }
+        // `-0` is an integer too, though this reader has it as a float.
+        (Some("integer"), Value::Number(n)) => n.as_f64().is_some_and(|n| {
+            n.fract() == 0.0 && (number("minimum")..=number("maximum")).contains(&(n as i64))
+        }),
         (Some("string"), Value::String(text)) => {
             (count("minLength")..=count("maxLength")).contains(&text.chars().count())
         }
