@@ -86,6 +86,7 @@ fn check_messages(messages: &mut [Value]) -> Result<(), ApiError> {
         spoken::check(message, &path)?;
         check_content(message, &path)?;
     }
+    spoken::name_answers(messages);
     Ok(())
 }
 

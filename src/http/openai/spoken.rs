@@ -1,6 +1,7 @@
 //! What earlier turns say of tools: an assistant's calls, and the answers to them.
 use crate::http::ApiError;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 
 /// Most calls of one message.
 const MAX_CALLS: usize = 128;
@@ -33,6 +34,24 @@ pub(super) fn check(message: &mut Map<String, Value>, path: &str) -> Result<(), 
         text(message.get("tool_call_id"), &path, "the id of the call that it answers")?;
     }
     Ok(())
+}
+
+/// Says in each answer of a tool which function it is of, where the answer does not: `OpenAI`'s clients give the call's id alone, and
+/// some templates want the name.
+pub(super) fn name_answers(messages: &mut [Value]) {
+    let mut names: HashMap<String, Value> = HashMap::new();
+    for message in messages {
+        for call in message["tool_calls"].as_array().into_iter().flatten() {
+            if let Some(id) = call["id"].as_str() {
+                names.insert(id.to_owned(), call["function"]["name"].clone());
+            }
+        }
+        let is_answer = message["role"] == "tool" && message["name"].is_null();
+        let name = message["tool_call_id"].as_str().and_then(|id| names.get(id));
+        if let Some(name) = name.filter(|_| is_answer) {
+            message["name"] = name.clone();
+        }
+    }
 }
 
 fn check_deprecated(message: &mut Map<String, Value>, path: &str) -> Result<(), ApiError> {
@@ -118,6 +137,24 @@ mod tests {
         }
         let answer = json!({"role": "tool", "tool_call_id": "a", "content": "4"});
         assert_eq!(checked(&answer).expect("valid"), answer);
+    }
+
+    #[test]
+    fn an_answer_is_named_after_the_call_that_it_answers() {
+        let answer = |id: &str| json!({"role": "tool", "tool_call_id": id, "content": "4"});
+        let mut named = answer("a");
+        named["name"] = "own".into();
+        let mut messages = vec![
+            answer("a"),
+            json!({"role": "assistant", "content": "", "tool_calls": [call()]}),
+            answer("a"),
+            answer("b"),
+            named,
+            json!({"role": "user", "content": "a"}),
+        ];
+        name_answers(&mut messages);
+        let names: Vec<_> = messages.iter().map(|message| message["name"].as_str()).collect();
+        assert_eq!(names, [None, None, Some("f"), None, Some("own"), None]);
     }
 
     #[test]

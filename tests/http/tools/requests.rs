@@ -72,6 +72,20 @@ async fn a_later_turn_is_written_as_the_model_would_have() {
 }
 
 #[tokio::test]
+async fn a_tool_s_answer_is_named_for_templates_that_want_it() {
+    let call =
+        json!({"id": "a", "type": "function", "function": {"name": "add", "arguments": "{}"}});
+    let messages = json!([
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "3"},
+    ]);
+    let server = server(&HERMES.replace("{{ m.role }}", "{{ m.role }} {{ m.name }}"), &[]);
+    let text = prompt(&server, &with(asking(), json!({"messages": messages}))).await;
+    assert!(text.contains("<|im_start|>tool add\n3"), "{text}");
+}
+
+#[tokio::test]
 async fn arguments_that_are_no_json_are_shown_as_they_are() {
     let call = json!({"id": "a", "type": "function", "function": {"name": "add", "arguments": "{\"a\": one"}});
     let messages =
