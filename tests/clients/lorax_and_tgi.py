@@ -75,6 +75,8 @@ def errors():
 def text_generation_client():
     client = text_generation.Client(URL)
     same_answer_whole_and_streamed(client)
+    best = client.generate("one two", max_new_tokens=4, do_sample=True, best_of=2, decoder_input_details=True)
+    assert len(best.details.best_of_sequences) == 1 and len(best.details.prefill) > 1
     raises(text_generation.errors.ValidationError, lambda: client.generate("one", max_new_tokens=10**6))
 
 

@@ -27,6 +27,10 @@ def models():
     assert cards[BASE].parent is None and cards[ADAPTER].parent == BASE
     assert client.models.retrieve(ADAPTER) == cards[ADAPTER]
     raises(openai.NotFoundError, lambda: client.models.retrieve("nope"), "nope")
+    publish("passing", ADAPTER, alpha=8)
+    assert client.models.retrieve("passing").parent == BASE
+    assert client.models.delete("passing").deleted
+    raises(openai.NotFoundError, lambda: client.models.retrieve("passing"))
 
 
 def completions():
@@ -45,6 +49,24 @@ def completions():
     assert several.choices[0].text == several.choices[1].text == choice.text
     seeded = {**asked, "temperature": 1, "seed": 7}
     assert client.completions.create(**seeded).choices[0].text == client.completions.create(**seeded).choices[0].text
+
+
+def judged():
+    """Prompts are judged as answers are, and the best of several answers is one of them."""
+    asked = {"model": ADAPTER, "prompt": "one two", "temperature": 0}
+    [echoed] = client.completions.create(**asked, max_tokens=2, echo=True, logprobs=1).choices
+    assert echoed.text.startswith("one two") and echoed.logprobs.token_logprobs[0] is None
+    assert all(logprob <= 0 for logprob in echoed.logprobs.token_logprobs[1:])
+    [scored] = client.completions.create(**asked, max_tokens=0, echo=True, logprobs=1).choices
+    prompt = len(scored.logprobs.tokens)
+    assert scored.text == "one two" and prompt == len(echoed.logprobs.tokens) - 2
+    [choice] = client.completions.create(**asked, max_tokens=1, extra_body={"prompt_logprobs": 1}).choices
+    assert len(choice.prompt_logprobs) == prompt and choice.prompt_logprobs[0] is None
+    drawn = {**asked, "max_tokens": 4, "temperature": 1, "seed": 1}
+    best = client.completions.create(**drawn, best_of=3)
+    several = client.completions.create(**drawn, n=3)
+    assert best.choices[0].text in [choice.text for choice in several.choices]
+    assert best.system_fingerprint and best.system_fingerprint == several.system_fingerprint
 
 
 def chat():
@@ -271,6 +293,7 @@ def tools():
 run(
     models,
     completions,
+    judged,
     chat,
     adapters_by_every_name,
     errors,
