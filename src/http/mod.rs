@@ -22,6 +22,7 @@ mod lorax;
 mod metrics;
 mod mix;
 mod openai;
+mod openapi;
 mod orca;
 mod request_id;
 mod router;

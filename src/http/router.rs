@@ -6,7 +6,7 @@ use super::{
     drain::until_the_end,
     events, health,
     json::BodyLimit,
-    layers, llama, lorax, metrics, openai, spans, tokens, vllm,
+    layers, llama, lorax, metrics, openai, openapi, spans, tokens, vllm,
 };
 use axum::{
     Extension, Router,
@@ -221,6 +221,12 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/is_sleeping", "vLLM: no", || get(health::sleeping)).open(),
     route("GET", "/version", "the server's version", || get(health::version)).open(),
     route("GET", "/metrics", "Prometheus metrics", || get(metrics::scrape)).open(),
+    route("GET", "/openapi.json", "these routes for machines: OpenAPI 3.1", || {
+        get(openapi::document)
+    })
+    .open(),
+    route("GET", "/docs", "the same to browse", || get(openapi::page)).open(),
+    route("GET", "/docs/{*file}", "its files", || get(openapi::file)).open(),
 ];
 
 /// Whether requests to the route with this pattern are told of by [`access::tell`].

@@ -48,6 +48,11 @@ pub(super) async fn tokenize(
     })))
 }
 
+#[cfg(test)]
+pub(super) fn tokenize_fields() -> Vec<&'static str> {
+    super::json::known_fields::<TokenizeFields>()
+}
+
 pub(super) async fn detokenize(
     State(app): State<AppState>,
     body: JsonBody,

@@ -14,6 +14,7 @@ mod lorax;
 mod malformed;
 mod mixes;
 mod openai;
+mod openapi;
 mod operations;
 mod robustness;
 #[path = "../forms/schemas.rs"]

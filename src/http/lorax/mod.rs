@@ -4,4 +4,6 @@ mod headers;
 mod parameters;
 mod routes;
 
+#[cfg(test)]
+pub(super) use parameters::parameter_fields;
 pub(super) use routes::{compat, generate, generate_stream, info, tokenize};

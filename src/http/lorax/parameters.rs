@@ -139,6 +139,11 @@ impl LoraxRequest {
     }
 }
 
+#[cfg(test)]
+pub(in crate::http) fn parameter_fields() -> Vec<&'static str> {
+    crate::http::json::known_fields::<Parameters>()
+}
+
 /// What is only known at the end cannot be streamed; TGI's words.
 fn check_whole(stream: bool, best_of: usize, prefill: bool) -> Result<(), ApiError> {
     if stream && best_of > 1 {

@@ -51,6 +51,13 @@ impl ChatFields {
     }
 }
 
+#[cfg(test)]
+pub(in crate::http) fn chat_fields() -> Vec<&'static str> {
+    use crate::http::json::known_fields;
+    let own = [known_fields::<SharedFields>(), known_fields::<ChatFields>()].concat();
+    [own, super::messages::prompt_fields()].concat()
+}
+
 pub(in crate::http) async fn chat_completions(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,

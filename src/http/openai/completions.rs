@@ -113,6 +113,12 @@ pub(in crate::http) async fn completions(
     Ok((served, answer).into_response())
 }
 
+#[cfg(test)]
+pub(in crate::http) fn completion_fields() -> Vec<&'static str> {
+    use crate::http::json::known_fields;
+    [known_fields::<SharedFields>(), known_fields::<CompletionFields>()].concat()
+}
+
 /// Tokens and alternatives that a response to these may have to list.
 pub(in crate::http) fn entries(answers: &[Completion]) -> usize {
     let entries = |tokens: &[Token]| tokens.iter().map(|token| 1 + token.top.len()).sum::<usize>();

@@ -58,6 +58,11 @@ pub(in crate::http) fn chat_prompt(body: &JsonBody, tools: &Tools) -> Result<Pro
     })
 }
 
+#[cfg(test)]
+pub(super) fn prompt_fields() -> Vec<&'static str> {
+    crate::http::json::known_fields::<ChatPromptFields>()
+}
+
 /// The text of the assistant's last message, where that is the last one: what an answer may continue.
 pub(super) fn continued(body: &JsonBody) -> String {
     let messages = body.get("messages").and_then(Value::as_array);

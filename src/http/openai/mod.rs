@@ -18,6 +18,10 @@ mod tools;
 mod usage;
 
 pub(super) use chat::chat_completions;
+#[cfg(test)]
+pub(super) use chat::chat_fields;
+#[cfg(test)]
+pub(super) use completions::completion_fields;
 pub(super) use completions::{completions, entries};
 pub(super) use messages::chat_prompt;
 pub(super) use models::{list, remove, retrieve};

@@ -1,0 +1,374 @@
+//! `GET /openapi.json`
+use super::bodies::Bodies;
+use crate::http::{Dialect, ROUTES, Route, auth::Access};
+use axum::{
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
+use utoipa::OpenApi;
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| whole().to_string());
+
+/// The same as long as the program is.
+pub(in crate::http) async fn document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
+}
+
+fn whole() -> Value {
+    let described = serde_json::to_value(Bodies::openapi()).unwrap_or_default();
+    let mut schemas = described["components"]["schemas"].as_object().cloned().unwrap_or_default();
+    schemas.append(&mut errors());
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let path = route.path.replace("{*", "{");
+        let methods = paths.entry(path).or_insert_with(|| json!({}));
+        methods[route.method.to_lowercase()] = operation(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "lorad",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": env!("CARGO_PKG_DESCRIPTION"),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "api_key": {"type": "http", "scheme": "bearer",
+                            "description": "--api-key; without any key, everybody may call"},
+                "admin_key": {"type": "http", "scheme": "bearer",
+                              "description": "--admin-key; without one, the server's own machine alone may call"},
+            },
+        },
+    })
+}
+
+/// Failures in the form of each dialect.
+fn errors() -> Map<String, Value> {
+    let text = || json!({"type": "string"});
+    let openai = json!({
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code", "reason"],
+            "properties": {
+                "message": {"type": "string", "description": "what is wrong and what to do"},
+                "type": text(),
+                "param": {"type": ["string", "null"], "description": "the field at fault"},
+                "code": {"type": "integer", "description": "the status"},
+                "reason": {"type": "string", "description": "a stable name of the failure"},
+            },
+        }},
+    });
+    let lorax = json!({
+        "type": "object",
+        "required": ["error", "error_type"],
+        "properties": {"error": text(), "error_type": text()},
+    });
+    Map::from_iter([("OpenAiError".to_owned(), openai), ("LoraxError".to_owned(), lorax)])
+}
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+fn operation(route: &Route) -> Value {
+    let mut operation = json!({
+        "operationId": operation_id(route),
+        "tags": [tag(route)],
+        "summary": route.purpose,
+        "parameters": parameters(route),
+        "responses": responses(route),
+    });
+    match route.access {
+        Access::Open => operation["security"] = json!([]),
+        Access::Key => operation["security"] = json!([{"api_key": []}, {}]),
+        Access::Admin => operation["security"] = json!([{"admin_key": []}, {}]),
+    }
+    if let Some(body) = body(route) {
+        operation["requestBody"] = body;
+    }
+    operation
+}
+
+fn operation_id(route: &Route) -> String {
+    let path: String = route.path.chars().filter(|c| !"{}*".contains(*c)).collect();
+    let words = path.split(['/', '-', '.']).filter(|word| !word.is_empty());
+    let words: Vec<_> = [route.method.to_lowercase().as_str()]
+        .into_iter()
+        .chain(words)
+        .map(ToOwned::to_owned)
+        .collect();
+    words.join("_")
+}
+
+fn tag(route: &Route) -> &'static str {
+    match (route.dialect, route.path) {
+        (Dialect::Lorax, _) => "LoRAX and TGI",
+        (Dialect::Vllm, _) => "vLLM",
+        (_, path) if path.starts_with("/admin") => "admin",
+        (_, path) if path.starts_with("/v1/") => "OpenAI",
+        _ => "server",
+    }
+}
+
+/// Name, schema and meaning of what a query may say.
+fn query(route: &Route) -> Vec<(&'static str, Value, &'static str)> {
+    let flag = || json!({"type": "boolean"});
+    let policy = || {
+        vec![
+            (
+                "policy",
+                json!({"enum": ["pin", "drain", "cancel"]}),
+                "what becomes of running requests",
+            ),
+            (
+                "drain_seconds",
+                json!({"type": "integer", "minimum": 0, "maximum": 86400}),
+                "with `policy=drain`",
+            ),
+        ]
+    };
+    let force = ("force", flag(), "though an alias sends requests to it");
+    match (route.method, route.path) {
+        ("GET", "/admin/adapters") => vec![
+            ("limit", json!({"type": "integer", "minimum": 1}), "names of one page"),
+            ("after", json!({"type": "string"}), "the name before the page"),
+            ("prefix", json!({"type": "string"}), "how names begin"),
+        ],
+        ("GET", "/admin/events") => vec![
+            (
+                "limit",
+                json!({"type": "integer", "minimum": 1, "maximum": 1000}),
+                "events, the newest first",
+            ),
+            ("name", json!({"type": "string"}), "of this adapter or alias alone"),
+        ],
+        ("GET", "/admin/adapters/{name}/files") => {
+            vec![("version", json!({"type": "string"}), "a former version")]
+        }
+        ("PUT", "/admin/adapters/{name}") => {
+            let text = || json!({"type": "string"});
+            let mut all = policy();
+            all.extend([
+                ("dry_run", flag(), "check, and publish nothing"),
+                ("probe", flag(), "try it before it is published"),
+                ("probe_prompt", text(), "what the probe continues"),
+                ("probe_expect", text(), "what its answer must have"),
+            ]);
+            all
+        }
+        ("DELETE", "/admin/adapters/{name}" | "/v1/models/{*id}") => {
+            let mut all = policy();
+            all.push(force);
+            all
+        }
+        ("POST", "/admin/adapters/{name}/rollback") => policy(),
+        _ => Vec::new(),
+    }
+}
+
+fn parameters(route: &Route) -> Value {
+    let in_path =
+        route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let in_path = in_path.map(|name| {
+        let name = name.trim_start_matches('*');
+        json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
+    });
+    let in_query = query(route).into_iter().map(|(name, schema, description)| {
+        json!({"name": name, "in": "query", "schema": schema, "description": description})
+    });
+    in_path.chain(in_query).collect()
+}
+
+fn body(route: &Route) -> Option<Value> {
+    let json_of = |schema: &str| json!({"required": true, "content": {"application/json": {"schema": reference(schema)}}});
+    let any = |kind: &str| json!({"required": true, "content": {"application/json": {"schema": {"type": kind}}}});
+    Some(match (route.method, route.path) {
+        (_, "/v1/completions") => json_of("CompletionRequest"),
+        (_, "/v1/chat/completions") => json_of("ChatCompletionRequest"),
+        (_, "/generate" | "/generate_stream" | "/") => json_of("GenerateRequest"),
+        (_, "/tokenize") => json_of("TokenizeRequest"),
+        (_, "/detokenize") => json_of("DetokenizeRequest"),
+        (_, "/v1/load_lora_adapter") => json_of("LoadLoraAdapter"),
+        (_, "/v1/unload_lora_adapter") => json_of("UnloadLoraAdapter"),
+        ("POST", "/lora-adapters") => any("array"),
+        ("PATCH", "/admin/adapters/{name}") => json_of("TermsPatch"),
+        ("PUT", "/admin/aliases/{alias}") => any("object"),
+        ("POST", "/admin/adapters/{name}/rollback") => {
+            json!({"content": {"application/json": {"schema": reference("RollBack")}}})
+        }
+        ("PUT", "/admin/adapters/{name}") => json!({"required": true, "content": {
+            "multipart/form-data": {"schema": {"type": "object", "properties": {
+                "config": {"type": "string", "format": "binary", "description": "adapter_config.json"},
+                "weights": {"type": "string", "format": "binary", "description": "adapter_model.safetensors"},
+            }}},
+            "application/octet-stream": {"schema": {
+                "type": "string", "format": "binary", "description": "tar, tar.gz, zip or GGUF",
+            }},
+            "application/json": {"schema": reference("SourceReference")},
+        }}),
+        _ => return None,
+    })
+}
+
+/// The kinds of body that a success may have; none for a body that has nothing.
+fn contents(route: &Route) -> Vec<&'static str> {
+    match route.path {
+        "/v1/completions" | "/v1/chat/completions" | "/" => {
+            vec!["application/json", "text/event-stream"]
+        }
+        "/generate_stream" => vec!["text/event-stream"],
+        "/health" | "/livez" | "/ping" => Vec::new(),
+        "/metrics" | "/v1/load_lora_adapter" | "/v1/unload_lora_adapter" => vec!["text/plain"],
+        "/admin/adapters/{name}/files" => vec!["application/x-tar"],
+        "/docs/{*file}" => vec!["text/html", "text/css", "application/javascript", "image/png"],
+        _ => vec!["application/json"],
+    }
+}
+
+fn responses(route: &Route) -> Value {
+    let mut responses = Map::new();
+    let of_kind = |kind: &&str| {
+        // Of a stream no schema says what its events are before OpenAPI 3.2.
+        let is_text = !["application/json", "text/event-stream"].contains(kind);
+        let schema = if is_text { json!({"type": "string"}) } else { json!({}) };
+        ((*kind).to_owned(), json!({"schema": schema}))
+    };
+    let content: Map<_, _> = contents(route).iter().map(of_kind).collect();
+    if route.path == "/docs" {
+        responses.insert("307".into(), json!({"description": "where the page is"}));
+    } else {
+        let success = json!({"description": "done", "content": content});
+        responses.insert("200".into(), success.clone());
+        if (route.method, route.path.starts_with("/admin")) == ("PUT", true) {
+            responses.insert("201".into(), success);
+        }
+    }
+    let (schema, malformed) = match route.dialect {
+        Dialect::Lorax => {
+            ("LoraxError", &[("422", "a field is wrong, or known and not served")][..])
+        }
+        Dialect::OpenAi | Dialect::Vllm => (
+            "OpenAiError",
+            &[("400", "a field is wrong"), ("501", "a field is known and not served")][..],
+        ),
+    };
+    let admin = [
+        ("403", "no admin key, or no source that is allowed"),
+        ("404", "nothing has this name"),
+        ("409", "in use, or changed meanwhile"),
+        ("412", "a condition does not hold"),
+        ("422", "the adapter did not pass"),
+    ];
+    let work = [
+        ("403", "the key is for other models"),
+        ("404", "no such model"),
+        ("408", "the body stopped arriving"),
+        ("413", "the body is too large"),
+        ("429", "busy: come again after `Retry-After`"),
+    ];
+    let mut failures: Vec<(&str, &str)> = vec![("503", "it starts, drains, or lost its engine")];
+    if route.access != Access::Open {
+        failures.extend_from_slice(malformed);
+        failures.push(("401", "no valid key"));
+        failures.extend(work);
+    }
+    if route.access == Access::Admin {
+        failures.extend(admin);
+    }
+    if route.path.starts_with("/docs/") {
+        failures.push(("404", "no such file"));
+    }
+    for (status, description) in failures {
+        let content = json!({"application/json": {"schema": reference(schema)}});
+        responses.insert(status.into(), json!({"description": description, "content": content}));
+    }
+    Value::Object(responses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{lorax, openai, tokens};
+    use std::collections::BTreeSet;
+
+    /// Names of the properties of a schema, its parts included.
+    fn properties(document: &Value, schema: &Value) -> BTreeSet<String> {
+        let parts = schema["allOf"].as_array().into_iter().flatten();
+        let of_parts = parts.flat_map(|part| properties(document, part));
+        let own = schema["properties"].as_object().into_iter().flat_map(|own| own.keys().cloned());
+        let target = schema["$ref"].as_str().and_then(|target| target.strip_prefix('#'));
+        let target = target.and_then(|target| document.pointer(target));
+        own.chain(of_parts)
+            .chain(target.into_iter().flat_map(|target| properties(document, target)))
+            .collect()
+    }
+
+    #[test]
+    fn every_route_is_described_once_and_nothing_else() {
+        let document = whole();
+        let described: BTreeSet<(String, String)> = document["paths"]
+            .as_object()
+            .expect("paths")
+            .iter()
+            .flat_map(|(path, methods)| {
+                let methods = methods.as_object().expect("methods").keys();
+                methods.map(move |method| (method.to_uppercase(), path.clone()))
+            })
+            .collect();
+        let routes: BTreeSet<_> = ROUTES
+            .iter()
+            .map(|route| (route.method.to_owned(), route.path.replace("{*", "{")))
+            .collect();
+        assert_eq!(described, routes);
+        let ids: BTreeSet<_> = ROUTES.iter().map(operation_id).collect();
+        assert_eq!(ids.len(), ROUTES.len(), "an id each");
+    }
+
+    #[test]
+    fn every_field_that_is_read_is_described() {
+        let document = whole();
+        let schema = |name: &str| {
+            let schema = &document["components"]["schemas"][name];
+            assert!(schema.is_object(), "{name}");
+            properties(&document, schema)
+        };
+        for (name, read) in [
+            ("CompletionRequest", openai::completion_fields()),
+            ("ChatCompletionRequest", openai::chat_fields()),
+            ("GenerateParameters", lorax::parameter_fields()),
+            ("TokenizeRequest", tokens::tokenize_fields()),
+        ] {
+            assert!(!read.is_empty(), "{name}");
+            let described = schema(name);
+            let missing: Vec<_> =
+                read.into_iter().filter(|field| !described.contains(*field)).collect();
+            assert!(missing.is_empty(), "{name} lacks {missing:?}");
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn check(document: &Value, value: &Value) {
+            match value {
+                Value::Object(fields) => {
+                    if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
+                        let found = target.strip_prefix('#').and_then(|at| document.pointer(at));
+                        assert!(found.is_some(), "{target}");
+                    }
+                    fields.values().for_each(|value| check(document, value));
+                }
+                Value::Array(values) => values.iter().for_each(|value| check(document, value)),
+                _ => {}
+            }
+        }
+        let document = whole();
+        check(&document, &document);
+    }
+}

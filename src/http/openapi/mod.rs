@@ -1,0 +1,7 @@
+//! The API for machines: an `OpenAPI` document made of the table of routes, and a page to browse it.
+mod bodies;
+mod document;
+mod page;
+
+pub(super) use document::document;
+pub(super) use page::{file, page};
