@@ -17,6 +17,8 @@ use utoipa::{OpenApi, ToSchema};
     UnloadLoraAdapter,
     TermsPatch,
     RollBack,
+    LoraScale,
+    AliasForm,
     SourceReference,
 )))]
 pub(super) struct Bodies;
@@ -328,6 +330,40 @@ struct TermsPatch {
 struct RollBack {
     /// A version; nothing is the one before the current one.
     version: Option<String>,
+}
+
+/// One of `POST /lora-adapters`.
+#[derive(ToSchema)]
+struct LoraScale {
+    /// As `GET /lora-adapters` says.
+    id: u64,
+    /// What requests get of it that name no adapter.
+    scale: f64,
+}
+
+/// `PUT /admin/aliases/{alias}`
+#[derive(ToSchema)]
+struct AliasForm {
+    /// 1 to 16.
+    targets: Vec<AliasTarget>,
+    /// `header` or `field`: equal values get the same target.
+    #[schema(value_type = Option<Object>)]
+    sticky: Option<Value>,
+    /// A model that answers the same requests unseen.
+    shadow: Option<String>,
+    /// `max_error_rate`, `max_non_finite`, `min_requests`, `window_seconds`: takes a change back that goes wrong.
+    #[schema(value_type = Option<Object>)]
+    guard: Option<Value>,
+}
+
+/// What an alias stands for.
+#[derive(ToSchema)]
+struct AliasTarget {
+    /// An adapter, `name@version`, or the base.
+    model: String,
+    /// A share; one target needs none.
+    #[schema(minimum = 0.0)]
+    weight: Option<f64>,
 }
 
 /// `PUT /admin/adapters/{name}` by reference.

@@ -1,5 +1,8 @@
 //! `GET /openapi.json`
-use super::bodies::Bodies;
+use super::{
+    answers::{Answers, answer},
+    bodies::Bodies,
+};
 use crate::http::{Dialect, ROUTES, Route, auth::Access};
 use axum::{
     http::header,
@@ -17,8 +20,8 @@ pub(in crate::http) async fn document() -> Response {
 }
 
 fn whole() -> Value {
-    let described = serde_json::to_value(Bodies::openapi()).unwrap_or_default();
-    let mut schemas = described["components"]["schemas"].as_object().cloned().unwrap_or_default();
+    let mut schemas = schemas(&Bodies::openapi());
+    schemas.append(&mut self::schemas(&Answers::openapi()));
     schemas.append(&mut errors());
     let mut paths = Map::new();
     for route in ROUTES {
@@ -45,6 +48,11 @@ fn whole() -> Value {
             },
         },
     })
+}
+
+fn schemas(described: &utoipa::openapi::OpenApi) -> Map<String, Value> {
+    let described = serde_json::to_value(described).unwrap_or_default();
+    described["components"]["schemas"].as_object().cloned().unwrap_or_default()
 }
 
 /// Failures in the form of each dialect.
@@ -140,6 +148,7 @@ fn query(route: &Route) -> Vec<(&'static str, Value, &'static str)> {
             ("limit", json!({"type": "integer", "minimum": 1}), "names of one page"),
             ("after", json!({"type": "string"}), "the name before the page"),
             ("prefix", json!({"type": "string"}), "how names begin"),
+            ("tier", json!({"enum": ["device", "host", "store"]}), "where they are now"),
         ],
         ("GET", "/admin/events") => vec![
             (
@@ -173,6 +182,19 @@ fn query(route: &Route) -> Vec<(&'static str, Value, &'static str)> {
     }
 }
 
+/// Conditions that a change may have.
+fn headers(route: &Route) -> &'static [(&'static str, &'static str)] {
+    const MATCH: (&str, &str) =
+        ("If-Match", "only over this version or revision, as `ETag` gave it");
+    const NONE: (&str, &str) = ("If-None-Match", "`*`: only where nothing has this name");
+    match (route.method, route.path) {
+        ("PUT", path) if path.starts_with("/admin/") => &[MATCH, NONE],
+        ("DELETE", path) if path.starts_with("/admin/") => &[MATCH],
+        ("POST", path) if path.ends_with("/rollback") => &[MATCH],
+        _ => &[],
+    }
+}
+
 fn parameters(route: &Route) -> Value {
     let in_path =
         route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
@@ -183,12 +205,14 @@ fn parameters(route: &Route) -> Value {
     let in_query = query(route).into_iter().map(|(name, schema, description)| {
         json!({"name": name, "in": "query", "schema": schema, "description": description})
     });
-    in_path.chain(in_query).collect()
+    let in_head = headers(route).iter().map(|(name, description)| {
+        json!({"name": name, "in": "header", "schema": {"type": "string"}, "description": description})
+    });
+    in_path.chain(in_query).chain(in_head).collect()
 }
 
 fn body(route: &Route) -> Option<Value> {
     let json_of = |schema: &str| json!({"required": true, "content": {"application/json": {"schema": reference(schema)}}});
-    let any = |kind: &str| json!({"required": true, "content": {"application/json": {"schema": {"type": kind}}}});
     Some(match (route.method, route.path) {
         (_, "/v1/completions") => json_of("CompletionRequest"),
         (_, "/v1/chat/completions") => json_of("ChatCompletionRequest"),
@@ -197,9 +221,11 @@ fn body(route: &Route) -> Option<Value> {
         (_, "/detokenize") => json_of("DetokenizeRequest"),
         (_, "/v1/load_lora_adapter") => json_of("LoadLoraAdapter"),
         (_, "/v1/unload_lora_adapter") => json_of("UnloadLoraAdapter"),
-        ("POST", "/lora-adapters") => any("array"),
+        ("POST", "/lora-adapters") => json!({"required": true, "content": {"application/json": {
+            "schema": {"type": "array", "items": reference("LoraScale")},
+        }}}),
         ("PATCH", "/admin/adapters/{name}") => json_of("TermsPatch"),
-        ("PUT", "/admin/aliases/{alias}") => any("object"),
+        ("PUT", "/admin/aliases/{alias}") => json_of("AliasForm"),
         ("POST", "/admin/adapters/{name}/rollback") => {
             json!({"content": {"application/json": {"schema": reference("RollBack")}}})
         }
@@ -235,9 +261,12 @@ fn contents(route: &Route) -> Vec<&'static str> {
 fn responses(route: &Route) -> Value {
     let mut responses = Map::new();
     let of_kind = |kind: &&str| {
-        // Of a stream no schema says what its events are before OpenAPI 3.2.
-        let is_text = !["application/json", "text/event-stream"].contains(kind);
-        let schema = if is_text { json!({"type": "string"}) } else { json!({}) };
+        let schema = match *kind {
+            "application/json" => answer(route),
+            // No schema says what a stream's events are before OpenAPI 3.2.
+            "text/event-stream" => json!({}),
+            _ => json!({"type": "string"}),
+        };
         ((*kind).to_owned(), json!({"schema": schema}))
     };
     let content: Map<_, _> = contents(route).iter().map(of_kind).collect();

@@ -1,4 +1,5 @@
 //! The API for machines: an `OpenAPI` document made of the table of routes, and a page to browse it.
+mod answers;
 mod bodies;
 mod document;
 mod page;
