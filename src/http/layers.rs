@@ -10,7 +10,7 @@ use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Method, Response as HttpResponse, Version, header},
+    http::{HeaderValue, Method, Response as HttpResponse, StatusCode, Version, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
@@ -77,12 +77,14 @@ async fn in_dialect(request: Request, next: Next) -> Response {
     in_form_of(dialect, next.run(request).await)
 }
 
-/// While the server drains, no connection is good for another request.
+/// While the server drains, no connection is good for another request; nor is one on which the rest of a body lies that
+/// nobody will read. Told so, a client does not send its next request into a connection that closes.
 async fn say_good_bye(State(app): State<AppState>, request: Request, next: Next) -> Response {
     // HTTP/2 has a frame for that, and forbids the header.
     let has_header = request.version() <= Version::HTTP_11;
     let mut response = next.run(request).await;
-    if has_header && app.drain.has_begun() {
+    let is_cut = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT];
+    if has_header && (app.drain.has_begun() || is_cut.contains(&response.status())) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -262,7 +262,9 @@ async fn what_is_not_a_request_is_told_so_in_json() {
     let error = send("{\"prompt\": ", "application/json").await.error(400);
     assert_eq!((&error["type"], &error["param"]), (&json!("Bad Request"), &json!("body")));
     let large = json!({"prompt": "a".repeat(2000)});
-    let error = server.post("/v1/completions", &large).await.error(413);
+    let answer = server.post("/v1/completions", &large).await;
+    assert_eq!(answer.headers["connection"], "close", "the rest of the body is still to come");
+    let error = answer.error(413);
     assert!(error["message"].as_str().expect("text").contains("1000"));
     let part = reqwest::multipart::Part::bytes(vec![0; 2000]);
     let form = reqwest::multipart::Form::new().part("weights", part);
