@@ -31,7 +31,7 @@ pub use backend::Backend;
 pub use constraint::{AnswerForm, Constraint};
 pub use error::GenerateError;
 pub use generator::{Generator, ModelCard, TextSetup};
-pub use grammar::GrammarError;
+pub use grammar::{GrammarError, MAX_FORM_BYTES, MAX_SCHEMA_DEPTH, is_flat, json_bytes};
 pub use probe::Probe;
 pub use request::{
     Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, PromptTokens,

@@ -2,6 +2,7 @@
 //!
 //! A form is compiled once and kept within bounds; every answer follows its own copy. Grammars come from clients:
 //! compiling has threads of its own with room for deep recursion, few at once, and nobody waits long for one.
+mod bounds;
 mod cache;
 mod compiler;
 mod embedded;
@@ -12,6 +13,7 @@ mod gbnf_words;
 mod source;
 mod vocabulary;
 
+pub use bounds::{MAX_FORM_BYTES, MAX_SCHEMA_DEPTH, is_flat, json_bytes};
 pub use error::GrammarError;
 
 use super::{AnswerForm, Constraint, GenerateError, tokenizer::Tokenizer};

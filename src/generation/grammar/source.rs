@@ -1,19 +1,18 @@
 //! A form of answers as llguidance reads it, within limits.
-use super::{GrammarError, embedded, gbnf};
+use super::{
+    GrammarError,
+    bounds::{MAX_FORM_BYTES, MAX_SCHEMA_DEPTH, is_flat, json_bytes},
+    embedded, gbnf,
+};
 use crate::generation::AnswerForm;
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::io;
 
-/// Longest schema, grammar, and all choices together, bytes.
-const MAX_BYTES: usize = 64 << 10;
-/// The same of what the server made of many schemas.
+/// Longest grammar that the server makes of many schemas, bytes.
 const MAX_COMPOSED_BYTES: usize = 256 << 10;
 /// Longest regular expression, bytes.
 const MAX_REGEX_BYTES: usize = 16 << 10;
-/// Deepest schema.
-const MAX_DEPTH: usize = 32;
 /// Most choices.
 const MAX_CHOICES: usize = 1024;
 /// Between two parts of JSON: nothing, a space, or a new line and an indent. Endless space is where small models get
@@ -68,14 +67,15 @@ impl Source {
                 return Err(invalid(format!("a JSON schema must be an object, not {found}")));
             }
         };
-        if schema.values().any(|value| !is_flat(value, MAX_DEPTH - 1)) {
-            return Err(too_much(format!("a JSON schema may be {MAX_DEPTH} levels deep")));
+        if schema.values().any(|value| !is_flat(value, MAX_SCHEMA_DEPTH - 1)) {
+            return Err(too_much(format!("a JSON schema may be {MAX_SCHEMA_DEPTH} levels deep")));
         }
         bound_space(&mut schema);
-        let mut text = Limited(Vec::new());
-        serde_json::to_writer(&mut text, &schema)
-            .map_err(|_| too_much(format!("a JSON schema may have {MAX_BYTES} bytes")))?;
-        String::from_utf8(text.0).map(Self::Json).map_err(|_| GrammarError::Broken)
+        let schema = Value::Object(schema);
+        if json_bytes(&schema) > MAX_FORM_BYTES {
+            return Err(too_much(format!("a JSON schema may have {MAX_FORM_BYTES} bytes")));
+        }
+        Ok(Self::Json(schema.to_string()))
     }
 
     /// What finds it again.
@@ -155,8 +155,8 @@ fn of_choice(choices: &[String]) -> Result<Source, GrammarError> {
     if choices.len() > MAX_CHOICES {
         return Err(too_much(format!("there may be {MAX_CHOICES} choices")));
     }
-    if choices.iter().map(String::len).sum::<usize>() > MAX_BYTES {
-        return Err(too_much(format!("all choices together may have {MAX_BYTES} bytes")));
+    if choices.iter().map(String::len).sum::<usize>() > MAX_FORM_BYTES {
+        return Err(too_much(format!("all choices together may have {MAX_FORM_BYTES} bytes")));
     }
     if choices.iter().any(String::is_empty) {
         return Err(invalid("a choice must not be empty".into()));
@@ -167,8 +167,8 @@ fn of_choice(choices: &[String]) -> Result<Source, GrammarError> {
 }
 
 fn of_grammar(grammar: String) -> Result<Source, GrammarError> {
-    if grammar.len() > MAX_BYTES {
-        return Err(too_much(format!("a grammar may have {MAX_BYTES} bytes")));
+    if grammar.len() > MAX_FORM_BYTES {
+        return Err(too_much(format!("a grammar may have {MAX_FORM_BYTES} bytes")));
     }
     if gbnf::is_gbnf(&grammar) {
         return Ok(Source::Gbnf(grammar));
@@ -195,33 +195,6 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Whether lists and objects stand at most `levels` deep in each other.
-fn is_flat(value: &Value, levels: usize) -> bool {
-    let inside = |value| is_flat(value, levels - 1);
-    match value {
-        Value::Array(values) => levels > 0 && values.iter().all(inside),
-        Value::Object(fields) => levels > 0 && fields.values().all(inside),
-        _ => true,
-    }
-}
-
-/// Writes so much and no more.
-struct Limited(Vec<u8>);
-
-impl io::Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_BYTES {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,20 +211,20 @@ mod tests {
     #[test]
     fn limits_are_where_they_are_said_to_be() {
         for (form, expected) in [
-            (AnswerForm::JsonSchema(nested(MAX_DEPTH)), "ok"),
-            (AnswerForm::JsonSchema(nested(MAX_DEPTH + 1)), "grammar_too_complex"),
-            (AnswerForm::JsonSchema(json!({"title": "x".repeat(MAX_BYTES - 200)})), "ok"),
+            (AnswerForm::JsonSchema(nested(MAX_SCHEMA_DEPTH)), "ok"),
+            (AnswerForm::JsonSchema(nested(MAX_SCHEMA_DEPTH + 1)), "grammar_too_complex"),
+            (AnswerForm::JsonSchema(json!({"title": "x".repeat(MAX_FORM_BYTES - 200)})), "ok"),
             (
-                AnswerForm::JsonSchema(json!({"title": "x".repeat(MAX_BYTES)})),
+                AnswerForm::JsonSchema(json!({"title": "x".repeat(MAX_FORM_BYTES)})),
                 "grammar_too_complex",
             ),
             (AnswerForm::Regex("x".repeat(MAX_REGEX_BYTES)), "ok"),
             (AnswerForm::Regex("x".repeat(MAX_REGEX_BYTES + 1)), "grammar_too_complex"),
             (AnswerForm::Choice(vec!["x".into(); MAX_CHOICES]), "ok"),
             (AnswerForm::Choice(vec!["x".into(); MAX_CHOICES + 1]), "grammar_too_complex"),
-            (AnswerForm::Choice(vec!["x".repeat(MAX_BYTES); 2]), "grammar_too_complex"),
-            (AnswerForm::Grammar("x".repeat(MAX_BYTES)), "ok"),
-            (AnswerForm::Grammar("x".repeat(MAX_BYTES + 1)), "grammar_too_complex"),
+            (AnswerForm::Choice(vec!["x".repeat(MAX_FORM_BYTES); 2]), "grammar_too_complex"),
+            (AnswerForm::Grammar("x".repeat(MAX_FORM_BYTES)), "ok"),
+            (AnswerForm::Grammar("x".repeat(MAX_FORM_BYTES + 1)), "grammar_too_complex"),
             (AnswerForm::Composed("x".repeat(MAX_COMPOSED_BYTES)), "ok"),
             (AnswerForm::Composed("x".repeat(MAX_COMPOSED_BYTES + 1)), "grammar_too_complex"),
         ] {

@@ -1,6 +1,6 @@
 //! The functions that a model may call, and whether it may, must or must not.
 use crate::{
-    generation::ToolFunction,
+    generation::{MAX_FORM_BYTES, MAX_SCHEMA_DEPTH, ToolFunction, is_flat, json_bytes},
     http::{ApiError, json::JsonBody},
 };
 use serde_json::{Map, Value};
@@ -8,10 +8,6 @@ use std::collections::BTreeSet;
 
 /// Most tools of a conversation.
 const MAX_TOOLS: usize = 128;
-/// Deepest schema, as for other forms of answers.
-const MAX_DEPTH: usize = 32;
-/// Longest schema, and all that calls must obey together, bytes.
-const MAX_BYTES: usize = 64 << 10;
 /// Longest name of a function.
 const MAX_NAME: usize = 64;
 
@@ -100,7 +96,7 @@ impl Tools {
     /// Whether the schemas are short enough to be enforced together.
     pub(super) fn can_be_enforced(&self) -> bool {
         let schemas = self.callable().iter().filter_map(|function| function.parameters.as_ref());
-        schemas.map(size).sum::<usize>() <= MAX_BYTES
+        schemas.map(json_bytes).sum::<usize>() <= MAX_FORM_BYTES
     }
 
     /// The field to blame where calls cannot be enforced.
@@ -184,12 +180,12 @@ fn parameters(function: &Map<String, Value>, path: &str) -> Result<Option<Value>
             return Err(ApiError::malformed(path, message));
         }
     };
-    if !is_flat(parameters, MAX_DEPTH) {
-        let message = format!("`{path}` may be {MAX_DEPTH} levels deep");
+    if !is_flat(parameters, MAX_SCHEMA_DEPTH) {
+        let message = format!("`{path}` may be {MAX_SCHEMA_DEPTH} levels deep");
         return Err(ApiError::invalid(path, message));
     }
-    if size(parameters) > MAX_BYTES {
-        let message = format!("`{path}` may have {MAX_BYTES} bytes");
+    if json_bytes(parameters) > MAX_FORM_BYTES {
+        let message = format!("`{path}` may have {MAX_FORM_BYTES} bytes");
         return Err(ApiError::invalid(path, message));
     }
     let is_object = match parameters.get("type") {
@@ -203,28 +199,6 @@ fn parameters(function: &Map<String, Value>, path: &str) -> Result<Option<Value>
         return Err(ApiError::invalid(&path, message));
     }
     Ok(Some(parameters.clone()))
-}
-
-/// Whether lists and objects stand at most `levels` deep in each other.
-fn is_flat(value: &Value, levels: usize) -> bool {
-    let inside = |value| is_flat(value, levels - 1);
-    match value {
-        Value::Array(values) => levels > 0 && values.iter().all(inside),
-        Value::Object(fields) => levels > 0 && fields.values().all(inside),
-        _ => true,
-    }
-}
-
-/// Bytes of JSON, roughly.
-fn size(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(values) => 2 + values.iter().map(|value| size(value) + 1).sum::<usize>(),
-        Value::Object(fields) => {
-            2 + fields.iter().map(|(key, value)| key.len() + size(value) + 4).sum::<usize>()
-        }
-        _ => 4,
-    }
 }
 
 fn choice(choice: Option<&Value>, functions: &[ToolFunction]) -> Result<Choice, ApiError> {
@@ -372,7 +346,7 @@ mod tests {
             (with("parameters", json!([])), 400, "tools[0].function.parameters"),
             (with("parameters", json!(true)), 400, "tools[0].function.parameters"),
             (
-                with("parameters", json!({"title": "x".repeat(MAX_BYTES)})),
+                with("parameters", json!({"title": "x".repeat(MAX_FORM_BYTES)})),
                 400,
                 "tools[0].function.parameters",
             ),
