@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lorad::kernel::{
     Act, Activation, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvPrecision, KvShape,
-    LoraTarget, LowRank, NormWeights, Precision, RopeKvArgs, RopeTable, RowSegment,
+    LoraTarget, LowRank, NormWeights, Precision, Reach, RopeKvArgs, RopeTable, RowSegment,
 };
 use std::hint::black_box;
 use std::thread::available_parallelism;
@@ -119,8 +119,12 @@ fn attention(criterion: &mut Criterion) {
     let all: Vec<u32> = (0..tokens as u32).collect();
     let half = shape.head_dim / 2;
     let table = RopeTable { cos: tensor(1, half), sin: tensor(1, half), head_dim: shape.head_dim };
-    let rope =
-        RopeKvArgs { heads: 0, positions: &vec![0; tokens], table: &table, slot_mapping: &all };
+    let rope = RopeKvArgs {
+        heads: 0,
+        positions: &vec![0; tokens],
+        table: Some(&table),
+        slot_mapping: &all,
+    };
     kernels.rope_write_kv(&mut kv, &mut cache, 0, &rope).expect("the cache has these rows");
     for (sequences, rows, context) in [(1, 1, 1024), (16, 1, 128), (16, 1, 1024), (1, 512, 512)] {
         let blocks = context / shape.block_size;
@@ -135,7 +139,7 @@ fn attention(criterion: &mut Criterion) {
             context_lens: &vec![context as u32; sequences],
             heads: HEADS,
             scale: 0.125,
-            window: None,
+            reach: Reach::Back(None),
         };
         let seen: usize = (0..rows).map(|row| context - row).sum::<usize>() * sequences;
         let elements = (seen * HEADS * shape.head_dim * 4) as u64;

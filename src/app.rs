@@ -9,7 +9,9 @@ use crate::{
     config::ServeConfig,
     demo,
     engine::{EngineError, EngineHandle, EngineSnapshot, EventStream, ModelRunner, Submission},
-    generation::{Backend, GenerateError, Generator, ModelCard, SamplingOptions, TextSetup},
+    generation::{
+        Abilities, Backend, GenerateError, Generator, ModelCard, SamplingOptions, TextSetup,
+    },
     http::{self, AppState, Entrance},
     kernel::{self, KernelError, Kernels},
     lora::FrozenBase,
@@ -242,6 +244,7 @@ fn model_card(
         vocab: facts.vocab,
         device: device.to_owned(),
         precision: facts.precision.to_string(),
+        abilities: Abilities::default(),
     }
 }
 

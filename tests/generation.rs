@@ -8,9 +8,9 @@ use lorad::{
     },
     error::{Classified, ErrorKind},
     generation::{
-        Backend, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest, Generator,
-        ModelCard, Priority, Prompt, SamplingOptions, StopReason, TextSetup, ToolCallSetting,
-        WeightedAdapter,
+        Abilities, Backend, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest,
+        Generator, ModelCard, Priority, Prompt, SamplingOptions, StopReason, TextSetup,
+        ToolCallSetting, WeightedAdapter,
     },
     lora::LoraWeights,
     telemetry::{EngineFigures, Exposition, Metrics},
@@ -146,6 +146,7 @@ fn service(stub: &Arc<Stub>, chat_template: Option<&str>, metrics: Metrics) -> G
         vocab,
         device: "cpu".into(),
         precision: "f32".into(),
+        abilities: Abilities::default(),
     };
     Generator::new(stub.clone(), text, model, metrics).unwrap()
 }

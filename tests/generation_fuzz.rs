@@ -6,7 +6,7 @@ use lorad::{
     engine::{EngineError, EngineSnapshot, Event, EventStream, FinishReason, Submission},
     error::{Classified, ErrorKind},
     generation::{
-        Backend, GenerateError, GenerateRequest, Generator, ModelCard, Priority, Prompt,
+        Abilities, Backend, GenerateError, GenerateRequest, Generator, ModelCard, Priority, Prompt,
         SamplingOptions, TextSetup, ToolCallSetting,
     },
     telemetry::Metrics,
@@ -80,6 +80,7 @@ fn service(stub: Arc<Stub>, template: Option<&str>) -> Result<Generator, Generat
         vocab,
         device: "cpu".into(),
         precision: "f32".into(),
+        abilities: Abilities::default(),
     };
     Generator::new(stub, text, model, Metrics::new("x"))
 }

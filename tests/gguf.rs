@@ -1,7 +1,7 @@
 //! GGUF files of every type give the logits and the tokens that transformers computes from the same weights.
 use lorad::{
     kernel::{CpuKernels, Kernels, KvCache, KvChoice, KvShape, Precision},
-    lora::{LoraRouting, LoraSlots},
+    lora::LoraSlots,
     model::{
         ForwardBatch, LoadOptions, LoadedModel, ModelError, ModelSource, Progress, StepContext,
         load,
@@ -77,15 +77,14 @@ impl<'a> Run<'a> {
             query_starts: vec![0, rows],
             context_lens: vec![self.computed as u32],
             logit_rows: (0..rows).collect(),
-            lora: LoraRouting::default(),
-            logit_lora: LoraRouting::default(),
+            ..ForwardBatch::default()
         };
         let (kernels, lora) = (
             self.kernels,
             &LoraSlots::new(1, self.model.lm.precision(), self.model.lm.lora_layout()),
         );
         let context = StepContext { batch: &batch, kv: &mut self.kv, lora, kernels };
-        let logits = self.model.lm.forward(context).expect("the batch is sound");
+        let logits = self.model.lm.forward(context).expect("the batch is sound").logits;
         self.kernels.read(&logits).expect("host memory").into_owned()
     }
 }

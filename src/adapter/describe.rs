@@ -212,7 +212,7 @@ fn trained_tokens(weights: &LoraWeights) -> Vec<u32> {
 fn kind(site: Site) -> Site {
     match site {
         Site::Block { projection, .. } => Site::block(0, projection),
-        Site::Head => Site::Head,
+        Site::Head | Site::HeadDense => site,
     }
 }
 

@@ -32,6 +32,10 @@ mod testing;
 mod ticket;
 mod waiting;
 
+pub use crate::{
+    lora::{HeadKind, Labels},
+    model::{Output, Pooling},
+};
 pub use config::{ByteSize, EngineConfig};
 pub use constraint::{TokenConstraint, TokenMask, Unenforceable};
 pub use error::EngineError;

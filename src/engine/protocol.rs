@@ -2,7 +2,10 @@
 use super::{
     AdapterMix, EngineError, SamplingParams, TokenConstraint, loader::Loaded, sequence::Arrival,
 };
-use crate::adapter::{AdapterName, VersionId};
+use crate::{
+    adapter::{AdapterName, VersionId},
+    model::Output,
+};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -18,6 +21,10 @@ pub struct Submission {
     pub adapters: AdapterMix,
     /// How to choose tokens and when to stop.
     pub sampling: SamplingParams,
+    /// What is wanted instead of an answer, once the prompt is read; the sampling's `max_tokens` is 0 then.
+    pub output: Option<Output>,
+    /// Where a second text begins in the prompt, for models that tell the two apart.
+    pub second_text: Option<usize>,
     /// What the answer must be, from its first token on; `None` leaves it to the model.
     pub constraint: Option<Box<dyn TokenConstraint>>,
     /// Whose cached beginnings it may use: those of submissions with the same salt.
@@ -64,6 +71,11 @@ pub enum Event {
     Prompt {
         /// Of the tokens after those that were told of already.
         logprobs: Vec<TokenLogprobs>,
+    },
+    /// The output that was asked for; comes once, before `Finished`.
+    Output {
+        /// As long as [`Output`] says.
+        values: Vec<f32>,
     },
     /// One more token.
     Token {

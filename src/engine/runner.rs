@@ -9,13 +9,13 @@ use super::{
 use crate::{
     kernel::{KernelError, Kernels, KvCache, KvShape, Result},
     lora::{AdapterSlot, LoraSlots, PreparedAdapter},
-    model::{CausalLm, ForwardBatch, KvDims, StepContext},
+    model::{BaseModel, ForwardBatch, KvDims, StepContext, StepOutput},
 };
 use std::sync::Arc;
 
 /// Owns the model and every device buffer of the running sequences.
 pub struct ModelRunner {
-    model: Box<dyn CausalLm>,
+    model: Box<dyn BaseModel>,
     kernels: Arc<dyn Kernels>,
     kv: KvCache,
     lora: LoraSlots,
@@ -35,7 +35,7 @@ impl ModelRunner {
     /// When the KV cache is too small for one block or too large for a block table, or the device is
     /// out of memory.
     pub fn new(
-        model: Box<dyn CausalLm>,
+        model: Box<dyn BaseModel>,
         kernels: Arc<dyn Kernels>,
         config: &EngineConfig,
     ) -> Result<Self> {
@@ -104,7 +104,7 @@ impl ModelRunner {
         work.sort_unstable_by(|&a, &b| sequences[a].cmp_adapters(&sequences[b]).then(a.cmp(&b)));
         let scheduled = || work.iter().map(|&index| &sequences[index]);
         fill(&mut self.batch, scheduled(), self.kv.shape().block_size);
-        let logits = self.model.forward(StepContext {
+        let StepOutput { logits, .. } = self.model.forward(StepContext {
             batch: &self.batch,
             kv: &mut self.kv,
             lora: &self.lora,
@@ -135,7 +135,11 @@ impl ModelRunner {
 }
 
 /// As many blocks as the configured memory holds.
-fn kv_shape(model: &dyn CausalLm, kernels: &dyn Kernels, config: &EngineConfig) -> Result<KvShape> {
+fn kv_shape(
+    model: &dyn BaseModel,
+    kernels: &dyn Kernels,
+    config: &EngineConfig,
+) -> Result<KvShape> {
     let block_size = config.block_size.max(1);
     let KvDims { layers, kv_heads, head_dim, precision } = model.kv_dims();
     let shape = KvShape { layers, blocks: 0, block_size, kv_heads, head_dim, precision };
@@ -188,6 +192,7 @@ fn clear(batch: &mut ForwardBatch) {
     let ForwardBatch {
         token_ids,
         positions,
+        token_types,
         slot_mapping,
         block_tables,
         block_starts,
@@ -196,8 +201,12 @@ fn clear(batch: &mut ForwardBatch) {
         logit_rows,
         lora: _,
         logit_lora: _,
+        outputs,
+        output_lora: _,
     } = batch;
-    for list in [token_ids, positions, slot_mapping, block_tables, context_lens, logit_rows] {
+    outputs.clear();
+    let lists = [token_ids, positions, token_types, slot_mapping, block_tables, context_lens];
+    for list in lists.into_iter().chain([logit_rows]) {
         list.clear();
     }
     for starts in [block_starts, query_starts] {
@@ -235,7 +244,7 @@ mod tests {
             context_lens: vec![3, 2],
             logit_rows: vec![0],
             lora: LoraRouting::new([(1, None), (2, Some(AdapterSlot(7)))]),
-            logit_lora: LoraRouting::default(),
+            ..ForwardBatch::default()
         };
         assert_eq!(format!("{batch:?}"), format!("{expected:?}"));
         assert_eq!(batch.lora.segments(), [RowSegment { rows: 1..3, slot: 7, weight: 1.0 }]);

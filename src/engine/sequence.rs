@@ -82,7 +82,7 @@ impl Sequence {
     /// Sequence number `id`, which nothing is computed of.
     pub(super) fn new(id: u64, arrival: Arrival, eos: &Arc<[u32]>) -> Self {
         let Arrival { submission, events, ticket, at } = arrival;
-        let Submission { prompt, adapters, sampling, constraint, priority, cache_salt } =
+        let Submission { prompt, adapters, sampling, constraint, priority, cache_salt, .. } =
             submission;
         let shares = adapters.parts().iter().map(|part| part.lease.terms.share);
         let share = shares.reduce(f32::min).unwrap_or(1.0);

@@ -69,7 +69,16 @@ fn arrival_of(
     let (events, stream) = mpsc::unbounded_channel();
     let priority = Priority::Normal;
     let (constraint, cache_salt) = (None, None);
-    let submission = Submission { prompt, adapters, sampling, constraint, cache_salt, priority };
+    let submission = Submission {
+        prompt,
+        adapters,
+        sampling,
+        output: None,
+        second_text: None,
+        constraint,
+        cache_salt,
+        priority,
+    };
     let ticket = TicketOffice::new(1).take().expect("a free place");
     (Arrival { submission, events, ticket, at: Instant::now() }, stream)
 }

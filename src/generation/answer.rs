@@ -63,6 +63,8 @@ impl Answer {
                 self.usage.cached_tokens = cached_tokens;
                 self.usage.queued = queued;
             }
+            // Nobody asks for one beside an answer.
+            Some(Event::Output { .. }) => {}
             Some(Event::Prompt { logprobs }) => to.prompt.extend(logprobs),
             Some(Event::Token { id, logprobs }) => {
                 self.usage.completion_tokens += 1;

@@ -1,7 +1,7 @@
 //! From a request to running sequences: render, tokenise, check, lease, submit.
 use super::{
-    Backend, EngineSnapshot, GenerateError, GenerateRequest, Generation, Prompt, SamplingOptions,
-    SamplingParams, Token, Usage, WeightedAdapter,
+    Abilities, Backend, EngineSnapshot, GenerateError, GenerateRequest, Generation, Prompt,
+    SamplingOptions, SamplingParams, Token, Usage, WeightedAdapter,
     account::{self, Account},
     answer::Answer,
     bad_words,
@@ -57,6 +57,8 @@ pub struct ModelCard {
     pub device: String,
     /// How its weights are kept: `f32`, `bf16`, `int8` or `int4`.
     pub precision: String,
+    /// What it can be asked for.
+    pub abilities: Abilities,
 }
 
 impl ModelCard {
@@ -330,6 +332,8 @@ impl Generator {
                 prompt: prompt.to_vec(),
                 adapters: adapters.clone(),
                 sampling,
+                output: None,
+                second_text: None,
                 constraint: form.map(Form::constraint),
                 priority,
                 cache_salt: cache_salt.clone(),

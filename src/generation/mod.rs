@@ -8,6 +8,7 @@ mod bad_words;
 mod chat_template;
 mod constraint;
 mod echo;
+mod encode;
 mod error;
 mod generator;
 mod grammar;
@@ -25,10 +26,15 @@ mod tokenizer;
 mod tool_calls;
 
 pub use crate::engine::{
-    AdapterMix, EngineSnapshot, InvalidSampling, Priority, SamplingOptions, SamplingParams,
+    AdapterMix, EngineSnapshot, HeadKind, InvalidSampling, Labels, Pooling, Priority,
+    SamplingOptions, SamplingParams,
 };
 pub use backend::Backend;
 pub use constraint::{AnswerForm, Constraint};
+pub use encode::{
+    Abilities, EmbeddingSetup, EncodeInput, EncodeRequest, Encoded, EncodedText, EncodedValue,
+    Entity, Keep, ScoreRequest, Scored, Truncation, Wanted,
+};
 pub use error::GenerateError;
 pub use generator::{Generator, ModelCard, TextSetup};
 pub use grammar::{GrammarError, MAX_FORM_BYTES, MAX_SCHEMA_DEPTH, is_flat, json_bytes};

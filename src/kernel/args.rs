@@ -104,19 +104,34 @@ pub struct RopeKvArgs<'a> {
     pub heads: usize,
     /// `[T]`: position of each row in its sequence.
     pub positions: &'a [u32],
-    /// Their cosines and sines.
-    pub table: &'a RopeTable,
+    /// Their cosines and sines; `None` for a model whose positions are in its embedding.
+    pub table: Option<&'a RopeTable>,
     /// `[T]`: KV row of each row.
     pub slot_mapping: &'a [u32],
 }
 
-/// The gate's non-linearity.
+/// A non-linearity.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Activation {
     /// `x · sigmoid(x)`
     Silu,
+    /// GELU: `x/2 · (1 + erf(x / √2))` (Hendrycks and Gimpel 2016).
+    Gelu,
     /// GELU, tanh approximation.
     GeluTanh,
+    /// `max(x, 0)`
+    Relu,
+    /// `tanh(x)`
+    Tanh,
+}
+
+/// Which tokens of its sequence a token sees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reach {
+    /// Itself and those before it; of those this many, itself included, or all.
+    Back(Option<usize>),
+    /// Those on both sides; at most so far away, or all. All tokens of the sequence are in the step.
+    Around(Option<usize>),
 }
 
 /// Which blocks each sequence reads, and how its scores are formed.
@@ -134,8 +149,8 @@ pub struct AttentionArgs<'a> {
     pub heads: usize,
     /// Factor on the scores, usually `head_dim^-0.5`.
     pub scale: f32,
-    /// A token sees this many tokens, itself included; `None` sees all before it.
-    pub window: Option<usize>,
+    /// What a token sees.
+    pub reach: Reach,
 }
 
 /// One sequence of an [`AttentionArgs`].
@@ -167,10 +182,16 @@ impl AttentionArgs<'_> {
 }
 
 impl SequenceArgs<'_> {
-    /// The positions its `i`-th row sees: itself and what lies before it, within the window.
-    pub(super) fn visible(&self, i: usize, window: Option<usize>) -> Range<usize> {
-        let end = self.context - self.rows.len() + i + 1;
-        end.saturating_sub(window.unwrap_or(end))..end
+    /// The positions its `i`-th row sees, itself among them; neither end falls from one row to the next.
+    pub(super) fn visible(&self, i: usize, reach: Reach) -> Range<usize> {
+        let own = self.context - self.rows.len() + i;
+        match reach {
+            Reach::Back(window) => (own + 1).saturating_sub(window.unwrap_or(own + 1))..own + 1,
+            Reach::Around(None) => 0..self.context,
+            Reach::Around(Some(far)) => {
+                own.saturating_sub(far)..own.saturating_add(far).saturating_add(1).min(self.context)
+            }
+        }
     }
 
     /// The KV row of a position.

@@ -19,7 +19,7 @@ mod segments;
 mod weight;
 
 pub use act::Act;
-pub use args::{Activation, AttentionArgs, LowRank, RopeKvArgs, RopeTable, RowSegment};
+pub use args::{Activation, AttentionArgs, LowRank, Reach, RopeKvArgs, RopeTable, RowSegment};
 pub use candle_ops::CandleOps;
 pub use cpu::{CpuKernels, Isa, Operands, Peaks, ProductPeak};
 pub use deltas::{EmbeddingDelta, LinearDelta, LoraTarget, NormWeights, TrainedRows};
@@ -203,6 +203,19 @@ pub trait Kernels: Send + Sync {
     /// When a shape or a slot index disagrees, or the device fails.
     fn rms_norm(&self, x: &Act, weights: NormWeights<'_>, eps: f32) -> Result<Act>;
 
+    /// `(x − mean(x)) / sqrt(var(x) + eps) · weight + bias` of each row, the variance without Bessel's correction
+    /// (Ba et al. 2016); weight and bias are as long as a row.
+    ///
+    /// # Errors
+    /// When a shape or a slot index disagrees, or the device fails.
+    fn layer_norm(
+        &self,
+        x: &Act,
+        weights: NormWeights<'_>,
+        biases: Option<NormWeights<'_>>,
+        eps: f32,
+    ) -> Result<Act>;
+
     /// [`Kernels::rms_norm`] of each head in some columns of `x`, in place; a head is as long as a weight.
     ///
     /// # Errors
@@ -217,8 +230,8 @@ pub trait Kernels: Send + Sync {
 
     /// Rotates the query and key heads of `qkv` in place and writes keys and values to `layer`.
     ///
-    /// A row of `qkv` is `[heads | kv_heads | kv_heads] * head_dim`: queries, keys, values. Each query and
-    /// key head is rotated to its row's position; the pairs are `(i, i + head_dim / 2)`, as in
+    /// A row of `qkv` is `[heads | kv_heads | kv_heads] * head_dim`: queries, keys, values. Where there is a table, each
+    /// query and key head is rotated to its row's position; the pairs are `(i, i + head_dim / 2)`, as in
     /// `transformers`' `rotate_half`. Row `t` goes to KV row `slot_mapping[t]`.
     ///
     /// # Errors
@@ -238,7 +251,26 @@ pub trait Kernels: Send + Sync {
     /// When the columns are odd in number, or the device fails.
     fn gated(&self, gate_up: &Act, activation: Activation) -> Result<Act>;
 
-    /// Causal attention over each sequence's blocks: `[T, heads * head_dim]`.
+    /// `activation(x)`, in place.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn activate(&self, x: &mut Act, activation: Activation) -> Result<()>;
+
+    /// `x[t] += table[rows[t]]`: `x` is `[T, cols]`, `table` `[n, cols]`, `rows` `[T]`.
+    ///
+    /// # Errors
+    /// When a shape disagrees, a row is outside the table, or the device fails.
+    fn add_rows(&self, x: &mut Act, table: &Act, rows: &[u32]) -> Result<()>;
+
+    /// The mean of the rows of each range: `[ranges.len(), cols]`. A mean's order of summation depends on its own rows
+    /// alone.
+    ///
+    /// # Errors
+    /// When a range is empty or outside `x`, or the device fails.
+    fn mean_rows(&self, x: &Act, ranges: &[Range<u32>]) -> Result<Act>;
+
+    /// Attention over each sequence's blocks, as far as `args` says: `[T, heads * head_dim]`.
     ///
     /// The queries are the first `heads * head_dim` columns of `q`; what follows them is not read.
     ///

@@ -1,4 +1,5 @@
 //! What of a model an adapter may change: linear layers, the embedding, norms.
+use super::{ClassHeadShape, ModuleNames};
 use std::{collections::BTreeMap, fmt};
 
 /// A linear layer inside a decoder block, by its role.
@@ -88,6 +89,9 @@ pub enum Site {
     },
     /// The output head, `lm_head`.
     Head,
+    /// The layer between a text's hidden state and the classifier, `[hidden, hidden]` (encoders): BERT's pooler,
+    /// `DistilBERT`'s `pre_classifier`.
+    HeadDense,
 }
 
 impl Site {
@@ -100,7 +104,7 @@ impl Site {
     pub fn layer(self) -> Option<usize> {
         match self {
             Self::Block { layer, .. } => Some(layer),
-            Self::Head => None,
+            Self::Head | Self::HeadDense => None,
         }
     }
 
@@ -109,6 +113,7 @@ impl Site {
         match self {
             Self::Block { projection, .. } => projection.module_path(),
             Self::Head => "lm_head",
+            Self::HeadDense => "head.dense",
         }
     }
 }
@@ -119,7 +124,7 @@ impl fmt::Display for Site {
             Self::Block { layer, projection } => {
                 write!(f, "model.layers.{layer}.{}", projection.module_path())
             }
-            Self::Head => f.write_str(self.module_path()),
+            Self::Head | Self::HeadDense => f.write_str(self.module_path()),
         }
     }
 }
@@ -137,6 +142,10 @@ pub enum NormSite {
     Mlp(usize),
     /// Before the head.
     Final,
+    /// After the embedding (encoders).
+    Embedding,
+    /// After [`Site::HeadDense`] (`ModernBERT`).
+    Head,
 }
 
 impl NormSite {
@@ -146,7 +155,7 @@ impl NormSite {
             Self::Attention(layer) | Self::Query(layer) | Self::Key(layer) | Self::Mlp(layer) => {
                 Some(layer)
             }
-            Self::Final => None,
+            Self::Final | Self::Embedding | Self::Head => None,
         }
     }
 
@@ -158,6 +167,8 @@ impl NormSite {
             Self::Key(_) => "self_attn.k_norm",
             Self::Mlp(_) => "post_attention_layernorm",
             Self::Final => "model.norm",
+            Self::Embedding => "embeddings.norm",
+            Self::Head => "head.norm",
         }
     }
 }
@@ -213,6 +224,9 @@ pub struct LoraLayout {
     norms: BTreeMap<NormSite, usize>,
     embedding: Option<EmbeddingShape>,
     heads: Option<HeadCounts>,
+    names: ModuleNames,
+    class_head: Option<ClassHeadShape>,
+    norms_have_biases: bool,
 }
 
 impl LoraLayout {
@@ -242,6 +256,47 @@ impl LoraLayout {
     pub fn with_heads(mut self, heads: HeadCounts) -> Self {
         self.heads = Some(heads);
         self
+    }
+
+    /// Says what its modules are called; [`ModuleNames::Decoder`]'s unless said.
+    #[must_use]
+    pub fn with_names(mut self, names: ModuleNames) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// Adds what classification heads are like.
+    #[must_use]
+    pub fn with_class_head(mut self, head: ClassHeadShape) -> Self {
+        self.class_head = Some(head);
+        self
+    }
+
+    /// Its norms have biases beside their weights.
+    #[must_use]
+    pub fn with_norm_biases(mut self) -> Self {
+        self.norms_have_biases = true;
+        self
+    }
+
+    /// What its modules are called.
+    pub fn names(&self) -> ModuleNames {
+        self.names
+    }
+
+    /// What classification heads are like; `None` where the model takes none.
+    pub fn class_head(&self) -> Option<&ClassHeadShape> {
+        self.class_head.as_ref()
+    }
+
+    /// Whether norms have biases.
+    pub fn norms_have_biases(&self) -> bool {
+        self.norms_have_biases
+    }
+
+    /// Whether the model continues texts: whether it has an output head.
+    pub fn generates(&self) -> bool {
+        self.sites.contains_key(&Site::Head)
     }
 
     /// The shape of `site`, a part of a fused layer included; `None` where the model has no such layer.

@@ -2,8 +2,10 @@
 //!
 //! Knows layers and adapter slots. Knows no adapter names and no files.
 mod base;
+mod class_head;
 mod fused;
 mod layout;
+mod names;
 mod prepared;
 mod routing;
 mod slots;
@@ -11,7 +13,9 @@ mod weights;
 
 pub use crate::kernel::{EmbeddingDelta, LinearDelta, LowRank, TrainedRows};
 pub use base::{BaseResult, FrozenBase};
+pub use class_head::{ClassHead, ClassHeadShape, HeadKind, Labels, ResidentHead};
 pub use layout::{EmbeddingShape, HeadCounts, LoraLayout, NormSite, Projection, Site, SiteShape};
+pub use names::ModuleNames;
 pub use prepared::{PreparedAdapter, ResidentForm};
 pub use routing::{LoraRouting, SlotUse};
 pub use slots::{AdapterSlot, LoraSlots};

@@ -1,7 +1,7 @@
 //! An adapter on the device, on its way into a slot; made on any thread where the device allows it.
 use super::{
-    EmbeddingDelta, LinearDelta, LoraLayout, LoraWeights, LowRank, NormSite, Site, TrainedRows,
-    fused::by_parts,
+    ClassHead, EmbeddingDelta, LinearDelta, LoraLayout, LoraWeights, LowRank, NormSite,
+    ResidentHead, Site, TrainedRows, fused::by_parts,
 };
 use crate::kernel::{KernelError, Kernels, Precision, Result};
 use candle_core::{Tensor, TensorId};
@@ -20,6 +20,8 @@ pub struct ResidentForm {
 pub struct PreparedAdapter {
     pub(super) sites: Vec<(Site, LinearDelta)>,
     pub(super) norms: Vec<(NormSite, Tensor)>,
+    pub(super) norm_biases: Vec<(NormSite, Tensor)>,
+    pub(super) class_head: Option<ResidentHead>,
     pub(super) embedding: Option<EmbeddingDelta>,
 }
 
@@ -49,15 +51,17 @@ impl ResidentForm {
         }
         let norm = |(norm, weight)| Ok((norm, kernels.load_vector(weight)?));
         let norms = weights.norms().map(norm).collect::<Result<_>>()?;
+        let norm_biases = weights.norm_biases().map(norm).collect::<Result<_>>()?;
+        let class_head = weights.class_head().map(|head| head.load(kernels)).transpose()?;
         let tables = self.precision.of_tables();
         let embedding = weights.embedding().map(|delta| delta.load(kernels, tables)).transpose()?;
-        Ok(PreparedAdapter { sites, norms, embedding })
+        Ok(PreparedAdapter { sites, norms, norm_biases, class_head, embedding })
     }
 
     /// How rows of its own for a site are stored: as the base's.
     fn precision_at(&self, site: Site) -> Precision {
         match site {
-            Site::Block { .. } => self.precision,
+            Site::Block { .. } | Site::HeadDense => self.precision,
             Site::Head => self.precision.of_tables(),
         }
     }
@@ -78,8 +82,9 @@ impl ResidentForm {
                 + delta.gain.as_ref().map_or(0, bytes)
                 + rows.map_or(0, |rows| stored(rows, self.precision.of_tables()))
         });
-        let norms = weights.norms().map(|(_, weight)| bytes(weight));
-        sites.sum::<usize>() + embedding + norms.sum::<usize>()
+        let norms = weights.norms().chain(weights.norm_biases()).map(|(_, weight)| bytes(weight));
+        let head = weights.class_head().map_or(0, ClassHead::bytes);
+        sites.sum::<usize>() + embedding + norms.sum::<usize>() + head
     }
 
     /// As [`Kernels::load_low_rank`] holds it.
@@ -108,7 +113,9 @@ impl PreparedAdapter {
             sum += delta.gain.as_ref().map_or(0, &mut once);
             sum += delta.trained.as_ref().map_or(0, held);
         }
-        sum + self.norms.iter().map(|(_, weight)| once(weight)).sum::<usize>()
+        let norms = self.norms.iter().chain(&self.norm_biases);
+        sum + norms.map(|(_, weight)| once(weight)).sum::<usize>()
+            + self.class_head.as_ref().map_or(0, ResidentHead::bytes)
     }
 }
 

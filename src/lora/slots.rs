@@ -1,7 +1,7 @@
 //! The adapters on the device: for each place, what every adapter slot holds there, at its exact rank.
 use super::{
     EmbeddingDelta, LinearDelta, LoraLayout, LoraWeights, NormSite, PreparedAdapter, ResidentForm,
-    Site,
+    ResidentHead, Site,
 };
 use crate::kernel::{Kernels, Precision, Result};
 use candle_core::Tensor;
@@ -19,6 +19,8 @@ pub struct AdapterSlot(pub usize);
 pub struct LoraSlots {
     sites: HashMap<Site, Vec<Option<LinearDelta>>>,
     norms: HashMap<NormSite, Vec<Option<Tensor>>>,
+    norm_biases: HashMap<NormSite, Vec<Option<Tensor>>>,
+    class_heads: Vec<Option<ResidentHead>>,
     /// Empty where no resident adapter changes the embedding.
     embedding: Vec<Option<EmbeddingDelta>>,
     /// What the slots hold where no resident adapter changes anything.
@@ -32,6 +34,8 @@ impl LoraSlots {
         Self {
             sites: HashMap::new(),
             norms: HashMap::new(),
+            norm_biases: HashMap::new(),
+            class_heads: vec![None; slots],
             embedding: Vec::new(),
             nothing: vec![None; slots],
             form: ResidentForm::new(precision, layout),
@@ -79,10 +83,15 @@ impl LoraSlots {
             held[slot.0] = Some(delta);
         }
         let capacity = self.capacity();
-        for (norm, weight) in adapter.norms {
-            let held = self.norms.entry(norm).or_insert_with(|| vec![None; capacity]);
-            held[slot.0] = Some(weight);
+        let norms =
+            [(&mut self.norms, adapter.norms), (&mut self.norm_biases, adapter.norm_biases)];
+        for (places, vectors) in norms {
+            for (norm, vector) in vectors {
+                let held = places.entry(norm).or_insert_with(|| vec![None; capacity]);
+                held[slot.0] = Some(vector);
+            }
         }
+        self.class_heads[slot.0] = adapter.class_head;
         if adapter.embedding.is_some() {
             self.embedding.resize(capacity, None);
             self.embedding[slot.0] = adapter.embedding;
@@ -95,10 +104,13 @@ impl LoraSlots {
             held[slot.0] = None;
             held.iter().any(Option::is_some)
         });
-        self.norms.retain(|_, held| {
-            held[slot.0] = None;
-            held.iter().any(Option::is_some)
-        });
+        for places in [&mut self.norms, &mut self.norm_biases] {
+            places.retain(|_, held| {
+                held[slot.0] = None;
+                held.iter().any(Option::is_some)
+            });
+        }
+        self.class_heads[slot.0] = None;
         if let Some(held) = self.embedding.get_mut(slot.0) {
             *held = None;
         }
@@ -120,6 +132,16 @@ impl LoraSlots {
     /// The weight `[len]` each slot has for a norm; nothing where no resident adapter has one.
     pub fn norm(&self, norm: NormSite) -> &[Option<Tensor>] {
         self.norms.get(&norm).map_or(&[], Vec::as_slice)
+    }
+
+    /// The bias `[len]` each slot has for a norm; nothing where no resident adapter has one.
+    pub fn norm_bias(&self, norm: NormSite) -> &[Option<Tensor>] {
+        self.norm_biases.get(&norm).map_or(&[], Vec::as_slice)
+    }
+
+    /// Each slot's own classification head.
+    pub fn class_heads(&self) -> &[Option<ResidentHead>] {
+        &self.class_heads
     }
 }
 

@@ -1,5 +1,5 @@
 //! One adapter in host memory, in the only form the hot path knows.
-use super::{EmbeddingDelta, LinearDelta, NormSite, Site};
+use super::{ClassHead, EmbeddingDelta, LinearDelta, NormSite, Site};
 use candle_core::Tensor;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,6 +10,9 @@ pub struct LoraWeights {
     embedding: Option<EmbeddingDelta<Tensor>>,
     /// `[len]` f32: the weights that take the place of the base's.
     norms: BTreeMap<NormSite, Tensor>,
+    /// `[len]` f32: the biases that take the place of the base's.
+    norm_biases: BTreeMap<NormSite, Tensor>,
+    class_head: Option<ClassHead>,
     invocation: Option<Arc<[u32]>>,
 }
 
@@ -34,6 +37,17 @@ impl LoraWeights {
         self.norms.iter().map(|(norm, weight)| (*norm, weight))
     }
 
+    /// Every norm whose bias the adapter replaces, and the new bias `[len]`, f32.
+    pub fn norm_biases(&self) -> impl Iterator<Item = (NormSite, &Tensor)> {
+        self.norm_biases.iter().map(|(norm, bias)| (*norm, bias))
+    }
+
+    /// The adapter's own classification head; `None` for one that continues texts or embeds them, and for one that keeps
+    /// the base's.
+    pub fn class_head(&self) -> Option<&ClassHead> {
+        self.class_head.as_ref()
+    }
+
     /// Activated LoRA: the adapter acts from the last occurrence of these tokens in a prompt on, and not at all in
     /// a prompt without them (Greenewald et al. 2025). `None`: it acts on every token.
     pub fn invocation(&self) -> Option<&[u32]> {
@@ -55,6 +69,16 @@ impl LoraWeights {
         self.norms.insert(norm, weight);
     }
 
+    /// Replaces a norm's bias by this one, `[len]` f32.
+    pub fn set_norm_bias(&mut self, norm: NormSite, bias: Tensor) {
+        self.norm_biases.insert(norm, bias);
+    }
+
+    /// Gives it a classification head of its own.
+    pub fn set_class_head(&mut self, head: ClassHead) {
+        self.class_head = Some(head);
+    }
+
     /// Makes it an activated LoRA; `tokens` are not empty.
     pub fn set_invocation(&mut self, tokens: impl Into<Arc<[u32]>>) {
         self.invocation = Some(tokens.into());
@@ -67,15 +91,18 @@ impl LoraWeights {
 
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.sites.is_empty() && self.embedding.is_none() && self.norms.is_empty()
+        let modules = self.sites.is_empty() && self.embedding.is_none() && self.norms.is_empty();
+        modules && self.norm_biases.is_empty() && self.class_head.is_none()
     }
 
     /// Host bytes of everything.
     pub fn bytes(&self) -> usize {
         let sites = self.sites.values().map(LinearDelta::bytes).sum::<usize>();
         let embedding = self.embedding.as_ref().map_or(0, EmbeddingDelta::bytes);
-        let norms = self.norms.values().map(|w| w.elem_count() * w.dtype().size_in_bytes());
-        sites + embedding + norms.sum::<usize>()
+        let norms = self.norms.values().chain(self.norm_biases.values());
+        let norms = norms.map(|w| w.elem_count() * w.dtype().size_in_bytes());
+        let head = self.class_head.as_ref().map_or(0, ClassHead::bytes);
+        sites + embedding + norms.sum::<usize>() + head
     }
 }
 

@@ -1,13 +1,13 @@
 //! The one decoder: embed → blocks → norm → head, as its [`ArchSpec`] says.
 use super::{
-    CausalLm, KvDims, ModelError, StepContext,
+    BaseModel, KvDims, ModelError, StepContext, StepOutput,
     base_weights::BaseSite,
     checkpoint::Weights,
     layers::{Block, Embedding, LoraLinear, RmsNorm, rope_table},
     spec::{ArchSpec, Head},
 };
 use crate::{
-    kernel::{Act, BaseWeight, KvPrecision, Precision, Result, RopeTable},
+    kernel::{BaseWeight, KvPrecision, Precision, Result, RopeTable},
     lora::{LoraLayout, NormSite, Site},
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -72,20 +72,24 @@ impl Decoder {
     }
 }
 
-impl CausalLm for Decoder {
-    fn forward(&self, mut step: StepContext<'_>) -> Result<Act> {
+impl BaseModel for Decoder {
+    fn forward(&self, mut step: StepContext<'_>) -> Result<StepOutput> {
         let (kernels, batch) = (step.kernels, step.batch);
         let mut x = self.embedding.forward(&step)?;
         for block in &self.blocks {
             block.forward(&mut x, &self.rope, &mut step)?;
         }
         if batch.logit_rows.is_empty() {
-            return kernels.upload(&[], 0, self.vocab);
+            return Ok(StepOutput {
+                logits: kernels.upload(&[], 0, self.vocab)?,
+                outputs: Vec::new(),
+            });
         }
         let x = kernels.select_rows(&x, &batch.logit_rows)?;
         let segments = batch.logit_lora.segments();
         let x = self.norm.forward(&x, segments, &step)?;
-        self.head.forward(&x, segments, &step)
+        let logits = self.head.forward(&x, segments, &step)?;
+        Ok(StepOutput { logits, outputs: Vec::new() })
     }
 
     fn lora_layout(&self) -> &LoraLayout {

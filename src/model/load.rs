@@ -1,6 +1,6 @@
 //! From a source to a model that can run.
 use super::{
-    BaseWeights, CausalLm, ModelError, ModelSource, TextAssets,
+    BaseModel, BaseWeights, ModelError, ModelSource, TextAssets,
     arch::read_spec,
     checkpoint::{Checkpoint, Files, GgufCheckpoint, SafetensorsCheckpoint, Weights},
     decoder::Decoder,
@@ -45,7 +45,7 @@ pub enum Progress {
 /// A model on the device with all that belongs to it.
 pub struct LoadedModel {
     /// What the engine runs.
-    pub lm: Box<dyn CausalLm>,
+    pub lm: Box<dyn BaseModel>,
     /// Its weights, for whoever wants to see that they stay the same.
     pub weights: BaseWeights,
     /// What it is, for the log and the API.

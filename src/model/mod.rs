@@ -18,7 +18,7 @@ mod text;
 
 pub use crate::hub::HubId;
 pub use base_weights::BaseWeights;
-pub use batch::ForwardBatch;
+pub use batch::{ForwardBatch, Output, Pooling, WantedOutput};
 pub use config::ModelConfig;
 pub use error::ModelError;
 pub use load::{LoadOptions, LoadedModel, ModelFacts, Outline, Progress, layout, load, outline};
@@ -55,13 +55,27 @@ pub struct StepContext<'a> {
     pub kernels: &'a dyn Kernels,
 }
 
-/// A causal language model.
-pub trait CausalLm: Send {
-    /// Logits `[batch.logit_rows, vocab]`, f32.
+/// What a step gives.
+pub struct StepOutput {
+    /// `[batch.logit_rows, vocab]`, f32; no rows from a model that does not generate.
+    pub logits: Act,
+    /// What each of `batch.outputs` asks for, in that order; how long each is says [`Output`].
+    pub outputs: Vec<Vec<f32>>,
+}
+
+/// A base model: a decoder, or an encoder.
+pub trait BaseModel: Send {
+    /// One step.
     ///
     /// # Errors
-    /// When a device operation fails.
-    fn forward(&self, step: StepContext<'_>) -> Result<Act>;
+    /// When a device operation fails, or a row asks for what the model and its adapters do not have.
+    fn forward(&self, step: StepContext<'_>) -> Result<StepOutput>;
+
+    /// Whether a token depends on those before it alone. Where not, all of a sequence's tokens are computed in one step,
+    /// and its keys and values are of no use after it.
+    fn is_causal(&self) -> bool {
+        true
+    }
 
     /// The sites adapters may change.
     fn lora_layout(&self) -> &LoraLayout;

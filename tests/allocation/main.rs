@@ -16,7 +16,7 @@ use lorad::{
     },
     kernel::{Act, CpuKernels, KvChoice, Precision, Result},
     lora::{FrozenBase, LoraLayout},
-    model::{CausalLm, KvDims, LoadOptions, ModelSource, Progress, StepContext, load},
+    model::{BaseModel, KvDims, LoadOptions, ModelSource, Progress, StepContext, StepOutput, load},
 };
 use std::{
     path::{Path, PathBuf},
@@ -44,12 +44,12 @@ struct Pace {
 
 /// A model that waits until the events before a step are taken, and counts during some steps.
 struct Paced {
-    model: Box<dyn CausalLm>,
+    model: Box<dyn BaseModel>,
     pace: Arc<Pace>,
 }
 
-impl CausalLm for Paced {
-    fn forward(&self, step: StepContext<'_>) -> Result<Act> {
+impl BaseModel for Paced {
+    fn forward(&self, step: StepContext<'_>) -> Result<StepOutput> {
         let begun = self.pace.begun.fetch_add(1, SeqCst) + 1;
         while self.pace.heard.load(SeqCst) < begun {
             yield_now();
@@ -148,7 +148,16 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
         };
         let sampling = SamplingParams::new(options, usize::MAX, 0).expect("in range");
         let (prompt, priority) = (vec![5, 6, 7], Priority::Normal);
-        Submission { prompt, adapters, sampling, constraint, priority, cache_salt: None }
+        Submission {
+            prompt,
+            adapters,
+            sampling,
+            output: None,
+            second_text: None,
+            constraint,
+            priority,
+            cache_salt: None,
+        }
     };
     let kinds = mixes.into_iter().flat_map(|mix| [(mix.clone(), 0.0), (mix, 0.8)]);
     let submissions = kinds.enumerate().map(submission).collect();

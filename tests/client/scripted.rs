@@ -5,7 +5,9 @@ use lorad::{
     engine::{
         EngineError, EngineSnapshot, Event, EventStream, FinishReason, Submission, TokenLogprobs,
     },
-    generation::{Backend, Generator, ModelCard, SamplingOptions, TextSetup, ToolCallSetting},
+    generation::{
+        Abilities, Backend, Generator, ModelCard, SamplingOptions, TextSetup, ToolCallSetting,
+    },
     http::{AppState, HttpConfig},
     kernel::KernelError,
     lora::{FrozenBase, LoraLayout, Site},
@@ -181,7 +183,16 @@ fn templated(
     let aliases = vec!["twin".to_owned()];
     let (device, precision) = ("cpu".to_owned(), "f32".to_owned());
     let vocab = 322;
-    let card = ModelCard { name, aliases, root, max_context, vocab, device, precision };
+    let card = ModelCard {
+        name,
+        aliases,
+        root,
+        max_context,
+        vocab,
+        device,
+        precision,
+        abilities: Abilities::default(),
+    };
     let metrics = Metrics::new("tiny");
     let generator = Generator::new(Arc::new(Engine(script)), text, card, metrics.clone());
     let base = Arc::new(NoLayers(LoraLayout::default()));

@@ -211,6 +211,8 @@ fn a_retired_version_leaves_its_slot_and_its_memory() {
     let (engine, _) = engine();
     let version = version("a");
     let submission = lorad::engine::Submission {
+        output: None,
+        second_text: None,
         adapters: lorad::adapter::AdapterLease::new("a".parse().expect("a name"), version.clone())
             .into(),
         ..submission(&[1, 2], None, greedy(3))

@@ -94,6 +94,8 @@ fn a_cached_beginning_is_for_those_who_know_its_salt() {
     let (engine, _) = engine();
     let cached = |salt: Option<&str>| {
         let submission = Submission {
+            output: None,
+            second_text: None,
             cache_salt: salt.map(Into::into),
             ..submission(&prompt(), None, greedy(2))
         };

@@ -111,6 +111,28 @@ impl Kernels for Slow {
         Reference.rms_norm(x, weights, eps)
     }
 
+    fn layer_norm(
+        &self,
+        x: &Act,
+        weights: NormWeights<'_>,
+        biases: Option<NormWeights<'_>>,
+        eps: f32,
+    ) -> Result<Act> {
+        Reference.layer_norm(x, weights, biases, eps)
+    }
+
+    fn activate(&self, x: &mut Act, activation: Activation) -> Result<()> {
+        Reference.activate(x, activation)
+    }
+
+    fn add_rows(&self, x: &mut Act, table: &Act, rows: &[u32]) -> Result<()> {
+        Reference.add_rows(x, table, rows)
+    }
+
+    fn mean_rows(&self, x: &Act, ranges: &[Range<u32>]) -> Result<Act> {
+        Reference.mean_rows(x, ranges)
+    }
+
     fn head_norm(
         &self,
         x: &mut Act,

@@ -6,11 +6,11 @@ use lorad::{
         ModelRunner, Priority, SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
     kernel::{
-        Act, AttentionArgs, KernelError, Kernels, KvPrecision, LoraTarget, Precision, Reference,
+        AttentionArgs, KernelError, Kernels, KvPrecision, LoraTarget, Precision, Reach, Reference,
         Result, RopeKvArgs, RopeTable,
     },
     lora::{LoraLayout, LoraWeights, LowRank, Projection, Site, SiteShape},
-    model::{CausalLm, KvDims, StepContext},
+    model::{BaseModel, KvDims, StepContext, StepOutput},
 };
 use std::sync::{
     Arc, Mutex,
@@ -50,8 +50,8 @@ struct Stub {
     rope: RopeTable,
 }
 
-impl CausalLm for Stub {
-    fn forward(&self, step: StepContext<'_>) -> Result<Act> {
+impl BaseModel for Stub {
+    fn forward(&self, step: StepContext<'_>) -> Result<StepOutput> {
         self.control.begun.fetch_add(1, SeqCst);
         let _open = self.control.gate.lock().expect("no test panics with the gate in its hands");
         let StepContext { batch, kv, lora, kernels } = step;
@@ -81,7 +81,7 @@ impl CausalLm for Stub {
         let rope = RopeKvArgs {
             heads: 1,
             positions: &batch.positions,
-            table: &self.rope,
+            table: Some(&self).rope,
             slot_mapping: &batch.slot_mapping,
         };
         kernels.rope_write_kv(&mut qkv, kv, 0, &rope)?;
@@ -92,7 +92,7 @@ impl CausalLm for Stub {
             context_lens: &batch.context_lens,
             heads: 1,
             scale: 1.0,
-            window: None,
+            reach: Reach::Back(None),
         };
         let mut y = kernels.paged_attention(&qkv, kv, 0, &args)?;
         kernels.add_lora(&mut y, &x, &target(0..2), batch.lora.segments())?;
@@ -103,7 +103,8 @@ impl CausalLm for Stub {
                 logits[7] = f32::NAN;
             }
         }
-        kernels.upload(&logits, batch.logit_rows.len(), VOCAB)
+        let logits = kernels.upload(&logits, batch.logit_rows.len(), VOCAB)?;
+        Ok(StepOutput { logits, outputs: Vec::new() })
     }
 
     fn lora_layout(&self) -> &LoraLayout {
@@ -230,7 +231,16 @@ pub(crate) fn mixed_submission(
     let adapters = AdapterMix::new(parts).expect("a mix");
     let (prompt, priority) = (prompt.to_vec(), Priority::Normal);
     let (constraint, cache_salt) = (None, None);
-    Submission { prompt, adapters, sampling, constraint, cache_salt, priority }
+    Submission {
+        prompt,
+        adapters,
+        sampling,
+        output: None,
+        second_text: None,
+        constraint,
+        cache_salt,
+        priority,
+    }
 }
 
 /// A whole event stream.

@@ -187,6 +187,8 @@ impl Bench {
         let parts = adapter.iter().flat_map(|name| parts(name));
         let leased = parts.map(|(name, weight)| (self.leases[name].clone(), weight));
         let submission = Submission {
+            output: None,
+            second_text: None,
             prompt: prompt.clone(),
             adapters: AdapterMix::new(leased).expect("a mix"),
             sampling: SamplingParams::new(options, usize::MAX, 0).expect("in range"),

@@ -4,8 +4,8 @@ use lorad::{
     adapter::{AdapterError, AdapterLease, AdapterRef},
     engine::{EngineError, EngineSnapshot, EventStream, Submission, TokenConstraint},
     generation::{
-        AnswerForm, Backend, Constraint, GenerateError, GenerateRequest, Generator, ModelCard,
-        Priority, Prompt, SamplingOptions, TextSetup, ToolCallSetting,
+        Abilities, AnswerForm, Backend, Constraint, GenerateError, GenerateRequest, Generator,
+        ModelCard, Priority, Prompt, SamplingOptions, TextSetup, ToolCallSetting,
     },
     telemetry::Metrics,
 };
@@ -80,7 +80,16 @@ impl Forms {
         let (name, root) = ("x".to_owned(), "x".to_owned());
         let (aliases, max_context) = (Vec::new(), 4096);
         let (device, precision) = ("cpu".to_owned(), "f32".to_owned());
-        let model = ModelCard { name, aliases, root, max_context, vocab, device, precision };
+        let model = ModelCard {
+            name,
+            aliases,
+            root,
+            max_context,
+            vocab,
+            device,
+            precision,
+            abilities: Abilities::default(),
+        };
         let generator = Generator::new(keeper.clone(), text, model, metrics);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build();
         let (generator, runtime) = (generator.expect("a service"), runtime.expect("threads"));

@@ -147,7 +147,7 @@ impl Harness {
             lora: &self.lora,
             kernels: self.kernels.as_ref(),
         };
-        let logits = self.model.lm.forward(context).unwrap();
+        let logits = self.model.lm.forward(context).unwrap().logits;
         let values = self.kernels.read(&logits).unwrap();
         let mut rows = values.chunks(self.model.lm.vocab_size()).map(<[f32]>::to_vec);
         work.iter_mut()

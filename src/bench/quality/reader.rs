@@ -2,7 +2,7 @@
 use crate::{
     bench::BenchError,
     kernel::{Kernels, KvCache, KvChoice, KvShape, Precision},
-    lora::{LoraRouting, LoraSlots},
+    lora::LoraSlots,
     model::{
         self, ForwardBatch, KvDims, LoadOptions, LoadedModel, ModelSource, Progress, StepContext,
     },
@@ -75,7 +75,7 @@ impl Reader {
         let batch = one_sequence(tokens);
         let kernels = self.kernels.as_ref();
         let step = StepContext { batch: &batch, kv: &mut kv, lora: &self.lora, kernels };
-        let logits = self.model.lm.forward(step)?;
+        let logits = self.model.lm.forward(step)?.logits;
         let values = kernels.read(&logits)?.into_owned();
         self.kv = Some(kv);
         Ok(values)
@@ -102,7 +102,6 @@ fn one_sequence(tokens: &[u32]) -> ForwardBatch {
         query_starts: vec![0, len],
         context_lens: vec![len],
         logit_rows: (0..len).collect(),
-        lora: LoraRouting::default(),
-        logit_lora: LoraRouting::default(),
+        ..ForwardBatch::default()
     }
 }

@@ -90,6 +90,7 @@ mod tests {
             vocab: 9,
             device: "cpu".into(),
             precision: "f32".into(),
+            abilities: crate::generation::Abilities::default(),
         };
         let both = [rate, sql];
         let one = known(&model, &both[..1], None, 3);

@@ -1,5 +1,5 @@
 //! Paged attention: keys and values are gathered, then two products and a masked softmax for several sequences at once.
-use crate::kernel::{AttentionArgs, KvCache, KvShape, Result, args::SequenceArgs};
+use crate::kernel::{AttentionArgs, KvCache, KvShape, Reach, Result, args::SequenceArgs};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use std::ops::Range;
@@ -10,7 +10,7 @@ struct Group<'a> {
     rows: usize,
     /// Positions gathered for each sequence: what the longest of them sees.
     seen: usize,
-    window: Option<usize>,
+    reach: Reach,
 }
 
 /// All sequences of a step: `[T, heads * head_dim]`.
@@ -43,10 +43,10 @@ fn groups<'a>(args: &'a AttentionArgs<'_>) -> Vec<Group<'a>> {
     /// The longest of a group may see this many times what its shortest sees: padding at most doubles the work.
     const SPREAD: usize = 2;
     let mut sequences: Vec<_> = args.sequences().filter(|s| !s.rows.is_empty()).collect();
-    sequences.sort_by_key(|sequence| (sequence.rows.len(), sequence.seen(args.window).len()));
+    sequences.sort_by_key(|sequence| (sequence.rows.len(), sequence.seen(args.reach).len()));
     let mut groups: Vec<Group<'_>> = Vec::new();
     for sequence in sequences {
-        let (rows, seen) = (sequence.rows.len(), sequence.seen(args.window).len());
+        let (rows, seen) = (sequence.rows.len(), sequence.seen(args.reach).len());
         match groups.last_mut() {
             Some(group) if rows == 1 && seen <= SPREAD * group.shortest() => {
                 group.seen = seen;
@@ -54,7 +54,7 @@ fn groups<'a>(args: &'a AttentionArgs<'_>) -> Vec<Group<'a>> {
             }
             _ => {
                 let sequences = vec![sequence];
-                groups.push(Group { sequences, rows, seen, window: args.window });
+                groups.push(Group { sequences, rows, seen, reach: args.reach });
             }
         }
     }
@@ -102,7 +102,7 @@ impl Attention {
 
 impl Group<'_> {
     fn shortest(&self) -> usize {
-        self.sequences.first().map_or(0, |sequence| sequence.seen(self.window).len())
+        self.sequences.first().map_or(0, |sequence| sequence.seen(self.reach).len())
     }
 
     /// Rows of `q`, sequence by sequence.
@@ -115,7 +115,7 @@ impl Group<'_> {
     fn kv_rows(&self, block_size: usize) -> Vec<u32> {
         let mut rows = Vec::with_capacity(self.sequences.len() * self.seen);
         for sequence in &self.sequences {
-            let positions = sequence.seen(self.window);
+            let positions = sequence.seen(self.reach);
             let fill = self.seen - positions.len();
             let first = sequence.kv_row(positions.start, block_size) as u32;
             rows.extend(positions.map(|at| sequence.kv_row(at, block_size) as u32));
@@ -131,9 +131,9 @@ impl Group<'_> {
         }
         let mut mask = Vec::with_capacity(self.sequences.len() * self.rows * self.seen);
         for sequence in &self.sequences {
-            let start = sequence.seen(self.window).start;
+            let start = sequence.seen(self.reach).start;
             for row in 0..self.rows {
-                let visible = sequence.visible(row, self.window);
+                let visible = sequence.visible(row, self.reach);
                 let seen = (start..start + self.seen).map(|at| visible.contains(&at));
                 mask.extend(seen.map(|seen| if seen { 0.0 } else { f32::NEG_INFINITY }));
             }
@@ -145,7 +145,7 @@ impl Group<'_> {
 
 impl SequenceArgs<'_> {
     /// The positions that any of its rows sees: what the first row no longer sees, no later row sees.
-    fn seen(&self, window: Option<usize>) -> Range<usize> {
-        self.visible(0, window).start..self.context
+    fn seen(&self, reach: Reach) -> Range<usize> {
+        self.visible(0, reach).start..self.context
     }
 }

@@ -178,6 +178,16 @@ impl Kernels for CandleOps {
         Self::act(norm::rows(x.tensor()?, &weights, eps)?)
     }
 
+    fn layer_norm(
+        &self,
+        _: &Act,
+        _: NormWeights<'_>,
+        _: Option<NormWeights<'_>>,
+        _: f32,
+    ) -> Result<Act> {
+        Err(KernelError::Unsupported("layer_norm".into()))
+    }
+
     fn head_norm(
         &self,
         x: &mut Act,
@@ -203,16 +213,18 @@ impl Kernels for CandleOps {
         if qkv.rows() == 0 {
             return Ok(());
         }
-        let (rows, width, head_dim) = (qkv.rows(), cache.shape().row(), args.table.head_dim);
+        let (rows, width, head_dim) = (qkv.rows(), cache.shape().row(), cache.shape().head_dim);
         let (queries, rotated) = (args.heads * head_dim, qkv.cols() - width);
         let qkv = qkv.tensor()?;
         let part = |start, len| qkv.narrow(1, start, len)?.contiguous();
-        // Every token is a batch row of its own, with its own angles: positions may be ragged.
-        let cos = self.angles(&args.table.cos, args.positions)?;
-        let sin = self.angles(&args.table.sin, args.positions)?;
-        let heads = part(0, rotated)?.reshape((rows, rotated / head_dim, 1, head_dim))?;
-        let heads = rotary_emb::rope(&heads, &cos, &sin)?.reshape((rows, rotated))?;
-        qkv.slice_set(&heads, 1, 0)?;
+        if let Some(table) = args.table {
+            // Every token is a batch row of its own, with its own angles: positions may be ragged.
+            let cos = self.angles(&table.cos, args.positions)?;
+            let sin = self.angles(&table.sin, args.positions)?;
+            let heads = part(0, rotated)?.reshape((rows, rotated / head_dim, 1, head_dim))?;
+            let heads = rotary_emb::rope(&heads, &cos, &sin)?.reshape((rows, rotated))?;
+            qkv.slice_set(&heads, 1, 0)?;
+        }
         let index = self.indices(args.slot_mapping)?.unsqueeze(1)?;
         let index = index.broadcast_as((rows, width))?.contiguous()?;
         let (keys, values) = cache.device_layer(layer)?;
@@ -228,9 +240,24 @@ impl Kernels for CandleOps {
         let part = |start| gate_up.narrow(1, start, inner);
         let gate = match activation {
             Activation::Silu => part(0)?.silu()?,
+            Activation::Gelu => part(0)?.gelu_erf()?,
             Activation::GeluTanh => part(0)?.gelu()?,
+            Activation::Relu => part(0)?.relu()?,
+            Activation::Tanh => part(0)?.tanh()?,
         };
         Self::act((gate * part(inner)?)?)
+    }
+
+    fn activate(&self, _: &mut Act, _: Activation) -> Result<()> {
+        Err(KernelError::Unsupported("activate".into()))
+    }
+
+    fn add_rows(&self, _: &mut Act, _: &Act, _: &[u32]) -> Result<()> {
+        Err(KernelError::Unsupported("add_rows".into()))
+    }
+
+    fn mean_rows(&self, _: &Act, _: &[Range<u32>]) -> Result<Act> {
+        Err(KernelError::Unsupported("mean_rows".into()))
     }
 
     fn paged_attention(

@@ -1,9 +1,9 @@
 //! Shapes, indices and block tables.
 use crate::kernel::{
-    Act, AttentionArgs, BaseWeight, KernelError, KvCache, Result, RopeKvArgs, RopeTable,
+    Act, AttentionArgs, BaseWeight, KernelError, KvCache, Reach, Result, RopeKvArgs, RopeTable,
 };
 use candle_core::Tensor;
-use std::fmt::Display;
+use std::{fmt::Display, ops::Range};
 
 /// `[out, in]` of a weight to be packed.
 pub(in crate::kernel) fn weight(weight: &Tensor) -> Result<(usize, usize)> {
@@ -64,6 +64,24 @@ pub(in crate::kernel) fn gated(gate_up: &Act) -> Result<usize> {
     Ok(inner)
 }
 
+/// `x` `[T, cols]`, `table` `[n, cols]`, `rows` `[T]` below `n`.
+pub(in crate::kernel) fn add_rows(x: &Act, table: &Act, rows: &[u32]) -> Result<()> {
+    equal("add_rows", "columns of the table", table.cols(), x.cols())?;
+    equal("add_rows", "rows", rows.len(), x.rows())?;
+    indices("add_rows", rows, table.rows())
+}
+
+/// Ranges of rows of `x`, none of them empty.
+pub(in crate::kernel) fn mean_rows(x: &Act, ranges: &[Range<u32>]) -> Result<()> {
+    match ranges.iter().find(|range| range.is_empty() || range.end as usize > x.rows()) {
+        Some(range) => {
+            let detail = format!("rows {range:?} of {}", x.rows());
+            Err(KernelError::mismatch("mean_rows", detail))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Rows of `qkv` as wide as the cache's heads make them, positions in the table, KV rows in the cache.
 pub(in crate::kernel) fn rope_write_kv(
     qkv: &Act,
@@ -73,12 +91,14 @@ pub(in crate::kernel) fn rope_write_kv(
 ) -> Result<()> {
     let shape = cache.shape();
     layer_exists("rope_write_kv", cache, layer)?;
-    equal("rope_write_kv", "head", args.table.head_dim, shape.head_dim)?;
     let width = args.heads * shape.head_dim + 2 * shape.row();
     equal("rope_write_kv", "columns", qkv.cols(), width)?;
     equal("rope_write_kv", "slots", args.slot_mapping.len(), qkv.rows())?;
-    equal("rope_write_kv", "positions", args.positions.len(), qkv.rows())?;
-    indices("rope_write_kv", args.positions, positions(args.table)?)?;
+    if let Some(table) = args.table {
+        equal("rope_write_kv", "head", table.head_dim, shape.head_dim)?;
+        equal("rope_write_kv", "positions", args.positions.len(), qkv.rows())?;
+        indices("rope_write_kv", args.positions, positions(table)?)?;
+    }
     indices("rope_write_kv", args.slot_mapping, shape.blocks * shape.block_size)
 }
 
@@ -111,9 +131,10 @@ pub(in crate::kernel) fn attention(
         let detail = format!("{} columns of q, expected {queries} or more", q.cols());
         return Err(KernelError::mismatch("attention", detail));
     }
-    if args.heads == 0 || !args.heads.is_multiple_of(shape.kv_heads) || args.window == Some(0) {
-        let (heads, kv_heads, window) = (args.heads, shape.kv_heads, args.window);
-        let detail = format!("{heads} heads over {kv_heads}, window {window:?}");
+    let sees_nothing = args.reach == Reach::Back(Some(0));
+    if args.heads == 0 || !args.heads.is_multiple_of(shape.kv_heads) || sees_nothing {
+        let (heads, kv_heads, reach) = (args.heads, shape.kv_heads, args.reach);
+        let detail = format!("{heads} heads over {kv_heads}, {reach:?}");
         return Err(KernelError::mismatch("attention", detail));
     }
     let sequences = args.context_lens.len();
@@ -125,6 +146,12 @@ pub(in crate::kernel) fn attention(
         if sequence.context > room || sequence.rows.len() > sequence.context {
             let (rows, context) = (sequence.rows.len(), sequence.context);
             let detail = format!("{rows} rows, {context} tokens in blocks for {room}");
+            return Err(KernelError::mismatch("attention", detail));
+        }
+        if matches!(args.reach, Reach::Around(_)) && sequence.rows.len() < sequence.context {
+            let (rows, context) = (sequence.rows.len(), sequence.context);
+            let detail =
+                format!("{rows} rows of {context} tokens, and a token sees those after it");
             return Err(KernelError::mismatch("attention", detail));
         }
     }

@@ -190,7 +190,7 @@ impl<W: Word> Piece<'_, W> {
     /// The positions its `i`-th query sees.
     pub(super) fn seen(&self, i: usize) -> Range<usize> {
         let row = (self.queries.start + i) / self.attention.sharing();
-        self.sequence.visible(row, self.attention.args.window)
+        self.sequence.visible(row, self.attention.args.reach)
     }
 
     /// Those of `positions`, counted from `base`.

@@ -1,6 +1,6 @@
 //! Rotary embedding and gate: one pass over the values each.
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::super::Activation;
+use super::super::{Activation, reference::activate};
 use super::machine::{Machine, rows_per_item};
 use super::math::times_sigmoid;
 use super::simd::{Simd, Task};
@@ -20,6 +20,9 @@ pub(super) fn gated(
             let (gate, x) = gate_up.split_at(inner);
             y.copy_from_slice(gate);
             match activation {
+                Activation::Gelu | Activation::Relu | Activation::Tanh => {
+                    gated_plainly(y, x, activation);
+                }
                 Activation::Silu => machine.level.run(Combine { step: Silu, y, x }),
                 Activation::GeluTanh => machine.level.run(Combine { step: Gelu, y, x }),
             }
@@ -41,6 +44,13 @@ pub(super) fn rope<'a>(
             machine.level.run(Rotate { x: &mut x[..rotated], cos, sin });
         }
     });
+}
+
+/// The gates of no family that is served fast so far.
+fn gated_plainly(y: &mut [f32], x: &[f32], activation: Activation) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = (activate(f64::from(*y), activation) * f64::from(*x)) as f32;
+    }
 }
 
 struct Rotate<'a> {

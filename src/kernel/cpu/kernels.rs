@@ -3,8 +3,8 @@ use super::super::check;
 use super::super::kv::{KvLayer, foreign};
 use super::super::{
     Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, KernelError, Kernels, KvCache,
-    KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs, RowSegment,
-    weight::stack,
+    KvShape, LoraTarget, LowRank, NormWeights, Precision, Reference, Result, RopeKvArgs,
+    RowSegment, weight::stack,
 };
 use super::attention::Attention;
 use super::embedding::AdaptEmbedding;
@@ -217,6 +217,16 @@ impl Kernels for CpuKernels {
         })
     }
 
+    fn layer_norm(
+        &self,
+        x: &Act,
+        weights: NormWeights<'_>,
+        biases: Option<NormWeights<'_>>,
+        eps: f32,
+    ) -> Result<Act> {
+        Reference.layer_norm(x, weights, biases, eps)
+    }
+
     fn head_norm(
         &self,
         x: &mut Act,
@@ -238,14 +248,16 @@ impl Kernels for CpuKernels {
         args: &RopeKvArgs<'_>,
     ) -> Result<()> {
         check::rope_write_kv(qkv, cache, layer, args)?;
-        let (row, half) = (cache.shape.row(), args.table.head_dim / 2);
-        let (cols, rotated) = (qkv.cols(), qkv.cols() - row);
-        let (cos, sin) = (host::values(&args.table.cos)?, host::values(&args.table.sin)?);
-        let (cos, sin): (&[f32], &[f32]) = (&cos, &sin);
-        elementwise::rope(&self.machine, (qkv.values_mut()?, cols), rotated, |row| {
-            let at = args.positions[row] as usize * half;
-            (&cos[at..at + half], &sin[at..at + half])
-        });
+        let cols = qkv.cols();
+        if let Some(table) = args.table {
+            let (half, rotated) = (table.head_dim / 2, cols - cache.shape.row());
+            let (cos, sin) = (host::values(&table.cos)?, host::values(&table.sin)?);
+            let (cos, sin): (&[f32], &[f32]) = (&cos, &sin);
+            elementwise::rope(&self.machine, (qkv.values_mut()?, cols), rotated, |row| {
+                let at = args.positions[row] as usize * half;
+                (&cos[at..at + half], &sin[at..at + half])
+            });
+        }
         let layout = self.layout(cache.shape);
         let rows = (qkv.values()?, cols);
         let layer = cache.layers.get_mut(layer).ok_or_else(foreign)?;
@@ -259,6 +271,18 @@ impl Kernels for CpuKernels {
             elementwise::gated(&self.machine, (from, inner), activation, y);
             Ok(())
         })
+    }
+
+    fn activate(&self, x: &mut Act, activation: Activation) -> Result<()> {
+        Reference.activate(x, activation)
+    }
+
+    fn add_rows(&self, x: &mut Act, table: &Act, rows: &[u32]) -> Result<()> {
+        Reference.add_rows(x, table, rows)
+    }
+
+    fn mean_rows(&self, x: &Act, ranges: &[Range<u32>]) -> Result<Act> {
+        Reference.mean_rows(x, ranges)
     }
 
     fn paged_attention(

@@ -1,6 +1,6 @@
 //! What the oracle tests do not ask of every implementation.
 use super::super::{
-    AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, LoraTarget, LowRank, RopeKvArgs,
+    AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, LoraTarget, LowRank, Reach, RopeKvArgs,
     RopeTable, RowSegment,
 };
 use super::{CpuKernels, Isa};
@@ -95,8 +95,12 @@ impl Prompt {
         let joint: Vec<f32> = rows.flat_map(|(k, v)| [k, v].concat()).collect();
         let mut joint = kernels.upload(&joint, TOKENS, 2 * row).unwrap();
         let table = RopeTable::still(self.shape.head_dim).unwrap();
-        let args =
-            RopeKvArgs { heads: 0, positions: &[0; TOKENS], table: &table, slot_mapping: &slots };
+        let args = RopeKvArgs {
+            heads: 0,
+            positions: &[0; TOKENS],
+            table: Some(&table),
+            slot_mapping: &slots,
+        };
         kernels.rope_write_kv(&mut joint, &mut cache, 0, &args).unwrap();
         cache
     }
@@ -127,7 +131,7 @@ impl Prompt {
                 context_lens: &ends.iter().map(|end| *end as u32).collect::<Vec<_>>(),
                 heads: self.heads,
                 scale: 0.7,
-                window: self.window,
+                reach: Reach::Back(self.window),
             };
             let piece = kernels.paged_attention(&q, cache, 0, &args).unwrap();
             out.extend_from_slice(&kernels.read(&piece).unwrap());

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::kernel::{
     Activation, AttentionArgs, EmbeddingDelta, KernelError, KvPrecision, KvShape, LinearDelta,
-    LoraTarget, NormWeights, Precision, RopeKvArgs, RopeTable, RowSegment, TrainedRows,
+    LoraTarget, NormWeights, Precision, Reach, RopeKvArgs, RopeTable, RowSegment, TrainedRows,
 };
 use candle_core::{DType, Device, Tensor};
 use std::slice::from_ref;
@@ -171,7 +171,8 @@ fn positions_outside_the_table_and_rows_outside_the_cache_are_refused() {
     let precision = KvPrecision::F32;
     let shape =
         KvShape { layers: 1, blocks: 2, block_size: 4, kv_heads: 1, head_dim: 4, precision };
-    let fits = RopeKvArgs { heads: 2, positions: &[0, 4], table: &table, slot_mapping: &[0, 7] };
+    let fits =
+        RopeKvArgs { heads: 2, positions: &[0, 4], table: Some(&table), slot_mapping: &[0, 7] };
     let long = RopeTable { head_dim: 8, ..table.clone() };
     let uneven = RopeTable { sin: noise.tensor(4, 2), ..table.clone() };
     let bad: [(&str, RopeKvArgs<'_>); 7] = [
@@ -180,8 +181,8 @@ fn positions_outside_the_table_and_rows_outside_the_cache_are_refused() {
         ("slot", RopeKvArgs { slot_mapping: &[0, 8], ..fits }),
         ("slots", RopeKvArgs { slot_mapping: &[0], ..fits }),
         ("heads", RopeKvArgs { heads: 3, ..fits }),
-        ("head", RopeKvArgs { table: &long, ..fits }),
-        ("table", RopeKvArgs { table: &uneven, ..fits }),
+        ("head", RopeKvArgs { table: Some(&long), ..fits }),
+        ("table", RopeKvArgs { table: Some(&uneven), ..fits }),
     ];
     for candidate in candidates() {
         let mut cache = candidate.kernels.new_kv(shape).unwrap();
@@ -220,7 +221,7 @@ fn small_caches(shape: KvShape) {
         context_lens: &[7],
         heads: 2,
         scale: 1.0,
-        window: None,
+        reach: Reach::Back(None),
     };
     let bad: [(&str, AttentionArgs<'_>); 9] = [
         ("block", AttentionArgs { block_tables: &[1, 2], ..fits }),
@@ -231,7 +232,7 @@ fn small_caches(shape: KvShape) {
         ("block end", AttentionArgs { block_starts: &[0, 3], ..fits }),
         ("descending", AttentionArgs { query_starts: &[0, 3, 2], ..fits }),
         ("heads", AttentionArgs { heads: 3, ..fits }),
-        ("window", AttentionArgs { window: Some(0), ..fits }),
+        ("window", AttentionArgs { reach: Reach::Back(Some(0)), ..fits }),
     ];
     for candidate in candidates() {
         let kernels = &candidate.kernels;

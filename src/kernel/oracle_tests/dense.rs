@@ -5,7 +5,7 @@ use super::{
 };
 use crate::kernel::{
     Act, Activation, AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, NormWeights, Precision,
-    Reference, RopeKvArgs, RopeTable,
+    Reach, Reference, RopeKvArgs, RopeTable,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -112,7 +112,12 @@ proptest! {
         for candidate in candidates() {
             let (mut got, mut want) = both(candidate, &values, cols);
             let loaded = candidate.kernels.load_rope(table.clone()).unwrap();
-            let args = |table| RopeKvArgs { heads, positions: &positions, table, slot_mapping: &slots };
+            let args = |table| RopeKvArgs {
+                heads,
+                positions: &positions,
+                table: Some(table),
+                slot_mapping: &slots,
+            };
             let mut cache = candidate.kernels.new_kv(shape).unwrap();
             let mut cache_ref = Reference.new_kv(shape).unwrap();
             candidate.kernels.rope_write_kv(&mut got, &mut cache, 1, &args(&loaded)).unwrap();
@@ -127,7 +132,7 @@ proptest! {
                     context_lens: &vec![1; rows],
                     heads,
                     scale: 1.0,
-                    window: None,
+                    reach: Reach::Back(None),
                 };
                 kernels.paged_attention(q, cache, 1, &args).unwrap()
             };

@@ -1,8 +1,8 @@
 //! Random tensors, and a batch of sequences in a paged cache.
 use super::candidates::Candidate;
 use crate::kernel::{
-    Act, AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, LowRank, Reference, RopeKvArgs,
-    RopeTable, RowSegment,
+    Act, AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, LowRank, Reach, Reference,
+    RopeKvArgs, RopeTable, RowSegment,
 };
 use candle_core::{Device, Tensor};
 use proptest::{collection::vec, prelude::*};
@@ -158,8 +158,12 @@ impl Paged {
         let table = RopeTable::still(self.shape.head_dim).expect("host memory");
         let table = kernels.load_rope(table).expect("the device takes it");
         let positions = vec![0; slots.len()];
-        let args =
-            RopeKvArgs { heads: 0, positions: &positions, table: &table, slot_mapping: slots };
+        let args = RopeKvArgs {
+            heads: 0,
+            positions: &positions,
+            table: Some(&table),
+            slot_mapping: slots,
+        };
         kernels.rope_write_kv(&mut joint, cache, LAYER, &args).expect("slots within the cache");
     }
 }
@@ -191,7 +195,7 @@ impl PagedBatch {
             context_lens: &self.context_lens[sequences.clone()],
             heads: paged.heads,
             scale: (paged.shape.head_dim as f32).powf(-0.5),
-            window: paged.window,
+            reach: Reach::Back(paged.window),
         };
         let (cols, rows) = (paged.heads * paged.shape.head_dim, range(&self.query_starts));
         let q = &self.q[rows.start * cols..rows.end * cols];

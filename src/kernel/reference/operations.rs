@@ -1,8 +1,9 @@
 //! The loops.
 use super::deltas;
 use crate::kernel::{
-    Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, Kernels, KvCache, KvPrecision,
-    KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs, RowSegment,
+    Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, KernelError, Kernels, KvCache,
+    KvPrecision, KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs,
+    RowSegment,
     args::SequenceArgs,
     check,
     rounding::{Rounding, rounded},
@@ -10,7 +11,7 @@ use crate::kernel::{
 };
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, f64::consts::FRAC_1_SQRT_2, ops::Range};
 
 /// Plain loops in host memory. Weights are candle tensors in the precision asked for; with
 /// [`Precision::Bf16`] activations too are rounded to bf16 before a product, and sums are not. At
@@ -126,6 +127,32 @@ impl Kernels for Reference {
         Ok(Act::host(values, x.rows(), x.cols()))
     }
 
+    fn layer_norm(
+        &self,
+        x: &Act,
+        weights: NormWeights<'_>,
+        biases: Option<NormWeights<'_>>,
+        eps: f32,
+    ) -> Result<Act> {
+        check::rms_norm(x, &weights)?;
+        biases.iter().try_for_each(|biases| check::rms_norm(x, biases))?;
+        let mut values = x.values()?.to_vec();
+        for (t, row) in values.chunks_exact_mut(x.cols().max(1)).enumerate() {
+            let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len() as f64;
+            for x in row.iter_mut() {
+                *x = (f64::from(*x) - mean) as f32;
+            }
+            normalise(row, &deltas::norm_weight(&weights, t)?, eps);
+            if let Some(biases) = &biases {
+                let bias = deltas::norm_weight(biases, t)?;
+                for (x, bias) in row.iter_mut().zip(bias) {
+                    *x = (f64::from(*x) + bias) as f32;
+                }
+            }
+        }
+        Ok(Act::host(values, x.rows(), x.cols()))
+    }
+
     fn head_norm(
         &self,
         x: &mut Act,
@@ -151,14 +178,19 @@ impl Kernels for Reference {
         args: &RopeKvArgs<'_>,
     ) -> Result<()> {
         check::rope_write_kv(qkv, cache, layer, args)?;
-        let (cos, sin) = (host(&args.table.cos)?, host(&args.table.sin)?);
-        let (shape, cols, half) = (cache.shape(), qkv.cols(), args.table.head_dim / 2);
+        let angles =
+            args.table.map(|table| Ok::<_, KernelError>((host(&table.cos)?, host(&table.sin)?)));
+        let angles = angles.transpose()?;
+        let (shape, cols) = (cache.shape(), qkv.cols());
+        let half = shape.head_dim / 2;
         let (keys, values) = cache.host_layer_mut(layer)?;
         for (t, row) in qkv.values_mut()?.chunks_exact_mut(cols.max(1)).enumerate() {
-            let at = args.positions[t] as usize * half..(args.positions[t] as usize + 1) * half;
             let (rotated, v) = row.split_at_mut(cols - shape.row());
-            for head in rotated.chunks_exact_mut(shape.head_dim) {
-                rotate(head, &cos[at.clone()], &sin[at.clone()]);
+            if let Some((cos, sin)) = &angles {
+                let at = args.positions[t] as usize * half..(args.positions[t] as usize + 1) * half;
+                for head in rotated.chunks_exact_mut(shape.head_dim) {
+                    rotate(head, &cos[at.clone()], &sin[at.clone()]);
+                }
             }
             let to = args.slot_mapping[t] as usize * shape.row();
             let k = &rotated[args.heads * shape.head_dim..];
@@ -180,6 +212,34 @@ impl Kernels for Reference {
         Ok(Act::host(values, gate_up.rows(), inner))
     }
 
+    fn activate(&self, x: &mut Act, activation: Activation) -> Result<()> {
+        for x in x.values_mut()? {
+            *x = activate(f64::from(*x), activation) as f32;
+        }
+        Ok(())
+    }
+
+    fn add_rows(&self, x: &mut Act, table: &Act, rows: &[u32]) -> Result<()> {
+        check::add_rows(x, table, rows)?;
+        let added = gather(table.values()?, table.cols(), rows);
+        x.values_mut()?.iter_mut().zip(added).for_each(|(x, row)| *x += row);
+        Ok(())
+    }
+
+    fn mean_rows(&self, x: &Act, ranges: &[Range<u32>]) -> Result<Act> {
+        check::mean_rows(x, ranges)?;
+        let (values, cols) = (x.values()?, x.cols());
+        let mut means = Vec::with_capacity(ranges.len() * cols);
+        for range in ranges {
+            let rows = || range.clone().map(|row| &values[row as usize * cols..][..cols]);
+            means.extend((0..cols).map(|col| {
+                let sum: f64 = rows().map(|row| f64::from(row[col])).sum();
+                (sum / f64::from(range.end - range.start)) as f32
+            }));
+        }
+        Ok(Act::host(means, ranges.len(), cols))
+    }
+
     fn paged_attention(
         &self,
         q: &Act,
@@ -198,7 +258,7 @@ impl Kernels for Reference {
                         &q_values[row * q.cols() + head * shape.head_dim..][..shape.head_dim];
                     let kv_head = head / (args.heads / shape.kv_heads);
                     let read = HeadCache::new(cache, layer, kv_head, &sequence)?;
-                    let output = attend(query, &read, sequence.visible(i, args.window), args.scale);
+                    let output = attend(query, &read, sequence.visible(i, args.reach), args.scale);
                     let at = row * cols + head * shape.head_dim;
                     y[at..at + shape.head_dim].copy_from_slice(&output);
                 }
@@ -284,9 +344,12 @@ fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-fn activate(x: f64, activation: Activation) -> f64 {
+pub(in crate::kernel) fn activate(x: f64, activation: Activation) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f64(x * FRAC_1_SQRT_2)),
+        Activation::Relu => x.max(0.0),
+        Activation::Tanh => x.tanh(),
         Activation::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
             0.5 * x * (1.0 + inner.tanh())

@@ -2,7 +2,7 @@
 use super::Reference;
 use crate::kernel::{
     Act, Activation, AttentionArgs, BaseWeight, Kernels, KvPrecision, KvShape, LoraTarget, LowRank,
-    NormWeights, Precision, RopeKvArgs, RopeTable, RowSegment,
+    NormWeights, Precision, Reach, RopeKvArgs, RopeTable, RowSegment,
 };
 use candle_core::{Device, Tensor};
 
@@ -64,7 +64,8 @@ fn a_quarter_turn_moves_halves_of_queries_and_keys_and_writes_the_keys() {
     let mut cache = Reference.new_kv(shape).unwrap();
     let (q, k, v) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [9.0; 4]);
     let mut qkv = act(&[q, k, v, q, k, v].concat(), 12);
-    let args = RopeKvArgs { heads: 1, positions: &[0, 1], table: &table, slot_mapping: &[1, 0] };
+    let args =
+        RopeKvArgs { heads: 1, positions: &[0, 1], table: Some(&table), slot_mapping: &[1, 0] };
     Reference.rope_write_kv(&mut qkv, &mut cache, 0, &args).unwrap();
     let turned = [[-3.0, -4.0, 1.0, 2.0], [-7.0, -8.0, 5.0, 6.0]];
     let expected = [q, k, v, turned[0], turned[1], v].concat();
@@ -89,7 +90,7 @@ fn equal_keys_give_the_mean_of_the_values_seen() {
             context_lens: &[4],
             heads: 1,
             scale: 1.0,
-            window,
+            reach: Reach::Back(window),
         };
         let q = act(&[1.0, 7.0, 1.0, 7.0], 2);
         Reference.paged_attention(&q, &cache, 0, &args).unwrap().values().unwrap().to_vec()

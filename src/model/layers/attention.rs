@@ -1,7 +1,7 @@
 //! Attention with grouped heads over the paged KV cache.
 use super::{RmsNorm, linear::LoraLinear};
 use crate::{
-    kernel::{Act, AttentionArgs, Result, RopeKvArgs, RopeTable},
+    kernel::{Act, AttentionArgs, Reach, Result, RopeKvArgs, RopeTable},
     lora::{LoraLayout, NormSite, Projection, Site},
     model::{
         ModelError, StepContext,
@@ -72,7 +72,7 @@ impl Attention {
         let rope = RopeKvArgs {
             heads: self.heads,
             positions: &batch.positions,
-            table: rope,
+            table: Some(rope),
             slot_mapping: &batch.slot_mapping,
         };
         kernels.rope_write_kv(&mut qkv, step.kv, self.layer, &rope)?;
@@ -83,7 +83,7 @@ impl Attention {
             context_lens: &batch.context_lens,
             heads: self.heads,
             scale: self.scale,
-            window: self.window,
+            reach: Reach::Back(self.window),
         };
         let heads = kernels.paged_attention(&qkv, step.kv, self.layer, &args)?;
         self.o.add_to(y, &heads, step)
