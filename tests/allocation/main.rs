@@ -14,7 +14,7 @@ use lorad::{
         AdapterMix, EngineConfig, EngineHandle, Event, EventStream, ModelRunner, Priority,
         SamplingOptions, SamplingParams, Submission, TokenConstraint, TokenMask, Unenforceable,
     },
-    kernel::{Act, CpuKernels, KvChoice, Precision, Result},
+    kernel::{CpuKernels, KvChoice, Precision, Result},
     lora::{FrozenBase, LoraLayout},
     model::{BaseModel, KvDims, LoadOptions, ModelSource, Progress, StepContext, StepOutput, load},
 };

@@ -81,7 +81,7 @@ impl BaseModel for Stub {
         let rope = RopeKvArgs {
             heads: 1,
             positions: &batch.positions,
-            table: Some(&self).rope,
+            table: Some(&self.rope),
             slot_mapping: &batch.slot_mapping,
         };
         kernels.rope_write_kv(&mut qkv, kv, 0, &rope)?;
@@ -260,6 +260,7 @@ pub(crate) fn answer(mut stream: EventStream) -> Answer {
         assert_eq!(answer.reason, None, "nothing comes after the end");
         match event {
             Event::Started { cached_tokens, .. } => answer.cached_tokens = cached_tokens,
+            Event::Output { .. } => {}
             Event::Prompt { logprobs } => {
                 assert!(answer.tokens.is_empty(), "the prompt comes before the answer");
                 answer.prompt.extend(logprobs);

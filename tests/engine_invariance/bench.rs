@@ -215,7 +215,7 @@ pub(crate) fn listen(stream: &mut EventStream, answer: &mut Answer, tokens: usiz
     let wanted = answer.tokens.len().saturating_add(tokens);
     while answer.tokens.len() < wanted {
         match stream.blocking_recv() {
-            Some(Event::Started { .. } | Event::Prompt { .. }) => {}
+            Some(Event::Started { .. } | Event::Prompt { .. } | Event::Output { .. }) => {}
             Some(Event::Token { id, logprobs }) => {
                 answer.tokens.push(id);
                 answer.logprobs.extend(logprobs);
