@@ -1,5 +1,5 @@
 //! The frozen base as an adapter's reader sees it.
-use super::{LoraLayout, Site};
+use super::{ClassHead, LoraLayout, Site};
 use crate::kernel::Result;
 use std::ops::Range;
 
@@ -27,4 +27,9 @@ pub trait FrozenBase: Send + Sync {
 
     /// A linear layer's bias `[out]`; `None` where it has none.
     fn bias(&self, site: Site) -> Option<&[f32]>;
+
+    /// The base's own classification head; `None` where it has none.
+    fn class_head(&self) -> Option<&ClassHead> {
+        None
+    }
 }
