@@ -19,10 +19,10 @@
 //! | [`lora`] | low-rank deltas: shape, memory, routing of rows | adapter names, files |
 //! | [`gguf`] | llama.cpp's files: values, tensors, its names | configurations, forward passes, adapters |
 //! | [`hub`] | Hugging Face repositories: ids, refusals | what is in them |
-//! | [`model`] | checkpoint in, logits out | adapter names, sequences, scheduling |
+//! | [`model`] | checkpoint in; logits, hidden states and scores out | adapter names, sequences, scheduling |
 //! | [`adapter`] | files → checked weights; names, versions, leases | device memory, slots, sequences |
 //! | [`engine`] | one thread: schedule → run → sample | HTTP, text, files |
-//! | [`generation`] | text in, text out | HTTP, tensors |
+//! | [`generation`] | text in; text, embeddings or labels out | HTTP, tensors |
 //! | [`http`] | dialects to one request type and back | tokens, tensors, slots |
 //! | [`bench`] | measures servers and this machine, for `lorad bench` | our own server: it is a client like any other |
 //!
@@ -43,6 +43,13 @@
 //! 5. Tokens go back as [`engine::Event`]s, become text with stop strings honoured, and leave as JSON or SSE.
 //!    A client that goes away drops the stream, and its blocks are free before the next step.
 //!
+//! # The path of a text that is read
+//!
+//! Embeddings, labels and scores of pairs take the same way: [`generation::Generator::encode`] submits every text as a
+//! sequence that wants an [`engine::Output`] instead of an answer. On a causal base it shares steps with sequences that
+//! generate. On an encoder a token sees both sides, so all of a text is computed in one step, and its keys and values lie
+//! in the paged cache for the length of one layer. Each adapter may bring a [`lora::ClassHead`] with labels of its own.
+//!
 //! # The path of an upload
 //!
 //! `PUT /admin/adapters/{name}` → content hash → every field and tensor checked against the model's
@@ -54,7 +61,7 @@
 //! forward pass. *block*: a fixed number of tokens' keys and values; *block table*: a sequence's blocks. *site*: one
 //! linear layer that an adapter may change. *adapter slot*: a resident adapter's place on the device. *mix*: a
 //! request's adapters with their weights. *alias*: a model name with weighted targets; *shadow*: a target whose
-//! answers are only compared. *version*: an adapter's immutable content; *current*: what a name points at. *lease*: the right to use a version.
+//! answers are only compared. *class head*: what scores labels, the base's or an adapter's. *version*: an adapter's immutable content; *current*: what a name points at. *lease*: the right to use a version.
 pub mod adapter;
 pub mod app;
 pub mod bench;
