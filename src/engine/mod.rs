@@ -33,7 +33,7 @@ mod ticket;
 mod waiting;
 
 pub use crate::{
-    lora::{HeadKind, Labels},
+    lora::{HeadKind, Labels, Reading},
     model::{Output, Pooling},
 };
 pub use config::{ByteSize, EngineConfig};

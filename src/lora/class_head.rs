@@ -19,9 +19,21 @@ pub struct Labels {
     pub kind: HeadKind,
     /// Their names, in the order of the scores.
     pub names: Arc<[String]>,
-    /// Each label is true or not by itself: its probability is a sigmoid instead of a share of a softmax. So it is with one
-    /// label alone, and where `problem_type` says `multi_label_classification`.
-    pub independent: bool,
+    /// How the scores become probabilities.
+    pub reading: Reading,
+}
+
+/// What a head's scores say.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Reading {
+    /// One of the labels fits: a softmax.
+    #[default]
+    OneOf,
+    /// Each label is true or not by itself: a sigmoid. So it is with one label alone, and where `problem_type` says
+    /// `multi_label_classification`.
+    Independent,
+    /// Nothing but themselves, as some cross-encoders' makers want it: probabilities are the scores.
+    Raw,
 }
 
 /// A whole head in host memory: an adapter's own, or the base's.

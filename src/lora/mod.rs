@@ -13,7 +13,7 @@ mod weights;
 
 pub use crate::kernel::{EmbeddingDelta, LinearDelta, LowRank, TrainedRows};
 pub use base::{BaseResult, FrozenBase};
-pub use class_head::{ClassHead, ClassHeadShape, HeadKind, Labels, ResidentHead};
+pub use class_head::{ClassHead, ClassHeadShape, HeadKind, Labels, Reading, ResidentHead};
 pub use layout::{EmbeddingShape, HeadCounts, LoraLayout, NormSite, Projection, Site, SiteShape};
 pub use names::ModuleNames;
 pub use prepared::{PreparedAdapter, ResidentForm};
