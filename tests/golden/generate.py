@@ -10,7 +10,7 @@ import sys
 import torch
 from transformers.utils import logging as notices
 
-PARTS = ["bases", "family", "refused", "quantised", "templates"]
+PARTS = ["bases", "family", "encoders", "refused", "quantised", "templates"]
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
