@@ -13,6 +13,10 @@ proptest! {
     fn attention_over_ragged_batches(paged in paged()) {
         agrees(&paged)?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn attention_over_ragged_texts_on_both_sides(texts in around()) {
