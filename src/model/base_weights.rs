@@ -1,7 +1,7 @@
 //! All packed weights of a model: to count them, to read them, and to prove them unchanged.
 use crate::{
     kernel::{BaseWeight, KernelError, Result},
-    lora::{FrozenBase, LoraLayout, Site},
+    lora::{ClassHead, FrozenBase, LoraLayout, Site},
 };
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
@@ -14,6 +14,7 @@ pub struct BaseWeights {
     pub(super) sites: BTreeMap<Site, BaseSite>,
     /// `[vocab, hidden]`
     pub(super) embedding: Arc<BaseWeight>,
+    pub(super) class_head: Option<ClassHead>,
 }
 
 /// One linear layer inside a weight that it may share with its neighbours.
@@ -65,5 +66,9 @@ impl FrozenBase for BaseWeights {
 
     fn bias(&self, site: Site) -> Option<&[f32]> {
         self.sites.get(&site)?.bias.as_deref()
+    }
+
+    fn class_head(&self) -> Option<&ClassHead> {
+        self.class_head.as_ref()
     }
 }

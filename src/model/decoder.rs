@@ -1,14 +1,15 @@
 //! The one decoder: embed → blocks → norm → head, as its [`ArchSpec`] says.
 use super::{
-    BaseModel, KvDims, ModelError, StepContext, StepOutput,
+    BaseModel, KvDims, ModelError, Output, Pooling, StepContext, StepOutput,
     base_weights::BaseSite,
     checkpoint::Weights,
-    layers::{Block, Embedding, LoraLinear, RmsNorm, rope_table},
+    layers::{Block, ClassHeads, Embedding, LoraLinear, RmsNorm, rope_table},
+    outputs::Readout,
     spec::{ArchSpec, Head},
 };
 use crate::{
-    kernel::{BaseWeight, KvPrecision, Precision, Result, RopeTable},
-    lora::{LoraLayout, NormSite, Site},
+    kernel::{Act, BaseWeight, KernelError, KvPrecision, Precision, Result, RopeTable},
+    lora::{ClassHead, LoraLayout, ModuleNames, NormSite, Site},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,7 +18,9 @@ pub(super) struct Decoder {
     embedding: Embedding,
     blocks: Vec<Block>,
     norm: RmsNorm,
-    head: LoraLinear<1>,
+    /// `None` for a model that does not generate.
+    head: Option<LoraLinear<1>>,
+    class_heads: ClassHeads,
     rope: RopeTable,
     layout: LoraLayout,
     kv: KvDims,
@@ -34,17 +37,19 @@ impl Decoder {
     ) -> Result<Self, ModelError> {
         let (dims, attention) = (&spec.dims, &spec.attention);
         let layout = spec.lora_layout();
-        let embedding = Embedding::load(weights, dims)?;
+        let embedding = Embedding::load(weights, ModuleNames::Decoder, dims)?;
         let blocks = (0..dims.layers)
             .map(|layer| Block::load(weights, spec, &layout, layer))
             .collect::<Result<_, _>>()?;
         let norm = RmsNorm::load(weights, NormSite::Final, dims.hidden, spec.norm_eps)?;
         let head = load_head(weights, spec, &embedding)?;
+        let class_heads = ClassHeads::of_decoder(weights, spec.labels.as_ref(), &layout)?;
         Ok(Self {
             embedding,
             blocks,
             norm,
             head,
+            class_heads,
             rope: rope_table(&spec.rope, attention.head_dim, max_positions)?,
             layout,
             kv: KvDims {
@@ -63,33 +68,66 @@ impl Decoder {
     /// Each linear layer's place in the base.
     pub(super) fn base_sites(&self) -> BTreeMap<Site, BaseSite> {
         let blocks = self.blocks.iter().flat_map(Block::base_sites);
-        blocks.chain(self.head.base_sites()).collect()
+        blocks.chain(self.head.iter().flat_map(LoraLinear::base_sites)).collect()
     }
 
     /// `[vocab, hidden]`
     pub(super) fn embedding_table(&self) -> &Arc<BaseWeight> {
         self.embedding.table()
     }
+
+    /// Its own classification head.
+    pub(super) fn class_head(&self) -> Option<&ClassHead> {
+        self.class_heads.base()
+    }
+
+    /// `[batch.logit_rows, vocab]`
+    fn logits(&self, x: &Act, step: &StepContext<'_>) -> Result<Act> {
+        let (kernels, batch) = (step.kernels, step.batch);
+        if batch.logit_rows.is_empty() {
+            return kernels.upload(&[], 0, self.vocab);
+        }
+        let Some(head) = &self.head else {
+            return Err(KernelError::mismatch("logits", "the model does not generate"));
+        };
+        let x = kernels.select_rows(x, &batch.logit_rows)?;
+        let segments = batch.logit_lora.segments();
+        let x = self.norm.forward(&x, segments, step)?;
+        head.forward(&x, segments, step)
+    }
+
+    /// What `batch.outputs` ask for, of each sequence's last token.
+    fn outputs(&self, x: &Act, step: &StepContext<'_>) -> Result<Vec<Vec<f32>>> {
+        let wanted = &step.batch.outputs;
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let last = wanted.iter().map(|wanted| match wanted.output {
+            Output::Embedding(Pooling::Last) | Output::Scores => {
+                wanted.rows.clone().next_back().ok_or("an output has no row")
+            }
+            Output::Embedding(_) | Output::Hidden | Output::TokenScores => {
+                Err("a token sees those before it alone, so only the last one stands for a text")
+            }
+        });
+        let last = last.collect::<Result<Vec<_>, _>>();
+        let last = last.map_err(|detail| KernelError::mismatch("outputs", detail))?;
+        let hidden = step.kernels.select_rows(x, &last)?;
+        let hidden = self.norm.forward(&hidden, step.batch.output_lora.segments(), step)?;
+        let readout = Readout { hidden: &hidden, heads: &self.class_heads, pooling: Pooling::Last };
+        let rows = (0..).map(|row| row..row + 1);
+        readout.outputs(wanted.iter().map(|wanted| wanted.output).zip(rows), step)
+    }
 }
 
 impl BaseModel for Decoder {
     fn forward(&self, mut step: StepContext<'_>) -> Result<StepOutput> {
-        let (kernels, batch) = (step.kernels, step.batch);
         let mut x = self.embedding.forward(&step)?;
         for block in &self.blocks {
             block.forward(&mut x, &self.rope, &mut step)?;
         }
-        if batch.logit_rows.is_empty() {
-            return Ok(StepOutput {
-                logits: kernels.upload(&[], 0, self.vocab)?,
-                outputs: Vec::new(),
-            });
-        }
-        let x = kernels.select_rows(&x, &batch.logit_rows)?;
-        let segments = batch.logit_lora.segments();
-        let x = self.norm.forward(&x, segments, &step)?;
-        let logits = self.head.forward(&x, segments, &step)?;
-        Ok(StepOutput { logits, outputs: Vec::new() })
+        let logits = self.logits(&x, &step)?;
+        Ok(StepOutput { logits, outputs: self.outputs(&x, &step)? })
     }
 
     fn lora_layout(&self) -> &LoraLayout {
@@ -101,7 +139,7 @@ impl BaseModel for Decoder {
     }
 
     fn precision(&self) -> Precision {
-        self.head.precision()
+        self.embedding.table().precision()
     }
 
     fn vocab_size(&self) -> usize {
@@ -117,14 +155,16 @@ fn load_head(
     weights: &mut Weights<'_>,
     spec: &ArchSpec,
     embedding: &Embedding,
-) -> Result<LoraLinear<1>, ModelError> {
+) -> Result<Option<LoraLinear<1>>, ModelError> {
     const NAME: &str = "lm_head.weight";
+    let table = Embedding::name(ModuleNames::Decoder);
     let weight = match spec.head {
         Head::Own => weights.table(NAME, spec.dims.vocab, spec.dims.hidden)?,
         Head::Tied => {
-            weights.skip_copy(NAME, Embedding::NAME)?;
+            weights.skip_copy(NAME, &table)?;
             Arc::clone(embedding.table())
         }
+        Head::None => return Ok(None),
     };
-    Ok(LoraLinear::plain(weight, Site::Head))
+    Ok(Some(LoraLinear::plain(weight, Site::Head)))
 }

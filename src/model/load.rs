@@ -2,10 +2,12 @@
 use super::{
     BaseModel, BaseWeights, ModelError, ModelSource, TextAssets,
     arch::read_spec,
-    checkpoint::{Checkpoint, Files, GgufCheckpoint, SafetensorsCheckpoint, Weights},
+    checkpoint::{Checkpoint, Files, GgufCheckpoint, SafetensorsCheckpoint, Weights, holds},
     decoder::Decoder,
+    encoder::Encoder,
     hub,
-    spec::ArchSpec,
+    layers::dense_tensor,
+    spec::Spec,
 };
 use crate::{
     kernel::{Kernels, KvChoice, KvPrecision, Precision},
@@ -108,7 +110,10 @@ pub struct Outline {
 pub fn outline(source: &ModelSource) -> Result<Outline, ModelError> {
     let checkpoint = open(source, Progress::Shown)?;
     let (architecture, spec) = read_spec(checkpoint.config())?;
-    Ok(Outline { architecture, layout: spec.lora_layout() })
+    let names = spec.names();
+    let dense = dense_tensor(names);
+    let has_dense = dense.is_none_or(|name| holds(checkpoint.as_ref(), names, &name));
+    Ok(Outline { architecture, layout: spec.lora_layout(has_dense) })
 }
 
 /// The sites that adapters of this model may change, from its config alone.
@@ -148,16 +153,12 @@ fn load_checkpoint(
     // Before the weights: a missing tokenizer is known at once.
     let text = checkpoint.text()?;
     let bar = progress_bar(options.progress, LOAD, &name);
-    let mut weights = Weights::new(checkpoint, kernels, precision, &bar);
-    let lm = Box::new(Decoder::load(&mut weights, &spec, (max_positions, kv_precision))?);
+    let mut weights = Weights::new(checkpoint, kernels, (precision, spec.names()), &bar);
+    let (lm, base) = load_model(&mut weights, &spec, (max_positions, kv_precision))?;
     let (packed, parameters) = weights.finish()?;
     bar.finish_and_clear();
-    let weights = BaseWeights {
-        packed,
-        layout: lm.lora_layout().clone(),
-        sites: lm.base_sites(),
-        embedding: Arc::clone(lm.embedding_table()),
-    };
+    let weights = BaseWeights { packed, ..base };
+    let dims = spec.dims();
     let facts = ModelFacts {
         name,
         architecture,
@@ -165,27 +166,59 @@ fn load_checkpoint(
         weight_bytes: weights.bytes(),
         precision,
         kv_precision,
-        layers: spec.dims.layers,
-        hidden: spec.dims.hidden,
+        layers: dims.layers,
+        hidden: dims.hidden,
         max_positions,
-        vocab: spec.dims.vocab,
+        vocab: dims.vocab,
     };
     Ok(LoadedModel { lm, weights, facts, text })
 }
 
-fn max_positions(
-    spec: &ArchSpec,
-    options: &LoadOptions,
-    kv: KvPrecision,
-) -> Result<usize, ModelError> {
-    let made_for = spec.dims.max_positions;
+/// The model, and its weights as others see them; `packed` is not known yet.
+fn load_model(
+    weights: &mut Weights<'_>,
+    spec: &Spec,
+    limits: (usize, KvPrecision),
+) -> Result<(Box<dyn BaseModel>, BaseWeights), ModelError> {
+    let packed = Vec::new();
+    match spec {
+        Spec::Decoder(spec) => {
+            let model = Decoder::load(weights, spec, limits)?;
+            let base = BaseWeights {
+                packed,
+                layout: model.lora_layout().clone(),
+                sites: model.base_sites(),
+                embedding: Arc::clone(model.embedding_table()),
+                class_head: model.class_head().cloned(),
+            };
+            Ok((Box::new(model), base))
+        }
+        Spec::Encoder(spec) => {
+            let model = Encoder::load(weights, spec, limits)?;
+            let base = BaseWeights {
+                packed,
+                layout: model.lora_layout().clone(),
+                sites: model.base_sites(),
+                embedding: Arc::clone(model.embedding_table()),
+                class_head: model.class_head().cloned(),
+            };
+            Ok((Box::new(model), base))
+        }
+    }
+}
+
+fn max_positions(spec: &Spec, options: &LoadOptions, kv: KvPrecision) -> Result<usize, ModelError> {
+    let made_for = spec.dims().max_positions;
     let wanted = options.max_positions.unwrap_or(made_for);
     if !(1..=made_for).contains(&wanted) {
         let detail = format!("is {made_for}; --max-model-len {wanted} must be from 1 to that");
         return Err(ModelError::config("max_position_embeddings", detail));
     }
-    let attention = &spec.attention;
-    let token = 2 * spec.dims.layers * attention.kv_heads * attention.head_dim * kv.bytes();
+    let (layers, attention) = match spec {
+        Spec::Decoder(spec) => (spec.dims.layers, &spec.attention),
+        Spec::Encoder(spec) => (1, &spec.attention),
+    };
+    let token = 2 * layers * attention.kv_heads * attention.head_dim * kv.bytes();
     let held = options.kv_cache_bytes.map_or(wanted, |bytes| bytes / token);
     Ok(wanted.min(held.max(1)))
 }

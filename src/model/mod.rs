@@ -1,4 +1,4 @@
-//! The base model: weights in, logits out.
+//! The base model: weights in, logits, hidden states and scores out.
 //!
 //! Knows adapter slots. Knows no adapter names, no sequences, no scheduling.
 mod arch;
@@ -7,11 +7,13 @@ mod batch;
 mod checkpoint;
 mod config;
 mod decoder;
+mod encoder;
 mod error;
 mod hub;
 mod layers;
 mod layout;
 mod load;
+mod outputs;
 mod source;
 mod spec;
 mod text;
@@ -33,7 +35,7 @@ use crate::{
 /// What one token costs in the KV cache.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KvDims {
-    /// Decoder layers.
+    /// Layers that keep keys and values: all of a decoder's, one for all of an encoder's.
     pub layers: usize,
     /// Key/value heads.
     pub kv_heads: usize,

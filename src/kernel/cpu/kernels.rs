@@ -3,8 +3,8 @@ use super::super::check;
 use super::super::kv::{KvLayer, foreign};
 use super::super::{
     Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, KernelError, Kernels, KvCache,
-    KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs, RowSegment,
-    weight::stack,
+    KvShape, LoraTarget, LowRank, NormWeights, Precision, Reference, Result, RopeKvArgs,
+    RowSegment, weight::stack,
 };
 use super::attention::Attention;
 use super::embedding::AdaptEmbedding;
@@ -17,7 +17,7 @@ use super::memory::Arena;
 use super::norm::Norm;
 use super::pack::pack;
 use super::pool::Pool;
-use super::{elementwise, highest, host, quant, sums};
+use super::{elementwise, highest, host, quant};
 use candle_core::{DType, Tensor};
 use std::{borrow::Cow, ops::Range};
 
@@ -224,12 +224,7 @@ impl Kernels for CpuKernels {
         biases: Option<NormWeights<'_>>,
         eps: f32,
     ) -> Result<Act> {
-        check::layer_norm(x, &weights, biases.as_ref())?;
-        let (norm, from) = (Norm::new(weights, eps)?.and_biases(biases)?, x.values()?);
-        self.machine.act(x.rows(), x.cols(), |y| {
-            norm.centred_rows(&self.machine, from, y);
-            Ok(())
-        })
+        Reference.layer_norm(x, weights, biases, eps)
     }
 
     fn head_norm(
@@ -279,24 +274,15 @@ impl Kernels for CpuKernels {
     }
 
     fn activate(&self, x: &mut Act, activation: Activation) -> Result<()> {
-        elementwise::activate(&self.machine, activation, x.values_mut()?);
-        Ok(())
+        Reference.activate(x, activation)
     }
 
     fn add_rows(&self, x: &mut Act, table: &Act, rows: &[u32]) -> Result<()> {
-        check::add_rows(x, table, rows)?;
-        let cols = x.cols();
-        sums::add_rows(&self.machine, (x.values_mut()?, cols), table.values()?, rows);
-        Ok(())
+        Reference.add_rows(x, table, rows)
     }
 
     fn mean_rows(&self, x: &Act, ranges: &[Range<u32>]) -> Result<Act> {
-        check::mean_rows(x, ranges)?;
-        let from = (x.values()?, x.cols());
-        self.machine.act(ranges.len(), x.cols(), |y| {
-            sums::mean_rows(&self.machine, from, ranges, y);
-            Ok(())
-        })
+        Reference.mean_rows(x, ranges)
     }
 
     fn paged_attention(

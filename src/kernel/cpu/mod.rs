@@ -28,7 +28,6 @@ mod quant;
 mod rows;
 mod simd;
 mod spans;
-mod sums;
 #[cfg(test)]
 mod tests;
 mod trained;

@@ -5,3 +5,4 @@ mod operations;
 mod tests;
 
 pub use operations::Reference;
+pub(super) use operations::activate;

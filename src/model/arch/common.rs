@@ -5,17 +5,17 @@ use crate::{
     model::{
         ModelError,
         spec::{
-            ArchSpec, AttentionBias, AttentionSpec, Dims, Head, HeadNorm, MlpBias, MlpSpec,
-            Projections, Window,
+            ArchSpec, AttentionBias, AttentionSpec, Bias, Dims, Head, HeadNorm, MlpShape, MlpSpec,
+            Projections, Sides, Window,
         },
     },
 };
 
 /// Above these a file is damaged or hostile, not large.
-const MAX_LAYERS: usize = 1 << 12;
-const MAX_WIDTH: usize = 1 << 20;
-const MAX_VOCAB: usize = 1 << 24;
-const MAX_POSITIONS: usize = 1 << 24;
+pub(super) const MAX_LAYERS: usize = 1 << 12;
+pub(super) const MAX_WIDTH: usize = 1 << 20;
+pub(super) const MAX_VOCAB: usize = 1 << 24;
+pub(super) const MAX_POSITIONS: usize = 1 << 24;
 
 /// A model without biases, head norms and windows; families add their own to it.
 pub(super) fn plain(fields: &mut Fields) -> Result<ArchSpec, ModelError> {
@@ -29,6 +29,7 @@ pub(super) fn plain(fields: &mut Fields) -> Result<ArchSpec, ModelError> {
         norm_eps: need_positive(fields, "rms_norm_eps")? as f32,
         projections: Projections::Separate,
         head: if fields.flag("tie_word_embeddings")? { Head::Tied } else { Head::Own },
+        labels: None,
         dims,
     })
 }
@@ -98,11 +99,17 @@ fn attention(fields: &mut Fields, hidden: usize) -> Result<AttentionSpec, ModelE
         head_dim: head_dim(fields, hidden, heads)?,
         bias: AttentionBias::None,
         head_norm: HeadNorm::None,
+        sides: Sides::Before,
         window: Window::None,
     })
 }
 
-fn head_dim(fields: &mut Fields, hidden: usize, heads: usize) -> Result<usize, ModelError> {
+/// `head_dim`, or what a head has where the file does not say.
+pub(super) fn head_dim(
+    fields: &mut Fields,
+    hidden: usize,
+    heads: usize,
+) -> Result<usize, ModelError> {
     let head_dim = match fields.size("head_dim", 1..=MAX_WIDTH)? {
         Some(head_dim) => head_dim,
         None if hidden.is_multiple_of(heads) => hidden / heads,
@@ -131,10 +138,11 @@ fn mlp(fields: &mut Fields) -> Result<MlpSpec, ModelError> {
         }
     };
     let intermediate = need_size(fields, "intermediate_size", MAX_WIDTH)?;
-    Ok(MlpSpec { intermediate, bias: MlpBias::None, activation })
+    Ok(MlpSpec { shape: MlpShape::Gated, intermediate, bias: Bias::None, activation })
 }
 
-fn need_size(fields: &mut Fields, key: &str, max: usize) -> Result<usize, ModelError> {
+/// A size that no default stands for.
+pub(super) fn need_size(fields: &mut Fields, key: &str, max: usize) -> Result<usize, ModelError> {
     let size = fields.size(key, 1..=max)?;
     fields.need(key, size)
 }

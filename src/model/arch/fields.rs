@@ -16,6 +16,9 @@ const IGNORED: &[&str] = &[
     "id2label",
     "label2id",
     "problem_type",
+    "num_labels",
+    "cls_token_id",
+    "mask_token_id",
     "task_specific_params",
     "finetuning_task",
     "_name_or_path",
@@ -35,6 +38,21 @@ const IGNORED: &[&str] = &[
     "router_aux_loss_coef",
     "loss_type",
     "neftune_noise_alpha",
+    "gradient_checkpointing",
+    "initializer_cutoff_factor",
+    "attention_probs_dropout_prob",
+    "hidden_dropout_prob",
+    "embedding_dropout",
+    "mlp_dropout",
+    "classifier_dropout",
+    "qa_dropout",
+    "seq_classif_dropout",
+    "dropout",
+    "sparse_prediction",
+    "sparse_pred_ignore_index",
+    "repad_logits_with_grad",
+    "deterministic_flash_attn",
+    "reference_compile",
     // Tools.
     "transformers_version",
     "transformers.js_config",
@@ -45,6 +63,7 @@ const IGNORED: &[&str] = &[
     "return_dict",
     "output_attentions",
     "output_hidden_states",
+    "output_past",
     "chunk_size_feed_forward",
     "pruned_heads",
     // Generation, which generation_config.json now says.
@@ -97,6 +116,26 @@ impl Fields {
     /// Whether `key` is there, be it `null`.
     pub(super) fn mentions(&self, key: &str) -> bool {
         self.left.contains_key(key)
+    }
+
+    /// Whether nothing is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// Reads `from` under the name `to`, which stands for the same.
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> Result<(), ModelError> {
+        let Some(value) = self.take(from) else { return Ok(()) };
+        match self.left.get(to) {
+            Some(other) if !other.is_null() && *other != value => {
+                let detail = format!("is {value}, and `{to}`, which means the same, is {other}");
+                Err(ModelError::config(self.name(from), detail))
+            }
+            _ => {
+                self.left.insert(to.to_owned(), value);
+                Ok(())
+            }
+        }
     }
 
     /// An error where `key` is absent, for families whose default is no rule one could guess.

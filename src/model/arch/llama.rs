@@ -2,7 +2,7 @@
 use super::{Fields, common};
 use crate::model::{
     ModelError,
-    spec::{ArchSpec, AttentionBias, AttentionSpec, MlpBias, MlpSpec},
+    spec::{ArchSpec, AttentionBias, AttentionSpec, Bias, MlpSpec},
 };
 
 /// `transformers`' `LlamaConfig`.
@@ -17,7 +17,7 @@ pub(super) fn spec(fields: &mut Fields) -> Result<ArchSpec, ModelError> {
             window,
             ..plain.attention
         },
-        mlp: MlpSpec { bias: if mlp_bias { MlpBias::All } else { MlpBias::None }, ..plain.mlp },
+        mlp: MlpSpec { bias: Bias::from_flag(mlp_bias), ..plain.mlp },
         ..plain
     })
 }

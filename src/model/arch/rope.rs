@@ -14,23 +14,34 @@ pub(super) fn read(fields: &mut Fields) -> Result<RopeSpec, ModelError> {
     whole_heads(fields)?;
     let outer_theta = fields.positive("rope_theta")?;
     let scaling = fields.object("rope_scaling")?;
-    let mut inner = match (fields.object("rope_parameters")?, scaling) {
+    let inner = match (fields.object("rope_parameters")?, scaling) {
         (Some(inner), None) | (None, Some(inner)) => inner,
-        (None, None) => return Ok(plain(outer_theta)),
+        (None, None) => return Ok(plain(outer_theta.unwrap_or(DEFAULT_THETA))),
         (Some(_), Some(_)) => {
             let detail = "is given, and `rope_parameters` too; keep one of them";
             return Err(ModelError::config("rope_scaling", detail));
         }
     };
-    whole_heads(&mut inner)?;
-    let theta = agreed(outer_theta, inner.positive("rope_theta")?)?;
-    let scaling = read_scaling(&mut inner)?;
-    inner.finish()?;
-    Ok(RopeSpec { scaling, ..plain(theta) })
+    parameters(inner, outer_theta, DEFAULT_THETA)
 }
 
-fn plain(theta: Option<f64>) -> RopeSpec {
-    RopeSpec { theta: theta.unwrap_or(DEFAULT_THETA), scaling: RopeScaling::None }
+/// One set of `rope_parameters`; `outer` is the base of frequencies that stands outside, `default` what is meant where none
+/// does.
+pub(super) fn parameters(
+    mut inner: Fields,
+    outer: Option<f64>,
+    default: f64,
+) -> Result<RopeSpec, ModelError> {
+    whole_heads(&mut inner)?;
+    let theta = agreed(outer, inner.positive("rope_theta")?)?;
+    let scaling = read_scaling(&mut inner)?;
+    inner.finish()?;
+    Ok(RopeSpec { scaling, ..plain(theta.unwrap_or(default)) })
+}
+
+/// Frequencies as they were published.
+pub(super) fn plain(theta: f64) -> RopeSpec {
+    RopeSpec { theta, scaling: RopeScaling::None }
 }
 
 fn read_scaling(fields: &mut Fields) -> Result<RopeScaling, ModelError> {

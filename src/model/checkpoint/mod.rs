@@ -10,7 +10,7 @@ mod weights;
 pub(crate) use files::Files;
 pub(crate) use gguf::GgufCheckpoint;
 pub(crate) use safetensors::SafetensorsCheckpoint;
-pub(crate) use weights::Weights;
+pub(crate) use weights::{Weights, holds};
 
 use super::{ModelError, TextAssets};
 use candle_core::Tensor;

@@ -7,12 +7,13 @@ use crate::{
         ModelError, StepContext,
         base_weights::BaseSite,
         checkpoint::Weights,
-        spec::{ArchSpec, AttentionBias, HeadNorm},
+        spec::{AttentionBias, AttentionSpec, HeadNorm, Sides},
     },
 };
 
 /// One layer's attention.
 pub(super) struct Attention {
+    /// The layer of the cache that its keys and values lie in.
     layer: usize,
     /// `[T, hidden]` → rows `[queries | keys | values]`
     qkv: LoraLinear<3>,
@@ -23,30 +24,31 @@ pub(super) struct Attention {
     /// Columns of the queries, and of the keys.
     widths: (usize, usize),
     scale: f32,
-    window: Option<usize>,
+    reach: Reach,
 }
 
 impl Attention {
-    /// Takes the weights of `layer`.
+    /// Takes the weights of `layer`; `norm_eps` is that of the heads' norms.
     pub(super) fn load(
         weights: &mut Weights<'_>,
-        spec: &ArchSpec,
+        (attention, norm_eps): (&AttentionSpec, f32),
         layout: &LoraLayout,
         layer: usize,
     ) -> Result<Self, ModelError> {
-        let attention = &spec.attention;
         let (qkv_biased, o_biased) = biased(attention.bias);
         let qkv = LoraLinear::load(weights, layout, (layer, Projection::Qkv), qkv_biased)?;
         let o = LoraLinear::load(weights, layout, (layer, Projection::O), o_biased)?;
-        let mut norm = |site| RmsNorm::load(weights, site, attention.head_dim, spec.norm_eps);
+        let mut norm = |site| RmsNorm::load(weights, site, attention.head_dim, norm_eps);
         let head_norms = match attention.head_norm {
             HeadNorm::None => None,
             HeadNorm::Rms => Some((norm(NormSite::Query(layer))?, norm(NormSite::Key(layer))?)),
         };
         let scale = (attention.head_dim as f32).sqrt().recip();
-        let (heads, window) = (attention.heads, attention.window.at(layer));
+        let (heads, reach) = (attention.heads, attention.reach(layer));
         let widths = (heads * attention.head_dim, attention.kv_heads * attention.head_dim);
-        Ok(Self { layer, qkv, o, head_norms, heads, widths, scale, window })
+        // Whoever sees both sides has all keys in the step: the next layer needs none of them.
+        let layer = if attention.sides == Sides::Both { 0 } else { layer };
+        Ok(Self { layer, qkv, o, head_norms, heads, widths, scale, reach })
     }
 
     /// Its linear layers in the base.
@@ -54,14 +56,13 @@ impl Attention {
         self.qkv.base_sites().chain(self.o.base_sites())
     }
 
-    /// Adds the output for `x` to `y`, both `[T, hidden]`; writes this step's keys and values on the way.
-    pub(super) fn add_to(
+    /// What its heads make of `x` `[T, hidden]`; writes this step's keys and values on the way.
+    pub(super) fn heads(
         &self,
-        y: &mut Act,
         x: &Act,
-        rope: &RopeTable,
+        rope: Option<&RopeTable>,
         step: &mut StepContext<'_>,
-    ) -> Result<()> {
+    ) -> Result<Act> {
         let (kernels, batch) = (step.kernels, step.batch);
         let mut qkv = self.qkv.forward(x, batch.lora.segments(), step)?;
         if let Some((q_norm, k_norm)) = &self.head_norms {
@@ -72,7 +73,7 @@ impl Attention {
         let rope = RopeKvArgs {
             heads: self.heads,
             positions: &batch.positions,
-            table: Some(rope),
+            table: rope,
             slot_mapping: &batch.slot_mapping,
         };
         kernels.rope_write_kv(&mut qkv, step.kv, self.layer, &rope)?;
@@ -83,10 +84,14 @@ impl Attention {
             context_lens: &batch.context_lens,
             heads: self.heads,
             scale: self.scale,
-            reach: Reach::Back(self.window),
+            reach: self.reach,
         };
-        let heads = kernels.paged_attention(&qkv, step.kv, self.layer, &args)?;
-        self.o.add_to(y, &heads, step)
+        kernels.paged_attention(&qkv, step.kv, self.layer, &args)
+    }
+
+    /// Adds the output of `heads` to `y`, `[T, hidden]`.
+    pub(super) fn add_to(&self, y: &mut Act, heads: &Act, step: &StepContext<'_>) -> Result<()> {
+        self.o.add_to(y, heads, step)
     }
 }
 

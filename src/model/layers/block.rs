@@ -25,8 +25,8 @@ impl Block {
         let mut norm = |site| RmsNorm::load(weights, site, spec.dims.hidden, spec.norm_eps);
         let (attention_norm, mlp_norm) =
             (norm(NormSite::Attention(layer))?, norm(NormSite::Mlp(layer))?);
-        let attention = Attention::load(weights, spec, layout, layer)?;
-        let mlp = Mlp::load(weights, spec, layout, layer)?;
+        let attention = Attention::load(weights, (&spec.attention, spec.norm_eps), layout, layer)?;
+        let mlp = Mlp::load(weights, &spec.mlp, layout, layer)?;
         Ok(Self { attention_norm, attention, mlp_norm, mlp })
     }
 
@@ -44,8 +44,10 @@ impl Block {
     ) -> Result<()> {
         let segments = step.batch.lora.segments();
         let normed = self.attention_norm.forward(x, segments, step)?;
-        self.attention.add_to(x, &normed, rope, step)?;
+        let heads = self.attention.heads(&normed, Some(rope), step)?;
+        self.attention.add_to(x, &heads, step)?;
         let normed = self.mlp_norm.forward(x, segments, step)?;
-        self.mlp.add_to(x, &normed, step)
+        let inner = self.mlp.inner(&normed, step)?;
+        self.mlp.add_to(x, &inner, step)
     }
 }

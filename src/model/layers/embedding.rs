@@ -1,6 +1,7 @@
 //! Token embedding, each token's row as its adapters have it.
 use crate::{
     kernel::{Act, BaseWeight, Result},
+    lora::ModuleNames,
     model::{ModelError, StepContext, checkpoint::Weights, spec::Dims},
 };
 use std::sync::Arc;
@@ -12,14 +13,17 @@ pub(in crate::model) struct Embedding {
 
 impl Embedding {
     /// The tensor's name.
-    pub(in crate::model) const NAME: &'static str = "model.embed_tokens.weight";
+    pub(in crate::model) fn name(names: ModuleNames) -> String {
+        format!("{}.weight", names.embedding())
+    }
 
     /// Takes the table.
     pub(in crate::model) fn load(
         weights: &mut Weights<'_>,
+        names: ModuleNames,
         dims: &Dims,
     ) -> Result<Self, ModelError> {
-        Ok(Self { table: weights.table(Self::NAME, dims.vocab, dims.hidden)? })
+        Ok(Self { table: weights.table(&Self::name(names), dims.vocab, dims.hidden)? })
     }
 
     /// The table, for a head that is tied to it.

@@ -1,6 +1,6 @@
 //! Linear layers. The only place where LoRA meets the model.
 use crate::{
-    kernel::{Act, BaseWeight, LoraTarget, Precision, Result, RowSegment},
+    kernel::{Act, BaseWeight, LoraTarget, Result, RowSegment},
     lora::{LoraLayout, Projection, Site},
     model::{ModelError, StepContext, base_weights::BaseSite, checkpoint::Weights},
 };
@@ -75,8 +75,8 @@ impl<const N: usize> LoraLinear<N> {
         let fused =
             Some(Site::block(layer, fused)).filter(|fused| N > 1 && layout.shape(*fused).is_some());
         let parts: Vec<_> = match fused {
-            Some(fused) => vec![(fused.to_string(), end)],
-            None => sites.iter().zip(&columns).map(|(s, c)| (s.to_string(), c.len())).collect(),
+            Some(fused) => vec![(name(layout, fused), end)],
+            None => sites.iter().zip(&columns).map(|(s, c)| (name(layout, *s), c.len())).collect(),
         };
         let in_features = shapes.first().map_or(0, |shape| shape.in_features);
         let base = Linear::load_stack(weights, &parts, in_features, biased)?;
@@ -85,9 +85,13 @@ impl<const N: usize> LoraLinear<N> {
 
     /// One layer whose weight is loaded already, without a bias.
     pub(in crate::model) fn plain(weight: Arc<BaseWeight>, site: Site) -> Self {
-        let (sites, out) = ([site; N], weight.out_features());
+        Self::alone(Linear { weight, bias: None }, site)
+    }
+
+    fn alone(base: Linear, site: Site) -> Self {
+        let (sites, out) = ([site; N], base.weight.out_features());
         let columns = std::array::from_fn(|_| 0..out);
-        Self { base: Linear { weight, bias: None }, sites, columns, fused: None }
+        Self { base, sites, columns, fused: None }
     }
 
     /// Each site's place in the base.
@@ -98,11 +102,6 @@ impl<const N: usize> LoraLinear<N> {
             let bias = self.base.bias.as_ref().map(|bias| bias.values[rows.clone()].into());
             (site, BaseSite { weight: Arc::clone(&self.base.weight), rows, bias })
         })
-    }
-
-    /// How the weight is stored.
-    pub(in crate::model) fn precision(&self) -> Precision {
-        self.base.weight.precision()
     }
 
     /// `[T, in]` → `[T, out of all]`
@@ -149,4 +148,35 @@ impl<const N: usize> LoraLinear<N> {
         let target = LoraTarget { columns: 0..y.cols(), slots: step.lora.at(fused) };
         step.kernels.add_lora(y, x, &[target], segments)
     }
+}
+
+impl LoraLinear<1> {
+    /// Takes the weights of a layer outside the blocks; zeros, where the checkpoint has none.
+    pub(super) fn load_or_zeros(
+        weights: &mut Weights<'_>,
+        layout: &LoraLayout,
+        site: Site,
+        biased: bool,
+    ) -> Result<Self, ModelError> {
+        let shape = layout.shape(site).expect("the layout has every site");
+        let (out, name) = (shape.out_features, name(layout, site));
+        if weights.holds(&format!("{name}.weight")) {
+            let parts = [(name, out)];
+            let base = Linear::load_stack(weights, &parts, shape.in_features, biased)?;
+            return Ok(Self::alone(base, site));
+        }
+        let values = vec![0.0; out];
+        let bias = if biased {
+            Some(Bias { act: weights.upload(&values)?, values: values.into() })
+        } else {
+            None
+        };
+        let weight = weights.zeros(out, shape.in_features)?;
+        Ok(Self::alone(Linear { weight, bias }, site))
+    }
+}
+
+/// What the checkpoint calls a layer.
+fn name(layout: &LoraLayout, site: Site) -> String {
+    layout.names().linear(site).expect("the layout has no site that its family has no module for")
 }

@@ -1,7 +1,7 @@
-//! RMS norm.
+//! Norms.
 use crate::{
     kernel::{Act, NormWeights, Result, RowSegment},
-    lora::NormSite,
+    lora::{LoraLayout, NormSite},
     model::{ModelError, StepContext, checkpoint::Weights},
 };
 use std::ops::Range;
@@ -52,5 +52,66 @@ impl RmsNorm {
         step: &StepContext<'a>,
     ) -> NormWeights<'a> {
         NormWeights { base: &self.weight, slots: step.lora.norm(self.site), segments }
+    }
+}
+
+/// `(x − mean(x)) / sqrt(var(x) + eps) · weight + bias` over the whole row; a row whose adapter has a weight or a bias of its
+/// own for it uses that.
+pub(in crate::model) struct LayerNorm {
+    weight: Act,
+    bias: Option<Act>,
+    eps: f32,
+    site: NormSite,
+}
+
+impl LayerNorm {
+    /// Takes the norm's weight, and its bias where norms have one.
+    pub(in crate::model) fn load(
+        weights: &mut Weights<'_>,
+        layout: &LoraLayout,
+        site: NormSite,
+        eps: f32,
+    ) -> Result<Self, ModelError> {
+        let len = layout.norm(site).expect("the layout has every norm");
+        let name = layout.names().norm(site).expect("the layout has no norm without a name");
+        let (weight, _) = weights.joined(&[(format!("{name}.weight"), len)])?;
+        let bias = if layout.norms_have_biases() {
+            Some(weights.joined(&[(format!("{name}.bias"), len)])?.0)
+        } else {
+            None
+        };
+        Ok(Self { weight, bias, eps, site })
+    }
+
+    /// The same, or one that changes nothing but the scale, where the checkpoint has none.
+    pub(in crate::model) fn load_or_ones(
+        weights: &mut Weights<'_>,
+        layout: &LoraLayout,
+        site: NormSite,
+        eps: f32,
+    ) -> Result<Self, ModelError> {
+        let len = layout.norm(site).expect("the layout has every norm");
+        let name = layout.names().norm(site).expect("the layout has no norm without a name");
+        if weights.holds(&format!("{name}.weight")) {
+            return Self::load(weights, layout, site, eps);
+        }
+        let weight = weights.upload(&vec![1.0; len])?;
+        let bias =
+            if layout.norms_have_biases() { Some(weights.upload(&vec![0.0; len])?) } else { None };
+        Ok(Self { weight, bias, eps, site })
+    }
+
+    /// Same shape out as in; `segments` say which rows of `x` use which adapter slot.
+    pub(in crate::model) fn forward(
+        &self,
+        x: &Act,
+        segments: &[RowSegment],
+        step: &StepContext<'_>,
+    ) -> Result<Act> {
+        let slots = step.lora.norm(self.site);
+        let weights = NormWeights { base: &self.weight, slots, segments };
+        let slots = step.lora.norm_bias(self.site);
+        let biases = self.bias.as_ref().map(|base| NormWeights { base, slots, segments });
+        step.kernels.layer_norm(x, weights, biases, self.eps)
     }
 }

@@ -262,7 +262,7 @@ mod tests {
     use super::{super::testing, *};
     use crate::model::{
         arch::read_spec,
-        spec::{AttentionBias, Head, RopeScaling, Window},
+        spec::{ArchSpec, AttentionBias, Head, RopeScaling, Spec, Window},
     };
 
     const EMBEDDING: (&str, &[usize]) = ("token_embd.weight", &[10, 8]);
@@ -290,8 +290,11 @@ mod tests {
         testing::file(&values, &[&[EMBEDDING], tensors].concat())
     }
 
-    fn spec(more: &[(&str, Entry)], tensors: &[(&str, &[usize])]) -> crate::model::spec::ArchSpec {
-        read_spec(&describe(&file(more, tensors)).unwrap().config).unwrap().1
+    fn spec(more: &[(&str, Entry)], tensors: &[(&str, &[usize])]) -> ArchSpec {
+        match read_spec(&describe(&file(more, tensors)).unwrap().config).unwrap().1 {
+            Spec::Decoder(spec) => spec,
+            Spec::Encoder(_) => panic!("no GGUF file describes an encoder"),
+        }
     }
 
     fn refusal(more: &[(&str, Entry)]) -> String {

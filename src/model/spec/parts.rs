@@ -1,25 +1,9 @@
-//! A dense decoder-only transformer, described.
-use crate::{kernel::Activation, lora::Projection};
+//! What decoders and encoders have in common.
+use crate::{
+    kernel::{Activation, Reach},
+    lora::Projection,
+};
 use candle_transformers::models::llama::Llama3RopeConfig;
-
-/// Everything in which two architectures differ. Every number in it is checked: sizes are not zero, heads divide.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ArchSpec {
-    /// Sizes of the whole.
-    pub dims: Dims,
-    /// Added to the mean square in every norm.
-    pub norm_eps: f32,
-    /// Attention.
-    pub attention: AttentionSpec,
-    /// Feed-forward.
-    pub mlp: MlpSpec,
-    /// Rotary embedding.
-    pub rope: RopeSpec,
-    /// Which linear layers a block has.
-    pub projections: Projections,
-    /// Where the logits come from.
-    pub head: Head,
-}
 
 /// Sizes, in elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,8 +31,29 @@ pub(crate) struct AttentionSpec {
     pub bias: AttentionBias,
     /// Norm of each query and key head.
     pub head_norm: HeadNorm,
-    /// How far back a layer looks.
+    /// Which sides of a token it sees.
+    pub sides: Sides,
+    /// How far a layer looks.
     pub window: Window,
+}
+
+impl AttentionSpec {
+    /// What a token of `layer` sees.
+    pub(crate) fn reach(&self, layer: usize) -> Reach {
+        match self.sides {
+            Sides::Before => Reach::Back(self.window.at(layer)),
+            Sides::Both => Reach::Around(self.window.at(layer)),
+        }
+    }
+}
+
+/// Which tokens of its sequence a token sees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sides {
+    /// Itself and those before it.
+    Before,
+    /// All.
+    Both,
 }
 
 /// Which attention projections have a bias.
@@ -71,12 +76,13 @@ pub(crate) enum HeadNorm {
     Rms,
 }
 
-/// Sliding window.
+/// Sliding window, in tokens: as many as are seen, the present one included, or where both sides are seen, how far away
+/// the farthest one is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Window {
     /// All layers see everything.
     None,
-    /// All layers see this many tokens, the present one included.
+    /// All layers see this many tokens.
     Every(usize),
     /// Some layers do.
     Layers {
@@ -88,7 +94,7 @@ pub(crate) enum Window {
 }
 
 impl Window {
-    /// Tokens `layer` sees, the present one included; `None` for all.
+    /// The window of `layer`; `None` where it sees everything.
     pub(crate) fn at(&self, layer: usize) -> Option<usize> {
         match self {
             Self::None => None,
@@ -98,24 +104,47 @@ impl Window {
     }
 }
 
-/// `down(activation(gate(x)) · up(x))`
+/// Feed-forward.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MlpSpec {
+    /// Its projections.
+    pub shape: MlpShape,
     /// Width between.
     pub intermediate: usize,
-    /// Whether its projections have a bias.
-    pub bias: MlpBias,
-    /// The gate's.
+    /// Whether its projections have a bias (Llama's `mlp_bias`).
+    pub bias: Bias,
+    /// The gate's, or where there is none, what stands between.
     pub activation: Activation,
 }
 
-/// Which feed-forward projections have a bias.
+/// Which projections a feed-forward half has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum MlpBias {
+pub(crate) enum MlpShape {
+    /// `down(activation(gate(x)) · up(x))`
+    Gated,
+    /// `down(activation(up(x)))`
+    Plain,
+}
+
+/// Whether layers of a kind have biases.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Bias {
     /// None of them.
     None,
-    /// All three (Llama's `mlp_bias`).
+    /// All of them.
     All,
+}
+
+impl Bias {
+    /// From a configuration's truth value.
+    pub(crate) fn from_flag(flag: bool) -> Self {
+        if flag { Self::All } else { Self::None }
+    }
+
+    /// Whether there are some.
+    pub(crate) fn is_some(self) -> bool {
+        self == Self::All
+    }
 }
 
 /// Rotary embedding.
@@ -177,13 +206,4 @@ impl Projections {
             Self::Fused => &Projection::FUSED,
         }
     }
-}
-
-/// Where the logits come from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Head {
-    /// The embedding table, used twice.
-    Tied,
-    /// `lm_head.weight`.
-    Own,
 }
