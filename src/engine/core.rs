@@ -89,10 +89,14 @@ impl EngineCore {
     fn step(&mut self) {
         self.scheduler.schedule(&mut self.schedule, Instant::now());
         self.move_adapters();
-        let Schedule { work, choices, .. } = &mut self.schedule;
+        if self.scheduler.reads_whole() && !self.schedule.work.is_empty() {
+            // Nobody is in two steps: between them there would be nothing to see.
+            self.publish();
+        }
+        let Schedule { work, choices, outputs, .. } = &mut self.schedule;
         if !work.is_empty() {
-            match self.runner.run(work, self.scheduler.running(), choices) {
-                Ok(()) => self.scheduler.commit(work, choices.drain(..)),
+            match self.runner.run(work, self.scheduler.running(), (&mut *choices, &mut *outputs)) {
+                Ok(()) => self.scheduler.commit(work, choices.drain(..), outputs.drain(..)),
                 Err(error) => {
                     tracing::error!(%error, sequences = work.len(), "a step failed");
                     self.scheduler.fail_step(work);

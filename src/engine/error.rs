@@ -32,6 +32,9 @@ pub enum EngineError {
         /// What there is room for.
         most: usize,
     },
+    /// What is wanted is not what the model and the adapters have.
+    #[error("{0}")]
+    NotOffered(String),
     /// An adapter's weight is no number, or out of range.
     #[error("the weight of adapter `{name}` must be between -{most} and {most}", most = AdapterMix::MAX_WEIGHT)]
     InvalidWeight {
@@ -89,6 +92,7 @@ impl Classified for EngineError {
             Self::InvalidPrompt(_)
             | Self::TooLong { .. }
             | Self::TooManyAdapters { .. }
+            | Self::NotOffered(_)
             | Self::InvalidWeight { .. }
             | Self::Constraint => ErrorKind::InvalidRequest,
             Self::Stopped | Self::AdapterReplaced { .. } => ErrorKind::Unavailable,
@@ -102,6 +106,7 @@ impl Classified for EngineError {
             Self::InvalidPrompt(_) => "invalid_prompt",
             Self::TooLong { .. } => "kv_cache_exceeded",
             Self::TooManyAdapters { .. } => "mix_too_large",
+            Self::NotOffered(_) => "output_not_offered",
             Self::InvalidWeight { .. } => "invalid_value",
             Self::Stopped => "engine_stopped",
             Self::Step => "step_failed",
@@ -118,6 +123,7 @@ impl Classified for EngineError {
             Self::TooLong { .. } => Some("max_tokens"),
             Self::TooManyAdapters { .. } | Self::InvalidWeight { .. } => Some("adapters"),
             Self::Overloaded { .. }
+            | Self::NotOffered(_)
             | Self::Stopped
             | Self::Step
             | Self::AdapterReplaced { .. }

@@ -4,6 +4,7 @@ use super::{
     core::{Board, EngineCore, Pulse},
     inbox::Inbox,
     loader::Loader,
+    offer::Offer,
     protocol::Command,
     runner::ModelRunner,
     schedule::Schedule,
@@ -32,6 +33,7 @@ pub struct EngineHandle {
     board: Board,
     pulse: Pulse,
     draining: Arc<AtomicBool>,
+    offer: Arc<Offer>,
     vocab_size: usize,
     max_positions: usize,
     kv_tokens: usize,
@@ -63,6 +65,7 @@ impl EngineHandle {
             board: Board::default(),
             pulse: Pulse::default(),
             draining: Arc::default(),
+            offer: Arc::new(runner.offer()),
             vocab_size: runner.vocab_size(),
             max_positions: limits.max_positions,
             kv_tokens: limits.kv_blocks * limits.block_size,
@@ -88,8 +91,8 @@ impl EngineHandle {
     /// Never waits: a full queue is an answer.
     ///
     /// # Errors
-    /// [`EngineError::InvalidPrompt`], [`EngineError::TooLong`] and [`EngineError::TooManyAdapters`] for what can
-    /// never run, [`EngineError::Overloaded`] while the queue is full, [`EngineError::Stopped`] at the end.
+    /// [`EngineError::InvalidPrompt`], [`EngineError::TooLong`], [`EngineError::TooManyAdapters`] and
+    /// [`EngineError::NotOffered`] for what can never run, [`EngineError::Overloaded`] while the queue is full, [`EngineError::Stopped`] at the end.
     pub fn submit(&self, submission: Submission) -> Result<EventStream, EngineError> {
         if self.draining.load(Relaxed) || !self.is_alive() {
             return Err(EngineError::Stopped);
@@ -121,6 +124,7 @@ impl EngineHandle {
         if adapters > most {
             return Err(EngineError::TooManyAdapters { adapters, most });
         }
+        self.offer.check(submission)?;
         // The last token is sent, but never computed.
         let needed =
             length.saturating_add(sampling.options().max_tokens.saturating_sub(1)).min(context);

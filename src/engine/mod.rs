@@ -14,6 +14,7 @@ mod kv;
 mod loader;
 mod mix;
 mod names;
+mod offer;
 mod protocol;
 mod ranking;
 mod residency;

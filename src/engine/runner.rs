@@ -2,6 +2,7 @@
 use super::{
     EngineConfig,
     loader::Workshop,
+    offer::Offer,
     samplers::Samplers,
     schedule::{Chosen, Limits},
     sequence::{Row, Sequence},
@@ -9,7 +10,7 @@ use super::{
 use crate::{
     kernel::{KernelError, Kernels, KvCache, KvShape, Result},
     lora::{AdapterSlot, LoraSlots, PreparedAdapter},
-    model::{BaseModel, ForwardBatch, KvDims, StepContext, StepOutput},
+    model::{BaseModel, ForwardBatch, KvDims, StepContext, StepOutput, WantedOutput},
 };
 use std::sync::Arc;
 
@@ -49,10 +50,10 @@ impl ModelRunner {
 
     /// What the scheduler may plan with.
     pub(super) fn limits(&self, config: &EngineConfig) -> Limits {
-        let shape = self.kv.shape();
+        let (shape, causal) = (self.kv.shape(), self.model.is_causal());
         Limits {
             max_sequences: config.max_sequences,
-            max_batched_tokens: config.max_batched_tokens,
+            max_batched_tokens: step_tokens(self.model.as_ref(), config),
             adapter_slots: self.lora.capacity(),
             adapter_bytes: match config.adapter_device_bytes.0 {
                 0 => usize::MAX,
@@ -61,10 +62,16 @@ impl ModelRunner {
             block_size: shape.block_size,
             kv_blocks: shape.blocks,
             max_positions: self.model.max_positions(),
-            draft_tokens: config.draft_tokens,
+            draft_tokens: if causal { config.draft_tokens } else { 0 },
             prompt_rows: (PROMPT_LOGIT_BYTES / size_of::<f32>() / self.vocab_size().max(1)).max(1),
-            prefix_cache: !config.no_prefix_cache,
+            prefix_cache: causal && !config.no_prefix_cache,
+            whole: !causal,
         }
+    }
+
+    /// What may be asked for.
+    pub(super) fn offer(&self) -> Offer {
+        Offer::of(self.model.as_ref())
     }
 
     /// Tokens of the model's vocabulary.
@@ -93,24 +100,35 @@ impl ModelRunner {
     }
 
     /// Computes the granted tokens of `sequences[i]` for each `i` in `work`, which it sorts by adapters.
-    /// `choices` become those of this step, in the order of `work` as many as each sequence wants.
+    /// `choices` become those of this step, in the order of `work` as many as each sequence wants, and `outputs` one of
+    /// each that wants it.
     pub(super) fn run(
         &mut self,
         work: &mut [usize],
         sequences: &[Sequence],
-        choices: &mut Vec<Chosen>,
+        (choices, outputs): (&mut Vec<Chosen>, &mut Vec<Vec<f32>>),
     ) -> Result<()> {
         // Rows of one adapter side by side: one segment, one pass over its factors.
         work.sort_unstable_by(|&a, &b| sequences[a].cmp_adapters(&sequences[b]).then(a.cmp(&b)));
         let scheduled = || work.iter().map(|&index| &sequences[index]);
         fill(&mut self.batch, scheduled(), self.kv.shape().block_size);
-        let StepOutput { logits, .. } = self.model.forward(StepContext {
+        want_outputs(&mut self.batch, scheduled(), self.model.is_causal());
+        let StepOutput { logits, outputs: given } = self.model.forward(StepContext {
             batch: &self.batch,
             kv: &mut self.kv,
             lora: &self.lora,
             kernels: self.kernels.as_ref(),
         })?;
+        if given.len() != self.batch.outputs.len() {
+            let detail = format!("{}, not {}", given.len(), self.batch.outputs.len());
+            return Err(KernelError::mismatch("outputs", detail));
+        }
+        *outputs = given;
+        choices.clear();
         let (wanted, vocab) = (self.batch.logit_rows.len(), self.model.vocab_size());
+        if wanted == 0 {
+            return Ok(());
+        }
         if (logits.rows(), logits.cols()) != (wanted, vocab) {
             let shape = (logits.rows(), logits.cols());
             return Err(KernelError::mismatch(
@@ -128,13 +146,18 @@ impl ModelRunner {
             let (index, row) = rows[row];
             sequences[index].draw((logits, best), row)
         };
-        choices.clear();
         choices.extend(self.samplers.sample(self.kernels.as_ref(), (&values, vocab), &draw)?);
         Ok(())
     }
 }
 
-/// As many blocks as the configured memory holds.
+/// Tokens of the largest step: a sequence that is computed in one must fit.
+fn step_tokens(model: &dyn BaseModel, config: &EngineConfig) -> usize {
+    let least = if model.is_causal() { 0 } else { model.max_positions() };
+    config.max_batched_tokens.max(least)
+}
+
+/// As many blocks as the configured memory holds, or as one step needs where none outlives it.
 fn kv_shape(
     model: &dyn BaseModel,
     kernels: &dyn Kernels,
@@ -145,6 +168,11 @@ fn kv_shape(
     let shape = KvShape { layers, blocks: 0, block_size, kv_heads, head_dim, precision };
     let (bytes, block_bytes) = (config.kv_cache_bytes.0, kernels.kv_block_bytes(shape).max(1));
     let most = u32::MAX as usize / block_size;
+    if !model.is_causal() {
+        // Every sequence's last block may be all but empty.
+        let blocks = step_tokens(model, config).div_ceil(block_size) + config.max_sequences;
+        return Ok(KvShape { blocks: blocks.min(most), ..shape });
+    }
     let blocks = (bytes / block_bytes).min(most);
     if blocks == 0 {
         return Err(KernelError::Unsupported(format!(
@@ -186,6 +214,37 @@ fn fill<'a>(
     };
     batch.lora.set(sequences.clone().map(rows));
     batch.logit_lora.set(sequences.map(logits));
+}
+
+/// What is wanted besides logits, and which of a sequence's texts each token belongs to.
+fn want_outputs<'a>(
+    batch: &mut ForwardBatch,
+    sequences: impl Iterator<Item = &'a Sequence> + Clone,
+    causal: bool,
+) {
+    if sequences.clone().any(|sequence| sequence.second_text.is_some()) {
+        batch.token_types.extend(sequences.clone().flat_map(|sequence| {
+            let second = sequence.second_text.unwrap_or(usize::MAX);
+            let positions = sequence.computed..sequence.computed + sequence.granted;
+            positions.map(move |position| u32::from(position >= second))
+        }));
+    }
+    let mut start = 0;
+    for sequence in sequences.clone() {
+        let end = start + sequence.granted as u32;
+        // Of a causal model the last token has seen all of the text.
+        let first = if causal { end - 1 } else { start };
+        let wanted = sequence.wanted_output();
+        batch.outputs.extend(wanted.map(|output| WantedOutput { rows: first..end, output }));
+        start = end;
+    }
+    let ends = sequences.filter_map(|sequence| {
+        let rows = if causal { 1 } else { sequence.granted };
+        let width = sequence.wanted_output()?.width(rows);
+        // One row for all of them is changed by whatever has begun by its end.
+        Some((width, sequence.slot_uses(sequence.computed + sequence.granted - width)))
+    });
+    batch.output_lora.set(ends);
 }
 
 fn clear(batch: &mut ForwardBatch) {

@@ -28,6 +28,8 @@ pub(super) struct Limits {
     pub(super) prompt_rows: usize,
     /// Whether known beginnings are taken from the cache.
     pub(super) prefix_cache: bool,
+    /// Whether all of a sequence's tokens are computed in one step: where a token depends on those after it too.
+    pub(super) whole: bool,
 }
 
 /// The next token, or why there is none.
@@ -44,4 +46,6 @@ pub(super) struct Schedule {
     pub(super) work: Vec<usize>,
     /// What was chosen, in the same order as many as each wants.
     pub(super) choices: Vec<Chosen>,
+    /// What was wanted besides, in the same order one of each that wants it.
+    pub(super) outputs: Vec<Vec<f32>>,
 }

@@ -1,6 +1,6 @@
 //! One prompt and its continuation.
 use super::{
-    EngineError, Event, FinishReason, Priority, SamplingParams, Submission, Unenforceable,
+    EngineError, Event, FinishReason, Output, Priority, SamplingParams, Submission, Unenforceable,
     accounts::AccountId,
     constraint::Constrained,
     counts::TokenCounts,
@@ -42,6 +42,9 @@ pub(super) struct Sequence {
     pub(super) share: f32,
     versions: Versions,
     sampling: SamplingParams,
+    output: Option<Output>,
+    /// Where its second text begins.
+    pub(super) second_text: Option<usize>,
     /// Has seen the answer's tokens, however often their keys and values are computed.
     constraint: Option<Constrained>,
     counts: TokenCounts,
@@ -82,6 +85,7 @@ impl Sequence {
     /// Sequence number `id`, which nothing is computed of.
     pub(super) fn new(id: u64, arrival: Arrival, eos: &Arc<[u32]>) -> Self {
         let Arrival { submission, events, ticket, at } = arrival;
+        let (output, second_text) = (submission.output, submission.second_text);
         let Submission { prompt, adapters, sampling, constraint, priority, cache_salt, .. } =
             submission;
         let shares = adapters.parts().iter().map(|part| part.lease.terms.share);
@@ -112,6 +116,8 @@ impl Sequence {
             account: AccountId::default(),
             share,
             sampling,
+            output,
+            second_text,
             constraint: constraint.map(Constrained::new),
             submitted: at,
             started: false,
@@ -138,6 +144,11 @@ impl Sequence {
     /// Whether this step reaches the end, so that a token can be chosen.
     pub(super) fn wants_logits(&self) -> bool {
         self.granted >= self.pending() && self.sampling.options().max_tokens > 0
+    }
+
+    /// What is wanted of it besides logits, once this step reaches its end.
+    pub(super) fn wanted_output(&self) -> Option<Output> {
+        self.output.filter(|_| self.granted >= self.pending())
     }
 
     /// Positions of the prompt whose logits are wanted and not told yet: each judges the token after it.
@@ -321,6 +332,11 @@ impl Sequence {
             self.send(Event::Prompt { logprobs });
         }
         Ok(())
+    }
+
+    /// Tells the output that this step brought.
+    pub(super) fn give(&mut self, values: Vec<f32>) {
+        self.send(Event::Output { values });
     }
 
     /// Ends it where nothing is to be said and everything is read.

@@ -15,6 +15,8 @@ pub(super) struct Lane {
     sequences: VecDeque<Sequence>,
     /// How often somebody was taken since the first one became the first.
     overtakes: usize,
+    /// Whose turn had come when a step had no room for it.
+    held: Option<u64>,
 }
 
 impl WaitingQueue {
@@ -42,6 +44,13 @@ impl WaitingQueue {
     /// Those whose turn it is.
     pub(super) fn turn(&self) -> &Lane {
         &self.lanes[self.turn_at()]
+    }
+
+    /// The one at `index` of [`WaitingQueue::turn`] is the next of its lane to start, as soon as it can.
+    pub(super) fn hold(&mut self, index: usize) {
+        let turn = self.turn_at();
+        let lane = &mut self.lanes[turn];
+        lane.held = Some(lane.sequences[index].id);
     }
 
     /// Removes the one at `index` of [`WaitingQueue::turn`], which starts now.
@@ -96,12 +105,19 @@ impl Lane {
         self.sequences.front().filter(late)
     }
 
-    /// Index of the next one to start, of those that can: an overdue one, or else whoever's adapters have had least.
+    /// Index of the next one to start, of those that can: one that was held or is overdue, or else whoever's adapters
+    /// have had least.
     pub(super) fn next(
         &self,
         accounts: &Accounts,
         can_start: impl Fn(&Sequence) -> bool,
     ) -> Option<usize> {
+        if let Some(id) = self.held {
+            let held = self.sequences.iter().position(|s| s.id == id && can_start(s));
+            if held.is_some() {
+                return held;
+            }
+        }
         if self.overdue().is_some_and(&can_start) {
             return Some(0);
         }
@@ -112,7 +128,10 @@ impl Lane {
 
     fn take(&mut self, index: usize) -> Sequence {
         self.overtakes = if index == 0 { 0 } else { self.overtakes + 1 };
-        self.sequences.remove(index).expect("the queue has not changed since it was named")
+        let taken = self.sequences.remove(index);
+        let taken = taken.expect("the queue has not changed since it was named");
+        self.held = self.held.filter(|held| *held != taken.id);
+        taken
     }
 
     /// In order of arrival.

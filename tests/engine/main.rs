@@ -4,6 +4,7 @@ mod forms;
 mod invariance;
 mod mixes;
 mod prompts;
+mod reading;
 mod slow;
 mod stub;
 

@@ -3,14 +3,17 @@ use lorad::{
     adapter::{AdapterLease, AdapterVersion, VersionId},
     engine::{
         AdapterMix, ByteSize, EngineConfig, EngineHandle, Event, EventStream, FinishReason,
-        ModelRunner, Priority, SamplingOptions, SamplingParams, Submission, TokenLogprobs,
+        HeadKind, Labels, ModelRunner, Output, Pooling, Reading, Priority, SamplingOptions, SamplingParams,
+        Submission, TokenLogprobs,
     },
     kernel::{
         AttentionArgs, KernelError, Kernels, KvPrecision, LoraTarget, Precision, Reach, Reference,
         Result, RopeKvArgs, RopeTable,
     },
-    lora::{LoraLayout, LoraWeights, LowRank, Projection, Site, SiteShape},
-    model::{BaseModel, KvDims, StepContext, StepOutput},
+    lora::{
+        ClassHead, ClassHeadShape, LoraLayout, LoraWeights, LowRank, Projection, Site, SiteShape,
+    },
+    model::{BaseModel, KvDims, StepContext, StepOutput, WantedOutput},
 };
 use std::sync::{
     Arc, Mutex,
@@ -31,6 +34,9 @@ pub(crate) const PANICS: u32 = 63;
 const SITE: Site = Site::block(0, Projection::Q);
 const SHAPE: SiteShape = SiteShape { in_features: 2, out_features: 2 };
 
+/// Labels of the base's own head.
+pub(crate) const BASE_LABELS: [&str; 3] = ["no", "perhaps", "yes"];
+
 /// What a test sees and holds of the model.
 #[derive(Default)]
 pub(crate) struct Control {
@@ -48,13 +54,14 @@ struct Stub {
     layout: LoraLayout,
     control: Arc<Control>,
     rope: RopeTable,
+    causal: bool,
 }
 
 impl BaseModel for Stub {
-    fn forward(&self, step: StepContext<'_>) -> Result<StepOutput> {
+    fn forward(&self, mut step: StepContext<'_>) -> Result<StepOutput> {
         self.control.begun.fetch_add(1, SeqCst);
         let _open = self.control.gate.lock().expect("no test panics with the gate in its hands");
-        let StepContext { batch, kv, lora, kernels } = step;
+        let StepContext { batch, ref mut kv, lora, kernels } = step;
         let tokens = batch.token_ids.len();
         self.control.most_tokens.fetch_max(tokens, SeqCst);
         if batch.token_ids.contains(&FAILS) {
@@ -92,10 +99,11 @@ impl BaseModel for Stub {
             context_lens: &batch.context_lens,
             heads: 1,
             scale: 1.0,
-            reach: Reach::Back(None),
+            reach: if self.causal { Reach::Back(None) } else { Reach::Around(None) },
         };
         let mut y = kernels.paged_attention(&qkv, kv, 0, &args)?;
         kernels.add_lora(&mut y, &x, &target(0..2), batch.lora.segments())?;
+        let outputs = outputs(&kernels.read(&y)?, &step);
         let last = kernels.select_rows(&y, &batch.logit_rows)?;
         let mut logits: Vec<f32> = kernels.read(&last)?.chunks_exact(2).flat_map(spread).collect();
         for (row, logits) in batch.logit_rows.iter().zip(logits.chunks_mut(VOCAB)) {
@@ -104,7 +112,11 @@ impl BaseModel for Stub {
             }
         }
         let logits = kernels.upload(&logits, batch.logit_rows.len(), VOCAB)?;
-        Ok(StepOutput { logits, outputs: Vec::new() })
+        Ok(StepOutput { logits, outputs })
+    }
+
+    fn is_causal(&self) -> bool {
+        self.causal
     }
 
     fn lora_layout(&self) -> &LoraLayout {
@@ -126,6 +138,54 @@ impl BaseModel for Stub {
     fn max_positions(&self) -> usize {
         CONTEXT
     }
+}
+
+/// What is wanted of the hidden states `y`; a score hangs on every bit of one and on its label's name, a hidden state on
+/// its token's type.
+fn outputs(y: &[f32], step: &StepContext<'_>) -> Vec<Vec<f32>> {
+    let batch = step.batch;
+    let mut row = 0;
+    let wanted = batch.outputs.iter().map(|WantedOutput { rows, output }| {
+        let (start, end) = (rows.start as usize, rows.end as usize);
+        let typed = |at: usize| batch.token_types.get(at).copied().unwrap_or(0) as f32;
+        let states: Vec<f32> =
+            (start..end).flat_map(|at| [y[2 * at], y[2 * at + 1] + typed(at)]).collect();
+        if states.iter().zip(&batch.token_ids[start..]).any(|(_, id)| *id == NOT_A_NUMBER) {
+            return vec![f32::NAN];
+        }
+        let at = row;
+        row += output.width(end - start);
+        let labels = labels_at(step, at);
+        match output {
+            Output::Embedding(Pooling::First) => states[..2].to_vec(),
+            Output::Embedding(Pooling::Last) => states[states.len() - 2..].to_vec(),
+            Output::Embedding(Pooling::Mean) => {
+                let sum = |i| states.iter().skip(i).step_by(2).sum::<f32>();
+                [0, 1].map(|i| sum(i) / (end - start) as f32).to_vec()
+            }
+            Output::Hidden => states,
+            Output::Scores => scores(&states[..2], &labels),
+            Output::TokenScores => {
+                states.chunks(2).flat_map(|state| scores(state, &labels)).collect()
+            }
+        }
+    });
+    wanted.collect()
+}
+
+/// The labels of the head that scores row `at` of the outputs.
+fn labels_at(step: &StepContext<'_>, at: usize) -> Vec<String> {
+    let over = step.batch.output_lora.segments().iter().filter(|s| s.rows.contains(&at));
+    let mut heads = over.filter_map(|segment| {
+        step.lora.class_heads()[segment.slot].as_ref().map(|head| head.labels.names.to_vec())
+    });
+    heads.next().unwrap_or_else(|| BASE_LABELS.map(str::to_owned).to_vec())
+}
+
+fn scores(state: &[f32], labels: &[String]) -> Vec<f32> {
+    let number = |label: &String| label.bytes().fold(0, |sum, byte| 31 * sum + u32::from(byte));
+    let score = |label| noise(&[state[0].to_bits(), state[1].to_bits(), number(label)]);
+    labels.iter().map(score).collect()
 }
 
 /// A table that turns nothing.
@@ -150,7 +210,8 @@ fn noise(numbers: &[u32]) -> f32 {
     ((hash >> 40) as f32) / ((1 << 23) as f32) - 1.0
 }
 
-/// A version that changes the model in its own way; with digits behind its letter, from those tokens on.
+/// A version that changes the model in its own way; with digits behind its letter, from those tokens on. `S` labels texts
+/// its own way, `T` tokens.
 pub(crate) fn version(name: &str) -> Arc<AdapterVersion> {
     let number = u32::from(name.as_bytes()[0]);
     let factor = |salt| {
@@ -165,8 +226,20 @@ pub(crate) fn version(name: &str) -> Arc<AdapterVersion> {
     if !invocation.is_empty() {
         weights.set_invocation(invocation);
     }
+    let heads = [("S", HeadKind::Sequence, 2), ("T", HeadKind::Token, 4)];
+    for (_, kind, labels) in heads.into_iter().filter(|(head, ..)| *head == name) {
+        weights.set_class_head(head(kind, labels));
+    }
     let id = VersionId::of(&[name.as_bytes()]);
     Arc::new(AdapterVersion { id, weights })
+}
+
+fn head(kind: HeadKind, labels: usize) -> ClassHead {
+    let names = (0..labels).map(|label| format!("{kind:?} {label}")).collect();
+    let weight =
+        candle_core::Tensor::zeros((labels, 2), candle_core::DType::F32, &candle_core::Device::Cpu);
+    let labels = Labels { kind, names, reading: Reading::OneOf };
+    ClassHead { labels, weight: weight.expect("memory"), bias: None }
 }
 
 pub(crate) fn lease(name: &str) -> AdapterLease {
@@ -197,9 +270,34 @@ pub(crate) fn engine_on(
     config: &EngineConfig,
     eos: Vec<u32>,
 ) -> (EngineHandle, Arc<Control>) {
+    engine_of(true, kernels, config, eos)
+}
+
+/// An engine whose model looks at both sides of a token, and only reads.
+pub(crate) fn encoder(config: &EngineConfig) -> (EngineHandle, Arc<Control>) {
+    engine_of(false, Arc::new(Reference), config, Vec::new())
+}
+
+fn engine_of(
+    causal: bool,
+    kernels: Arc<dyn Kernels>,
+    config: &EngineConfig,
+    eos: Vec<u32>,
+) -> (EngineHandle, Arc<Control>) {
     let control = Arc::new(Control::default());
-    let layout = LoraLayout::from_iter([(SITE, SHAPE)]);
-    let stub = Stub { layout, control: control.clone(), rope: still() };
+    let output_head = SiteShape { in_features: 2, out_features: VOCAB };
+    let head = causal.then_some((Site::Head, output_head));
+    let names = BASE_LABELS.map(str::to_owned).into();
+    let class_head = ClassHeadShape {
+        in_features: 2,
+        biased: false,
+        kinds: &[HeadKind::Sequence, HeadKind::Token],
+        base: Some(Labels { kind: HeadKind::Sequence, names, reading: Reading::OneOf }),
+        has_dense: true,
+    };
+    let layout: LoraLayout = [(SITE, SHAPE)].into_iter().chain(head).collect();
+    let layout = layout.with_class_head(class_head);
+    let stub = Stub { layout, control: control.clone(), rope: still(), causal };
     let runner = ModelRunner::new(Box::new(stub), kernels, config).expect("memory");
     (EngineHandle::spawn(runner, config, eos).expect("a thread"), control)
 }
@@ -243,12 +341,18 @@ pub(crate) fn mixed_submission(
     }
 }
 
+/// A text that is read, for an output.
+pub(crate) fn reading(text: &[u32], adapter: Option<&str>, output: Output) -> Submission {
+    Submission { output: Some(output), ..submission(text, adapter, greedy(0)) }
+}
+
 /// A whole event stream.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) tokens: Vec<u32>,
     pub(crate) logprobs: Vec<TokenLogprobs>,
     pub(crate) prompt: Vec<TokenLogprobs>,
+    pub(crate) output: Option<Vec<f32>>,
     pub(crate) reason: Option<FinishReason>,
     pub(crate) cached_tokens: usize,
 }
@@ -260,7 +364,9 @@ pub(crate) fn answer(mut stream: EventStream) -> Answer {
         assert_eq!(answer.reason, None, "nothing comes after the end");
         match event {
             Event::Started { cached_tokens, .. } => answer.cached_tokens = cached_tokens,
-            Event::Output { .. } => {}
+            Event::Output { values } => {
+                assert_eq!(answer.output.replace(values), None, "it comes once");
+            }
             Event::Prompt { logprobs } => {
                 assert!(answer.tokens.is_empty(), "the prompt comes before the answer");
                 answer.prompt.extend(logprobs);

@@ -5,18 +5,21 @@ use super::super::{
 use super::Scheduler;
 
 impl Scheduler {
-    /// Books the step's choices, in the order of `work` as many as each wants, and tells the callers.
+    /// Books the step's choices, in the order of `work` as many as each wants, and one output of each that wants it, and
+    /// tells the callers.
     pub(in crate::engine) fn commit(
         &mut self,
         work: &[usize],
         choices: impl IntoIterator<Item = Chosen>,
+        outputs: impl IntoIterator<Item = Vec<f32>>,
     ) {
-        let mut choices = choices.into_iter();
+        let (mut choices, mut outputs) = (choices.into_iter(), outputs.into_iter());
         let mut tokens = 0;
         for &index in work {
             let sequence = &mut self.running[index];
             let (judged, rows) = (sequence.prompt_rows().len(), sequence.choices());
             let pending = sequence.pending();
+            let output = sequence.wanted_output().and_then(|_| outputs.next());
             let granted = std::mem::take(&mut sequence.granted);
             tokens += granted;
             let read = sequence.judge(choices.by_ref().take(judged));
@@ -28,7 +31,7 @@ impl Scheduler {
             }
             if rows == 0 {
                 self.book_computed(index, granted);
-                self.running[index].finish_reading();
+                self.finish_reading(index, output);
                 continue;
             }
             // Behind a row without a choice nothing is chosen; if the answer really gets there, that row is
@@ -51,6 +54,18 @@ impl Scheduler {
         }
         self.book_step(tokens);
         self.drop_over();
+    }
+
+    /// Ends it where everything is read, with the output that was wanted.
+    fn finish_reading(&mut self, index: usize, output: Option<Vec<f32>>) {
+        match output {
+            Some(values) if values.iter().all(|value| value.is_finite()) => {
+                self.running[index].give(values);
+            }
+            Some(_) => return self.refuse(index, Some(NoChoice::NotNumbers)),
+            None => {}
+        }
+        self.running[index].finish_reading();
     }
 
     fn book_step(&mut self, tokens: usize) {

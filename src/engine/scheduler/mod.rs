@@ -16,5 +16,7 @@ mod start;
 mod tests;
 #[cfg(test)]
 mod turns_tests;
+#[cfg(test)]
+mod whole_tests;
 
 pub(super) use plan::Scheduler;

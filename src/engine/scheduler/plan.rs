@@ -135,6 +135,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether each sequence is computed in one step.
+    pub(in crate::engine) fn reads_whole(&self) -> bool {
+        self.limits.whole
+    }
+
     /// What the runner reads; [`Schedule::work`] points into it.
     pub(in crate::engine) fn running(&self) -> &[Sequence] {
         &self.running

@@ -26,7 +26,7 @@ fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize, usize)> {
         Ok(Choice { id: 9, logprobs })
     };
     let rows: usize = worked().map(|sequence| sequence.rows().count()).sum();
-    scheduler.commit(&schedule.work, (0..rows).map(choice));
+    scheduler.commit(&schedule.work, (0..rows).map(choice), []);
     granted
 }
 

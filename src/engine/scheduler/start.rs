@@ -27,15 +27,24 @@ impl Scheduler {
 
     /// Starts those whose adapters are there, but for the versions of `kept_free`. `false`: there is no room for more.
     fn start_ready(&mut self, budget: &mut usize, kept_free: &[VersionId], now: Instant) -> bool {
+        // Where sequences are computed whole: the one whose turn had come and that did not fit into the rest of the step
+        // is first in the next, and those that do fit fill this one.
+        let mut holds = false;
         while *budget > 0 {
             let can_start = |sequence: &Sequence| {
                 self.residency.readiness(&sequence.adapters) == Readiness::Ready
                     && (self.prompt_rows > 0 || !sequence.reads_prompt())
+                    && !(holds && sequence.tokens.len() > *budget)
                     && !sequence.versions().iter().any(|version| kept_free.contains(version))
             };
             let Some(index) = self.waiting.turn().next(&self.accounts, can_start) else {
                 return self.running.len() < self.limits.max_sequences;
             };
+            if self.limits.whole && self.waiting.turn().get(index).tokens.len() > *budget {
+                self.waiting.hold(index);
+                holds = true;
+                continue;
+            }
             let full = self.running.len() >= self.limits.max_sequences;
             if !full && self.start(index, *budget, now) {
                 *budget -= self.running.last().map_or(0, |sequence| sequence.granted);

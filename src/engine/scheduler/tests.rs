@@ -24,6 +24,7 @@ pub(super) const LIMITS: Limits = Limits {
     draft_tokens: 0,
     prompt_rows: 1000,
     prefix_cache: true,
+    whole: false,
 };
 
 pub(super) fn scheduler(limits: Limits) -> Scheduler {
@@ -96,7 +97,7 @@ pub(super) fn compute(
         choices.collect::<Vec<_>>()
     });
     let choices: Vec<_> = choices.collect();
-    scheduler.commit(&schedule.work, choices);
+    scheduler.commit(&schedule.work, choices, []);
     granted
 }
 

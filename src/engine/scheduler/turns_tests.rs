@@ -175,7 +175,7 @@ fn output_that_is_no_number_fails_its_own_sequence_alone() {
         _ => Ok(fine_choice.clone()),
     });
     let chosen: Vec<_> = chosen.collect();
-    scheduler.commit(&schedule.work, chosen);
+    scheduler.commit(&schedule.work, chosen, []);
     while !scheduler.is_idle() {
         step(&mut scheduler);
     }
