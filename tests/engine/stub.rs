@@ -3,8 +3,8 @@ use lorad::{
     adapter::{AdapterLease, AdapterVersion, VersionId},
     engine::{
         AdapterMix, ByteSize, EngineConfig, EngineHandle, Event, EventStream, FinishReason,
-        HeadKind, Labels, ModelRunner, Output, Pooling, Reading, Priority, SamplingOptions, SamplingParams,
-        Submission, TokenLogprobs,
+        HeadKind, Labels, ModelRunner, Output, Pooling, Priority, Reading, SamplingOptions,
+        SamplingParams, Submission, TokenLogprobs,
     },
     kernel::{
         AttentionArgs, KernelError, Kernels, KvPrecision, LoraTarget, Precision, Reach, Reference,
