@@ -183,7 +183,9 @@ fn labels_at(step: &StepContext<'_>, at: usize) -> Vec<String> {
 }
 
 fn scores(state: &[f32], labels: &[String]) -> Vec<f32> {
-    let number = |label: &String| label.bytes().fold(0, |sum, byte| 31 * sum + u32::from(byte));
+    let number = |label: &String| {
+        label.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
+    };
     let score = |label| noise(&[state[0].to_bits(), state[1].to_bits(), number(label)]);
     labels.iter().map(score).collect()
 }
