@@ -38,17 +38,20 @@ pub(super) fn paged(
     Ok(y.index_select(&Tensor::from_vec(place, order.len(), q.device())?, 0)?)
 }
 
-/// Decoding sequences of about one length together, chunks of prompts each on its own.
+/// The longest of a group may see this many times what its shortest sees: padding at most doubles the work.
+const SPREAD: usize = 2;
+/// Scores of a head that a group may have: beyond this many, a device is busy with less.
+const MOST: usize = 1 << 20;
+
+/// Sequences of one number of rows that see about as much, together.
 fn groups<'a>(args: &'a AttentionArgs<'_>) -> Vec<Group<'a>> {
-    /// The longest of a group may see this many times what its shortest sees: padding at most doubles the work.
-    const SPREAD: usize = 2;
     let mut sequences: Vec<_> = args.sequences().filter(|s| !s.rows.is_empty()).collect();
     sequences.sort_by_key(|sequence| (sequence.rows.len(), sequence.seen(args.reach).len()));
     let mut groups: Vec<Group<'_>> = Vec::new();
     for sequence in sequences {
         let (rows, seen) = (sequence.rows.len(), sequence.seen(args.reach).len());
         match groups.last_mut() {
-            Some(group) if rows == 1 && seen <= SPREAD * group.shortest() => {
+            Some(group) if group.takes(rows, seen) => {
                 group.seen = seen;
                 group.sequences.push(sequence);
             }
@@ -101,6 +104,12 @@ impl Attention {
 }
 
 impl Group<'_> {
+    /// Whether a sequence that sees at least as much as each of its own may join.
+    fn takes(&self, rows: usize, seen: usize) -> bool {
+        let scores = (self.sequences.len() + 1) * rows * seen;
+        rows == self.rows && seen <= SPREAD * self.shortest() && (rows == 1 || scores <= MOST)
+    }
+
     fn shortest(&self) -> usize {
         self.sequences.first().map_or(0, |sequence| sequence.seen(self.reach).len())
     }
@@ -126,7 +135,8 @@ impl Group<'_> {
 
     /// `[N, 1, R, S]`: 0 where a row sees a position, minus infinity where it does not; `None` where all is seen.
     fn mask(&self, device: &Device) -> Result<Option<Tensor>> {
-        if self.rows == 1 && self.shortest() == self.seen {
+        let sees_all = self.rows == 1 || self.reach == Reach::Around(None);
+        if sees_all && self.shortest() == self.seen {
             return Ok(None);
         }
         let mut mask = Vec::with_capacity(self.sequences.len() * self.rows * self.seen);

@@ -180,12 +180,16 @@ impl Kernels for CandleOps {
 
     fn layer_norm(
         &self,
-        _: &Act,
-        _: NormWeights<'_>,
-        _: Option<NormWeights<'_>>,
-        _: f32,
+        x: &Act,
+        weights: NormWeights<'_>,
+        biases: Option<NormWeights<'_>>,
+        eps: f32,
     ) -> Result<Act> {
-        Err(KernelError::Unsupported("layer_norm".into()))
+        check::layer_norm(x, &weights, biases.as_ref())?;
+        if x.rows() == 0 {
+            return self.empty(x.cols());
+        }
+        Self::act(norm::centred_rows(x.tensor()?, &weights, biases.as_ref(), eps)?)
     }
 
     fn head_norm(
@@ -238,26 +242,34 @@ impl Kernels for CandleOps {
         let inner = check::gated(gate_up)?;
         let gate_up = gate_up.tensor()?;
         let part = |start| gate_up.narrow(1, start, inner);
-        let gate = match activation {
-            Activation::Silu => part(0)?.silu()?,
-            Activation::Gelu => part(0)?.gelu_erf()?,
-            Activation::GeluTanh => part(0)?.gelu()?,
-            Activation::Relu => part(0)?.relu()?,
-            Activation::Tanh => part(0)?.tanh()?,
+        Self::act((activated(&part(0)?, activation)? * part(inner)?)?)
+    }
+
+    fn activate(&self, x: &mut Act, activation: Activation) -> Result<()> {
+        x.data = ActData::Device(activated(x.tensor()?, activation)?);
+        Ok(())
+    }
+
+    fn add_rows(&self, x: &mut Act, table: &Act, rows: &[u32]) -> Result<()> {
+        check::add_rows(x, table, rows)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let added = table.tensor()?.index_select(&self.indices(rows)?, 0)?;
+        x.data = ActData::Device((x.tensor()? + added)?);
+        Ok(())
+    }
+
+    fn mean_rows(&self, x: &Act, ranges: &[Range<u32>]) -> Result<Act> {
+        check::mean_rows(x, ranges)?;
+        if ranges.is_empty() {
+            return self.empty(x.cols());
+        }
+        let x = x.tensor()?;
+        let mean = |range: &Range<u32>| -> Result<Tensor> {
+            Ok(x.narrow(0, range.start as usize, range.len())?.mean_keepdim(0)?)
         };
-        Self::act((gate * part(inner)?)?)
-    }
-
-    fn activate(&self, _: &mut Act, _: Activation) -> Result<()> {
-        Err(KernelError::Unsupported("activate".into()))
-    }
-
-    fn add_rows(&self, _: &mut Act, _: &Act, _: &[u32]) -> Result<()> {
-        Err(KernelError::Unsupported("add_rows".into()))
-    }
-
-    fn mean_rows(&self, _: &Act, _: &[Range<u32>]) -> Result<Act> {
-        Err(KernelError::Unsupported("mean_rows".into()))
+        Self::act(Tensor::cat(&ranges.iter().map(mean).collect::<Result<Vec<_>>>()?, 0)?)
     }
 
     fn paged_attention(
@@ -283,4 +295,14 @@ impl Kernels for CandleOps {
         }
         Self::act(x.tensor()?.index_select(&self.indices(rows)?, 0)?)
     }
+}
+
+fn activated(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    Ok(match activation {
+        Activation::Silu => x.silu()?,
+        Activation::Gelu => x.gelu_erf()?,
+        Activation::GeluTanh => x.gelu()?,
+        Activation::Relu => x.relu()?,
+        Activation::Tanh => x.tanh()?,
+    })
 }

@@ -90,6 +90,21 @@ pub(in crate::kernel) fn rms_norm(x: &Act, weights: &NormWeights<'_>) -> Result<
     norm("rms_norm", x.rows(), weights)
 }
 
+/// Weights and biases as long as a row.
+pub(in crate::kernel) fn layer_norm(
+    x: &Act,
+    weights: &NormWeights<'_>,
+    biases: Option<&NormWeights<'_>>,
+) -> Result<()> {
+    const NAME: &str = "layer_norm";
+    for (what, given) in [("weight", Some(weights)), ("bias", biases)] {
+        let Some(given) = given else { continue };
+        equal(NAME, format_args!("columns of the {what}"), given.base.cols(), x.cols())?;
+        norm(NAME, x.rows(), given)?;
+    }
+    Ok(())
+}
+
 /// `columns` of `x` are whole heads of a weight's length.
 pub(in crate::kernel) fn head_norm(
     x: &Act,

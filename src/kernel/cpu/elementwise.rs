@@ -1,8 +1,8 @@
-//! Rotary embedding and gate: one pass over the values each.
+//! Rotary embedding, activations and gates: one pass over the values each.
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::super::{Activation, reference::activate};
-use super::machine::{Machine, rows_per_item};
-use super::math::times_sigmoid;
+use super::super::Activation;
+use super::machine::{Machine, SERIAL_VALUES, rows_per_item};
+use super::math::{gelu, tanh, times_sigmoid};
 use super::simd::{Simd, Task};
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
 
@@ -19,15 +19,14 @@ pub(super) fn gated(
         for (y, gate_up) in y.chunks_exact_mut(inner).zip(gate_up) {
             let (gate, x) = gate_up.split_at(inner);
             y.copy_from_slice(gate);
-            match activation {
-                Activation::Gelu | Activation::Relu | Activation::Tanh => {
-                    gated_plainly(y, x, activation);
-                }
-                Activation::Silu => machine.level.run(Combine { step: Silu, y, x }),
-                Activation::GeluTanh => machine.level.run(Combine { step: Gelu, y, x }),
-            }
+            machine.level.run(Gate { activation, y, x });
         }
     });
+}
+
+/// `x = activation(x)`
+pub(super) fn activate(machine: &Machine, activation: Activation, x: &mut [f32]) {
+    machine.pool.chunks(x, SERIAL_VALUES, |_, x| machine.level.run(Activate { activation, x }));
 }
 
 /// Rotates the heads in the first `rotated` columns of each row; `angles` gives a row's cosines and sines.
@@ -44,13 +43,6 @@ pub(super) fn rope<'a>(
             machine.level.run(Rotate { x: &mut x[..rotated], cos, sin });
         }
     });
-}
-
-/// The gates of no family that is served fast so far.
-fn gated_plainly(y: &mut [f32], x: &[f32], activation: Activation) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = (activate(f64::from(*y), activation) * f64::from(*x)) as f32;
-    }
 }
 
 struct Rotate<'a> {
@@ -88,41 +80,121 @@ pub(super) trait Step {
     fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V;
 }
 
-struct Silu;
+/// A function of one value, for every lane alike.
+trait Curve {
+    fn at<S: Simd>(simd: S, x: S::V) -> S::V;
+}
 
-impl Step for Silu {
+struct Silu;
+struct Gelu;
+struct GeluTanh;
+struct Relu;
+struct Tanh;
+
+impl Curve for Silu {
     #[inline(always)]
-    fn step<S: Simd>(&self, simd: S, gate: S::V, up: S::V) -> S::V {
-        simd.mul(times_sigmoid(simd, gate, gate), up)
+    fn at<S: Simd>(simd: S, x: S::V) -> S::V {
+        times_sigmoid(simd, x, x)
     }
 }
 
-struct Gelu;
+impl Curve for Gelu {
+    #[inline(always)]
+    fn at<S: Simd>(simd: S, x: S::V) -> S::V {
+        gelu(simd, x)
+    }
+}
 
-impl Step for Gelu {
+impl Curve for GeluTanh {
     /// `x/2 · (1 + tanh u) = x · sigmoid(2u)` with `u = sqrt(2/π) · (x + 0.044715 · x³)`
     /// (Hendrycks and Gimpel 2016; `transformers`' `gelu_pytorch_tanh`).
     #[inline(always)]
-    fn step<S: Simd>(&self, simd: S, gate: S::V, up: S::V) -> S::V {
-        let cubic = simd.mul_add(simd.mul(gate, gate), simd.splat(0.044_715), simd.splat(1.0));
-        let u = simd.mul(simd.mul(gate, cubic), simd.splat(SQRT_2 * FRAC_2_SQRT_PI));
-        simd.mul(times_sigmoid(simd, gate, u), up)
+    fn at<S: Simd>(simd: S, x: S::V) -> S::V {
+        let cubic = simd.mul_add(simd.mul(x, x), simd.splat(0.044_715), simd.splat(1.0));
+        let u = simd.mul(simd.mul(x, cubic), simd.splat(SQRT_2 * FRAC_2_SQRT_PI));
+        times_sigmoid(simd, x, u)
     }
 }
 
-struct Combine<'a, T> {
-    step: T,
+impl Curve for Relu {
+    #[inline(always)]
+    fn at<S: Simd>(simd: S, x: S::V) -> S::V {
+        simd.max(simd.splat(0.0), x)
+    }
+}
+
+impl Curve for Tanh {
+    #[inline(always)]
+    fn at<S: Simd>(simd: S, x: S::V) -> S::V {
+        tanh(simd, x)
+    }
+}
+
+/// `y = activation(y) · x`
+struct Gate<'a> {
+    activation: Activation,
     y: &'a mut [f32],
     x: &'a [f32],
 }
 
-impl<T: Step> Task for Combine<'_, T> {
+impl Task for Gate<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        combine(simd, &self.step, self.y, self.x);
+        match self.activation {
+            Activation::Silu => combine(simd, &Gated(Silu), self.y, self.x),
+            Activation::Gelu => combine(simd, &Gated(Gelu), self.y, self.x),
+            Activation::GeluTanh => combine(simd, &Gated(GeluTanh), self.y, self.x),
+            Activation::Relu => combine(simd, &Gated(Relu), self.y, self.x),
+            Activation::Tanh => combine(simd, &Gated(Tanh), self.y, self.x),
+        }
     }
+}
+
+struct Gated<C>(C);
+
+impl<C: Curve> Step for Gated<C> {
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, gate: S::V, up: S::V) -> S::V {
+        simd.mul(C::at(simd, gate), up)
+    }
+}
+
+struct Activate<'a> {
+    activation: Activation,
+    x: &'a mut [f32],
+}
+
+impl Task for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        match self.activation {
+            Activation::Silu => apply::<S, Silu>(simd, self.x),
+            Activation::Gelu => apply::<S, Gelu>(simd, self.x),
+            Activation::GeluTanh => apply::<S, GeluTanh>(simd, self.x),
+            Activation::Relu => apply::<S, Relu>(simd, self.x),
+            Activation::Tanh => apply::<S, Tanh>(simd, self.x),
+        }
+    }
+}
+
+/// Every value through a vector, so that place makes no difference.
+#[inline(always)]
+fn apply<S: Simd, C: Curve>(simd: S, x: &mut [f32]) {
+    let mut vectors = x.chunks_exact_mut(S::LANES);
+    for x in vectors.by_ref() {
+        let y = C::at(simd, simd.load(x));
+        simd.store(y, x);
+    }
+    let rest = vectors.into_remainder();
+    let mut padded = [0.0; 16];
+    padded[..rest.len()].copy_from_slice(rest);
+    let y = C::at(simd, simd.load(&padded));
+    simd.store(y, &mut padded);
+    rest.copy_from_slice(&padded[..rest.len()]);
 }
 
 /// `y = step(y, x)`; what is left of a row goes through a vector too, so that place makes no difference.

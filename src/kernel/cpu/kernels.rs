@@ -3,8 +3,8 @@ use super::super::check;
 use super::super::kv::{KvLayer, foreign};
 use super::super::{
     Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, KernelError, Kernels, KvCache,
-    KvShape, LoraTarget, LowRank, NormWeights, Precision, Reference, Result, RopeKvArgs,
-    RowSegment, weight::stack,
+    KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs, RowSegment,
+    weight::stack,
 };
 use super::attention::Attention;
 use super::embedding::AdaptEmbedding;
@@ -17,7 +17,7 @@ use super::memory::Arena;
 use super::norm::Norm;
 use super::pack::pack;
 use super::pool::Pool;
-use super::{elementwise, highest, host, quant};
+use super::{elementwise, highest, host, quant, sums};
 use candle_core::{DType, Tensor};
 use std::{borrow::Cow, ops::Range};
 
@@ -224,7 +224,12 @@ impl Kernels for CpuKernels {
         biases: Option<NormWeights<'_>>,
         eps: f32,
     ) -> Result<Act> {
-        Reference.layer_norm(x, weights, biases, eps)
+        check::layer_norm(x, &weights, biases.as_ref())?;
+        let (norm, from) = (Norm::new(weights, eps)?.and_biases(biases)?, x.values()?);
+        self.machine.act(x.rows(), x.cols(), |y| {
+            norm.centred_rows(&self.machine, from, y);
+            Ok(())
+        })
     }
 
     fn head_norm(
@@ -274,15 +279,24 @@ impl Kernels for CpuKernels {
     }
 
     fn activate(&self, x: &mut Act, activation: Activation) -> Result<()> {
-        Reference.activate(x, activation)
+        elementwise::activate(&self.machine, activation, x.values_mut()?);
+        Ok(())
     }
 
     fn add_rows(&self, x: &mut Act, table: &Act, rows: &[u32]) -> Result<()> {
-        Reference.add_rows(x, table, rows)
+        check::add_rows(x, table, rows)?;
+        let cols = x.cols();
+        sums::add_rows(&self.machine, (x.values_mut()?, cols), table.values()?, rows);
+        Ok(())
     }
 
     fn mean_rows(&self, x: &Act, ranges: &[Range<u32>]) -> Result<Act> {
-        Reference.mean_rows(x, ranges)
+        check::mean_rows(x, ranges)?;
+        let from = (x.values()?, x.cols());
+        self.machine.act(ranges.len(), x.cols(), |y| {
+            sums::mean_rows(&self.machine, from, ranges, y);
+            Ok(())
+        })
     }
 
     fn paged_attention(

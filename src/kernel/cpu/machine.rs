@@ -7,7 +7,7 @@ use super::memory::Arena;
 use super::pool::Pool;
 
 /// Values one thread handles before a second is worth waking.
-const SERIAL_VALUES: usize = 32_768;
+pub(super) const SERIAL_VALUES: usize = 32_768;
 
 pub(super) struct Machine {
     pub(super) level: Level,

@@ -28,6 +28,7 @@ mod quant;
 mod rows;
 mod simd;
 mod spans;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod trained;

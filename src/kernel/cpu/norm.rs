@@ -1,18 +1,19 @@
-//! Root-mean-square norms, each row by the weight that its adapters give it.
+//! Norms, each row by the weight and the bias that its adapters give it.
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::super::{NormWeights, Result};
+use super::buffers::Scratch;
 use super::elementwise::{Step, combine};
 use super::host;
 use super::machine::{Machine, rows_per_item};
 use super::simd::{Simd, Task};
+use super::sums::Plus;
 use super::vectors::{HOST, add_scaled};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
-/// A norm, its weights in host memory.
+/// A norm, its weights and biases in host memory.
 pub(super) struct Norm<'a> {
-    weights: NormWeights<'a>,
-    /// `[len]`
-    base: &'a [f32],
+    weights: ByRow<'a>,
+    biases: Option<ByRow<'a>>,
     eps: f32,
 }
 
@@ -20,23 +21,33 @@ impl<'a> Norm<'a> {
     /// # Errors
     /// When a weight is not in host memory.
     pub(super) fn new(weights: NormWeights<'a>, eps: f32) -> Result<Self> {
-        weights.slots.iter().flatten().try_for_each(|slot| host::values(slot).map(drop))?;
-        Ok(Self { base: weights.base.values()?, weights, eps })
+        Ok(Self { weights: ByRow::new(weights)?, biases: None, eps })
+    }
+
+    /// With what is added in the end.
+    ///
+    /// # Errors
+    /// When a bias is not in host memory.
+    pub(super) fn and_biases(mut self, biases: Option<NormWeights<'a>>) -> Result<Self> {
+        self.biases = biases.map(ByRow::new).transpose()?;
+        Ok(self)
     }
 
     /// `y = x / sqrt(mean(x²) + eps) · weight` of each row.
     pub(super) fn rows(&self, machine: &Machine, x: &[f32], y: &mut [f32]) {
-        let cols = self.base.len();
-        let chunk = rows_per_item(cols);
-        machine.pool.chunks(y, chunk * cols, |index, y| {
-            y.copy_from_slice(&x[index * chunk * cols..][..y.len()]);
-            self.chunk(machine, index * chunk, (y, cols), |weight, eps, y| {
-                machine.level.run(RmsNorm { weight, eps, y });
-            });
+        self.copied(machine, x, y, |weight, _, y| {
+            machine.level.run(RmsNorm { weight, eps: self.eps, y });
         });
     }
 
-    /// The same in place, over each head of `base.len()` in `columns` of a row.
+    /// `y = (x − mean(x)) / sqrt(var(x) + eps) · weight + bias` of each row.
+    pub(super) fn centred_rows(&self, machine: &Machine, x: &[f32], y: &mut [f32]) {
+        self.copied(machine, x, y, |weight, bias, y| {
+            machine.level.run(LayerNorm { weight, bias, eps: self.eps, y });
+        });
+    }
+
+    /// As [`Norm::rows`] in place, over each head as long as a weight in `columns` of a row.
     pub(super) fn heads(
         &self,
         machine: &Machine,
@@ -45,41 +56,100 @@ impl<'a> Norm<'a> {
     ) {
         let chunk = rows_per_item(cols);
         machine.pool.chunks(x, chunk * cols, |index, x| {
-            self.chunk(machine, index * chunk, (x, cols), |weight, eps, rows| {
+            self.chunk(machine, index * chunk, (x, cols), |weight, _, rows| {
                 for row in rows.chunks_exact_mut(cols) {
-                    machine.level.run(RmsNorm { weight, eps, y: &mut row[columns.clone()] });
+                    let y = &mut row[columns.clone()];
+                    machine.level.run(RmsNorm { weight, eps: self.eps, y });
                 }
             });
         });
     }
 
-    /// Calls `norm` with rows that share a weight, that and the epsilon; the chunk begins with row `first`.
+    /// Calls `norm` with a weight, a bias, and the rows of `y` that share them, which hold what `x` has.
+    fn copied(
+        &self,
+        machine: &Machine,
+        x: &[f32],
+        y: &mut [f32],
+        norm: impl Fn(&[f32], Option<&[f32]>, &mut [f32]) + Sync,
+    ) {
+        let cols = self.weights.base.len();
+        let chunk = rows_per_item(cols);
+        machine.pool.chunks(y, chunk * cols, |index, y| {
+            y.copy_from_slice(&x[index * chunk * cols..][..y.len()]);
+            self.chunk(machine, index * chunk, (y, cols), &norm);
+        });
+    }
+
+    /// The same for a chunk that begins with row `first`.
     fn chunk(
         &self,
         machine: &Machine,
         first: usize,
         (rows, cols): (&mut [f32], usize),
-        norm: impl Fn(&[f32], f32, &mut [f32]),
+        norm: impl Fn(&[f32], Option<&[f32]>, &mut [f32]),
     ) {
-        for run in self.weights.runs(first..first + rows.len() / cols) {
-            let rows = &mut rows[(run.start - first) * cols..(run.end - first) * cols];
-            if self.weights.held(run.start).next().is_none() {
-                norm(self.base, self.eps, rows);
+        for run in self.weights.given.runs(first..first + rows.len() / cols) {
+            let weight = self.weights.of(machine, run.start);
+            let mut norm = |run: Range<usize>, bias: Option<&[f32]>| {
+                norm(
+                    &weight,
+                    bias,
+                    &mut rows[(run.start - first) * cols..(run.end - first) * cols],
+                );
+            };
+            let Some(biases) = &self.biases else {
+                norm(run, None);
                 continue;
+            };
+            for run in biases.given.runs(run) {
+                let bias = biases.of(machine, run.start);
+                norm(run, Some(&bias));
             }
-            let mut weight = machine.floats.scratch(self.base.len());
-            self.mix(run.start, &mut weight);
-            norm(&weight, self.eps, rows);
         }
     }
+}
 
-    /// `(1 − Σ weight) · base + Σ weight · slot`: a slot of weight 1 to the bit.
-    fn mix(&self, row: usize, to: &mut [f32]) {
-        let held = self.weights.held(row);
+/// A vector for each row.
+struct ByRow<'a> {
+    given: NormWeights<'a>,
+    /// `[len]`
+    base: &'a [f32],
+}
+
+impl<'a> ByRow<'a> {
+    fn new(given: NormWeights<'a>) -> Result<Self> {
+        given.slots.iter().flatten().try_for_each(|slot| host::values(slot).map(drop))?;
+        Ok(Self { base: given.base.values()?, given })
+    }
+
+    /// A row's: `(1 − Σ weight) · base + Σ weight · slot`, a slot of weight 1 to the bit.
+    fn of<'m>(&'m self, machine: &'m Machine, row: usize) -> Vector<'m> {
+        let held = self.given.held(row);
+        if held.clone().next().is_none() {
+            return Vector::Base(self.base);
+        }
+        let mut mixed = machine.floats.scratch(self.base.len());
         let rest = 1.0 - held.clone().map(|(_, weight)| weight).sum::<f32>();
-        to.iter_mut().zip(self.base).for_each(|(to, base)| *to = rest * base);
+        mixed.iter_mut().zip(self.base).for_each(|(to, base)| *to = rest * base);
         for (slot, weight) in held {
-            add_scaled(to, &host::values(slot).expect(HOST), weight);
+            add_scaled(&mut mixed, &host::values(slot).expect(HOST), weight);
+        }
+        Vector::Mixed(mixed)
+    }
+}
+
+enum Vector<'a> {
+    Base(&'a [f32]),
+    Mixed(Scratch<'a, f32>),
+}
+
+impl Deref for Vector<'_> {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::Base(values) => values,
+            Self::Mixed(values) => values,
         }
     }
 }
@@ -104,6 +174,43 @@ impl Task for RmsNorm<'_> {
     }
 }
 
+struct LayerNorm<'a> {
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    eps: f32,
+    y: &'a mut [f32],
+}
+
+impl Task for LayerNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let len = self.weight.len();
+        for y in self.y.chunks_exact_mut(len) {
+            let mean = sum(simd, y) / len as f32;
+            combine(simd, &Minus(mean), y, self.weight);
+            let variance = sum_of_squares(simd, y) / len as f32;
+            let scale = 1.0 / (variance + self.eps).sqrt();
+            combine(simd, &Scale(scale), y, self.weight);
+            if let Some(bias) = self.bias {
+                combine(simd, &Plus, y, bias);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn sum<S: Simd>(simd: S, x: &[f32]) -> f32 {
+    let mut sums = simd.splat(0.0);
+    let vectors = x.chunks_exact(S::LANES);
+    let rest: f32 = vectors.remainder().iter().sum();
+    for x in vectors {
+        sums = simd.add(sums, simd.load(x));
+    }
+    simd.sum(sums) + rest
+}
+
 #[inline(always)]
 fn sum_of_squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
     let mut sums = simd.splat(0.0);
@@ -122,5 +229,14 @@ impl Step for Scale {
     #[inline(always)]
     fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V {
         simd.mul(simd.mul(y, simd.splat(self.0)), x)
+    }
+}
+
+struct Minus(f32);
+
+impl Step for Minus {
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, y: S::V, _: S::V) -> S::V {
+        simd.add(y, simd.splat(-self.0))
     }
 }

@@ -211,4 +211,43 @@ proptest! {
             })?;
         }
     }
+
+    #[test]
+    fn centred_norms(
+        (rows, cols) in (1..24_usize, 1..200_usize),
+        slots in vec((any::<bool>(), any::<bool>()), 1..5),
+        (weights_too, biases_too) in any::<(bool, bool)>(),
+        raw in overlapping(),
+        seed: u64,
+    ) {
+        let mut noise = Noise(seed);
+        let x = noise.values(rows * cols);
+        let segments = segments(&raw, rows, slots.len());
+        let mut vectors_of = |has: Vec<bool>| {
+            let slots: Slots<_> = has.iter().map(|has| has.then(|| noise.vector(cols))).collect();
+            (noise.values(cols), slots)
+        };
+        // A norm of which nobody has its own has no slots at all.
+        let (weights, biases): (Vec<_>, Vec<_>) = slots.into_iter().unzip();
+        let weights = vectors_of(if weights_too { weights } else { vec![] });
+        let biases = vectors_of(if biases_too { biases } else { vec![] });
+        for candidate in candidates() {
+            let run = |kernels: &dyn Kernels, x: &Act, segments: &[RowSegment]| {
+                let load = |(base, slots): &(Vec<f32>, Slots<Tensor>)| {
+                    (kernels.upload(base, 1, cols).unwrap(), vectors(slots, kernels))
+                };
+                let ((w, w_slots), (b, b_slots)) = (load(&weights), load(&biases));
+                let weights = NormWeights { base: &w, slots: &w_slots, segments };
+                let biases = NormWeights { base: &b, slots: &b_slots, segments };
+                kernels.layer_norm(x, weights, Some(biases), 1e-5).unwrap()
+            };
+            let (x_act, x_ref) = both(candidate, &x, cols);
+            let got = run(&*candidate.kernels, &x_act, &segments);
+            let want = run(&Reference, &x_ref, &segments);
+            candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
+            alone(candidate, &got, |row| {
+                run(&*candidate.kernels, &row_of(candidate, &x, cols, row), &of_row(&segments, row))
+            })?;
+        }
+    }
 }

@@ -57,6 +57,32 @@ fn shapes_that_disagree_are_refused() {
 }
 
 #[test]
+fn rows_and_ranges_outside_their_tables_are_refused() {
+    for candidate in candidates() {
+        let kernels = &candidate.kernels;
+        let act = |rows: usize, cols: usize| candidate.act(&vec![1.0; rows * cols], cols);
+        let add = |table: (usize, usize), rows: &[u32]| {
+            kernels.add_rows(&mut act(2, 3), &act(table.0, table.1), rows)
+        };
+        add((4, 3), &[3, 0]).unwrap();
+        refused(candidate, "table's columns", add((4, 2), &[3, 0]));
+        refused(candidate, "fewer rows", add((4, 3), &[3]));
+        refused(candidate, "row", add((4, 3), &[4, 0]));
+        kernels.mean_rows(&act(2, 3), &[0..2, 1..2]).unwrap();
+        refused(candidate, "empty range", kernels.mean_rows(&act(2, 3), &[0..2, 1..1]));
+        refused(candidate, "range", kernels.mean_rows(&act(2, 3), &[1..3, 0..1]));
+        let (weight, short) = (act(1, 3), act(1, 2));
+        let norm = |weight, bias| {
+            let bias = NormWeights::base(bias);
+            kernels.layer_norm(&act(2, 3), NormWeights::base(weight), Some(bias), 1e-5)
+        };
+        norm(&weight, &weight).unwrap();
+        refused(candidate, "weight", norm(&short, &weight));
+        refused(candidate, "bias of a norm", norm(&weight, &short));
+    }
+}
+
+#[test]
 fn segments_and_slots_outside_the_batch_are_refused() {
     let mut noise = Noise(2);
     let slots = [Some(noise.pair(2, 3, 4).into())];
@@ -223,7 +249,14 @@ fn small_caches(shape: KvShape) {
         scale: 1.0,
         reach: Reach::Back(None),
     };
-    let bad: [(&str, AttentionArgs<'_>); 9] = [
+    let whole = AttentionArgs {
+        block_tables: &[1],
+        block_starts: &[0, 1],
+        context_lens: &[2],
+        reach: Reach::Around(Some(0)),
+        ..fits
+    };
+    let bad: [(&str, AttentionArgs<'_>); 10] = [
         ("block", AttentionArgs { block_tables: &[1, 2], ..fits }),
         ("context", AttentionArgs { context_lens: &[9], ..fits }),
         ("more rows than context", AttentionArgs { context_lens: &[1], ..fits }),
@@ -233,12 +266,14 @@ fn small_caches(shape: KvShape) {
         ("descending", AttentionArgs { query_starts: &[0, 3, 2], ..fits }),
         ("heads", AttentionArgs { heads: 3, ..fits }),
         ("window", AttentionArgs { reach: Reach::Back(Some(0)), ..fits }),
+        ("part of a text", AttentionArgs { context_lens: &[3], ..whole }),
     ];
     for candidate in candidates() {
         let kernels = &candidate.kernels;
         let act = |cols: usize| candidate.act(&vec![1.0; 2 * cols], cols);
         let cache = kernels.new_kv(shape).unwrap();
         kernels.paged_attention(&act(4), &cache, 0, &fits).unwrap();
+        kernels.paged_attention(&act(4), &cache, 0, &whole).unwrap();
         for (what, args) in &bad {
             refused(candidate, what, kernels.paged_attention(&act(4), &cache, 0, args));
         }

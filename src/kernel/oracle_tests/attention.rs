@@ -1,5 +1,8 @@
-//! Paged attention: shared heads, windows, chunks of a prompt, blocks in any order.
-use super::{candidates::candidates, inputs::paged};
+//! Paged attention: shared heads, windows, chunks of a prompt, whole texts, blocks in any order.
+use super::{
+    candidates::candidates,
+    inputs::{Paged, around, paged},
+};
 use crate::kernel::Reference;
 use proptest::prelude::*;
 
@@ -8,11 +11,26 @@ proptest! {
 
     #[test]
     fn attention_over_ragged_batches(paged in paged()) {
-        let want = paged.fill(&Reference).attend(&Reference, &paged);
-        for candidate in candidates() {
-            let kernels = &*candidate.kernels;
-            let got = paged.fill(kernels).attend(kernels, &paged);
-            candidate.check_attention(&got, &want, paged.shape.precision).map_err(TestCaseError::fail)?;
-        }
+        agrees(&paged)?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn attention_over_ragged_texts_on_both_sides(texts in around()) {
+        agrees(&texts)?;
+    }
+}
+
+fn agrees(paged: &Paged) -> Result<(), TestCaseError> {
+    let want = paged.fill(&Reference).attend(&Reference, paged);
+    for candidate in candidates() {
+        let kernels = &*candidate.kernels;
+        let got = paged.fill(kernels).attend(kernels, paged);
+        let precision = paged.shape.precision;
+        candidate.check_attention(&got, &want, precision).map_err(TestCaseError::fail)?;
+    }
+    Ok(())
 }

@@ -9,6 +9,10 @@ use crate::kernel::{
 };
 use proptest::{collection::vec, prelude::*};
 
+/// Every one.
+pub(super) const ACTIVATIONS: [Activation; 5] =
+    [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Tanh];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -91,12 +95,28 @@ proptest! {
         }
     }
 
+    #[test]
+    fn centred_norms(rows in 0..40_usize, cols in 1..200_usize, shift in -3.0..3.0_f32, bias: bool, seed: u64) {
+        let mut noise = Noise(seed);
+        let x: Vec<f32> = noise.values(rows * cols).iter().map(|x| x + shift).collect();
+        let (weight, added) = (noise.values(cols), noise.values(cols));
+        for candidate in candidates() {
+            let (x, x_ref) = both(candidate, &x, cols);
+            let ((w, w_ref), (b, b_ref)) = (both(candidate, &weight, cols), both(candidate, &added, cols));
+            let base = NormWeights::base;
+            let got = candidate.kernels.layer_norm(&x, base(&w), bias.then(|| base(&b)), 1e-5).unwrap();
+            let want = Reference.layer_norm(&x_ref, base(&w_ref), bias.then(|| base(&b_ref)), 1e-5).unwrap();
+            candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
+        }
+    }
+
     /// Each row is its own sequence of one token, so attention gives back what was written.
     #[test]
     fn rope_write_kv(
         positions in vec(0..64_u32, 0..40),
         (kv_heads, group) in (1..4_usize, 1..4_usize),
         half in 1..40_usize,
+        rotated: bool,
         seed: u64,
     ) {
         let mut noise = Noise(seed);
@@ -114,8 +134,8 @@ proptest! {
             let loaded = candidate.kernels.load_rope(table.clone()).unwrap();
             let args = |table| RopeKvArgs {
                 heads,
-                positions: &positions,
-                table: Some(table),
+                positions: if rotated { &positions } else { &[] },
+                table: rotated.then_some(table),
                 slot_mapping: &slots,
             };
             let mut cache = candidate.kernels.new_kv(shape).unwrap();
@@ -148,12 +168,43 @@ proptest! {
         let values = Noise(seed).values(rows * 2 * inner);
         let values: Vec<f32> = values.iter().map(|x| x * 30.0).collect();
         for candidate in candidates() {
-            let (x, x_ref) = both(candidate, &values, 2 * inner);
-            for activation in [Activation::Silu, Activation::GeluTanh] {
+            for activation in ACTIVATIONS {
+                let (mut x, mut x_ref) = both(candidate, &values, 2 * inner);
                 let got = candidate.kernels.gated(&x, activation).unwrap();
                 let want = Reference.gated(&x_ref, activation).unwrap();
                 candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
+                candidate.kernels.activate(&mut x, activation).unwrap();
+                Reference.activate(&mut x_ref, activation).unwrap();
+                candidate.check(&x, &x_ref, Precision::F32).map_err(TestCaseError::fail)?;
             }
+        }
+    }
+
+    #[test]
+    fn added_rows_and_means(
+        (count, cols) in (1..40_usize, 1..70_usize),
+        picks in vec(any::<u32>(), 1..40),
+        cuts in vec((any::<u32>(), any::<u32>()), 0..6),
+        seed: u64,
+    ) {
+        let mut noise = Noise(seed);
+        let (x, table) = (noise.values(picks.len() * cols), noise.values(count * cols));
+        let rows: Vec<u32> = picks.iter().map(|pick| pick % count as u32).collect();
+        let range = |(start, len): &(u32, u32)| {
+            let start = start % rows.len() as u32;
+            start..start + 1 + len % (rows.len() as u32 - start)
+        };
+        let ranges: Vec<_> = cuts.iter().map(range).collect();
+        for candidate in candidates() {
+            let kernels = &candidate.kernels;
+            let ((mut x, mut x_ref), (table, table_ref)) =
+                (both(candidate, &x, cols), both(candidate, &table, cols));
+            kernels.add_rows(&mut x, &table, &rows).unwrap();
+            Reference.add_rows(&mut x_ref, &table_ref, &rows).unwrap();
+            candidate.check(&x, &x_ref, Precision::F32).map_err(TestCaseError::fail)?;
+            let got = kernels.mean_rows(&x, &ranges).unwrap();
+            let want = Reference.mean_rows(&x_ref, &ranges).unwrap();
+            candidate.check(&got, &want, Precision::F32).map_err(TestCaseError::fail)?;
         }
     }
 

@@ -2,7 +2,7 @@
 use super::candidates::Candidate;
 use crate::kernel::{
     Act, AttentionArgs, Kernels, KvCache, KvPrecision, KvShape, LowRank, Reach, Reference,
-    RopeKvArgs, RopeTable, RowSegment,
+    RopeKvArgs, RowSegment,
 };
 use candle_core::{Device, Tensor};
 use proptest::{collection::vec, prelude::*};
@@ -58,30 +58,70 @@ pub(super) fn segments(
 pub(super) struct Paged {
     pub(super) shape: KvShape,
     pub(super) heads: usize,
-    pub(super) window: Option<usize>,
+    pub(super) reach: Reach,
     /// `(rows, context)` of each sequence, `rows <= context`.
     pub(super) sequences: Vec<(usize, usize)>,
     pub(super) seed: u64,
 }
 
-/// One to eight sequences of every kind: decode rows, chunks of a prompt, whole prompts, an idle one.
-pub(super) fn paged() -> impl Strategy<Value = Paged> {
+/// Heads and blocks of all sizes.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    kv_heads: usize,
+    group: usize,
+    head_dim: usize,
+    block_size: usize,
+    precision: KvPrecision,
+}
+
+fn sizes() -> impl Strategy<Value = Sizes> {
     let head = prop::sample::select(vec![2_usize, 6, 8, 16, 20, 24, 32, 64, 64, 80]);
     let block = prop::sample::select(vec![1_usize, 3, 8, 16, 24, 32, 64]);
+    let precision = prop::sample::select(vec![KvPrecision::F32, KvPrecision::Bf16]);
+    (1..4_usize, 1..9_usize, head, block, precision).prop_map(
+        |(kv_heads, group, head_dim, block_size, precision)| Sizes {
+            kv_heads,
+            group,
+            head_dim,
+            block_size,
+            precision,
+        },
+    )
+}
+
+impl Sizes {
+    fn paged(self, reach: Reach, sequences: Vec<(usize, usize)>, seed: u64) -> Paged {
+        let Self { kv_heads, group, head_dim, block_size, precision } = self;
+        let used: usize = sequences.iter().map(|(_, context)| context.div_ceil(block_size)).sum();
+        let shape =
+            KvShape { layers: 2, blocks: used + 3, block_size, kv_heads, head_dim, precision };
+        Paged { shape, heads: kv_heads * group, reach, sequences, seed }
+    }
+}
+
+/// One to eight sequences of every kind: decode rows, chunks of a prompt, whole prompts, an idle one.
+pub(super) fn paged() -> impl Strategy<Value = Paged> {
     // As many decode rows as everything else: some kernels take those together.
     let rows = prop_oneof![Just(1), 0..12_usize];
     // Now and then more positions than a kernel may take at once.
     let context = prop_oneof![9 => 1..70_usize, 1 => 250..600_usize];
     let sequence = (rows, context).prop_map(|(rows, context)| (rows.min(context), context));
     let window = prop::option::of(prop_oneof![1..40_usize, 200..400_usize]);
-    let precision = prop::sample::select(vec![KvPrecision::F32, KvPrecision::Bf16]);
-    let sizes = (1..4_usize, 1..9_usize, head, block, window, precision);
-    (sizes, vec(sequence, 1..9), any::<u64>()).prop_map(|(sizes, sequences, seed)| {
-        let (kv_heads, group, head_dim, block_size, window, precision) = sizes;
-        let used: usize = sequences.iter().map(|(_, context)| context.div_ceil(block_size)).sum();
-        let shape =
-            KvShape { layers: 2, blocks: used + 3, block_size, kv_heads, head_dim, precision };
-        Paged { shape, heads: kv_heads * group, window, sequences, seed }
+    (sizes(), window, vec(sequence, 1..9), any::<u64>()).prop_map(
+        |(sizes, window, sequences, seed)| sizes.paged(Reach::Back(window), sequences, seed),
+    )
+}
+
+/// Whole texts whose tokens see those on both sides.
+pub(super) fn around() -> impl Strategy<Value = Paged> {
+    let far = || prop::option::of(prop_oneof![0..20_usize, 100..300_usize]);
+    let short = (sizes(), far(), vec(1..40_usize, 1..7), any::<u64>());
+    // More positions than a kernel may take at once; few heads, for the oracle is slow.
+    let long = (sizes(), far(), vec(250..330_usize, 1..2), any::<u64>()).prop_map(
+        |(sizes, far, lens, seed)| (Sizes { kv_heads: 1, group: 1, ..sizes }, far, lens, seed),
+    );
+    prop_oneof![7 => short, 1 => long].prop_map(|(sizes, far, lens, seed)| {
+        sizes.paged(Reach::Around(far), lens.into_iter().map(|len| (len, len)).collect(), seed)
     })
 }
 
@@ -155,15 +195,7 @@ impl Paged {
         let rows = k.chunks_exact(row).zip(v.chunks_exact(row));
         let joint: Vec<f32> = rows.flat_map(|(k, v)| [k, v].concat()).collect();
         let mut joint = kernels.upload(&joint, slots.len(), 2 * row).expect("sizes agree");
-        let table = RopeTable::still(self.shape.head_dim).expect("host memory");
-        let table = kernels.load_rope(table).expect("the device takes it");
-        let positions = vec![0; slots.len()];
-        let args = RopeKvArgs {
-            heads: 0,
-            positions: &positions,
-            table: Some(&table),
-            slot_mapping: slots,
-        };
+        let args = RopeKvArgs { heads: 0, positions: &[], table: None, slot_mapping: slots };
         kernels.rope_write_kv(&mut joint, cache, LAYER, &args).expect("slots within the cache");
     }
 }
@@ -195,7 +227,7 @@ impl PagedBatch {
             context_lens: &self.context_lens[sequences.clone()],
             heads: paged.heads,
             scale: (paged.shape.head_dim as f32).powf(-0.5),
-            reach: Reach::Back(paged.window),
+            reach: paged.reach,
         };
         let (cols, rows) = (paged.heads * paged.shape.head_dim, range(&self.query_starts));
         let q = &self.q[rows.start * cols..rows.end * cols];

@@ -1,10 +1,12 @@
 //! A row alone gives the same bits as the row in company.
 use super::{
     candidates::{Candidate, candidates},
-    inputs::{Noise, paged},
+    dense::ACTIVATIONS,
+    inputs::{Noise, around, paged},
 };
-use crate::kernel::{Act, Activation, LoraTarget, LowRank, NormWeights, Precision, RowSegment};
+use crate::kernel::{Act, LoraTarget, LowRank, NormWeights, Precision, RowSegment};
 use proptest::{collection::vec, prelude::*};
+use std::slice::from_ref;
 
 fn invariant() -> impl Iterator<Item = &'static Candidate> {
     candidates().iter().filter(|candidate| candidate.row_invariant)
@@ -89,22 +91,48 @@ proptest! {
     }
 
     #[test]
-    fn norm_and_gate(rows in 1..40_usize, inner in 1..100_usize, seed: u64) {
+    fn norms_gate_and_activation(rows in 1..40_usize, inner in 1..100_usize, which in 0..5_usize, seed: u64) {
         let (mut noise, cols) = (Noise(seed), 2 * inner);
         let (x, weight) = (noise.values(rows * cols), noise.values(cols));
         for candidate in invariant() {
             let kernels = &candidate.kernels;
             let (x, w) = (candidate.act(&x, cols), candidate.act(&weight, cols));
             let run = |x: &Act| {
-                let normed = kernels.rms_norm(x, NormWeights::base(&w), 1e-6).unwrap();
-                kernels.gated(&normed, Activation::Silu).unwrap()
+                let w = NormWeights::base(&w);
+                let normed = kernels.rms_norm(x, w, 1e-6).unwrap();
+                let normed = kernels.layer_norm(&normed, w, Some(w), 1e-6).unwrap();
+                let mut gated = kernels.gated(&normed, ACTIVATIONS[which]).unwrap();
+                kernels.activate(&mut gated, ACTIVATIONS[which]).unwrap();
+                gated
             };
             rows_agree(candidate, &run(&x), |row| run(&kernels.select_rows(&x, &[row]).unwrap()))?;
         }
     }
 
+    /// Texts of a batch: a mean alone has the bits of the mean in company.
     #[test]
-    fn attention(paged in paged()) {
+    fn means(lens in vec(1..30_u32, 1..6), cols in 1..70_usize, seed: u64) {
+        let mut end = 0;
+        let range = |len: &u32| {
+            end += len;
+            end - len..end
+        };
+        let ranges: Vec<_> = lens.iter().map(range).collect();
+        let x = Noise(seed).values(end as usize * cols);
+        for candidate in invariant() {
+            let kernels = &candidate.kernels;
+            let x = candidate.act(&x, cols);
+            let whole = kernels.mean_rows(&x, &ranges).unwrap();
+            rows_agree(candidate, &whole, |row| {
+                let rows: Vec<u32> = ranges[row as usize].clone().collect();
+                let alone = kernels.select_rows(&x, &rows).unwrap();
+                kernels.mean_rows(&alone, from_ref(&(0..rows.len() as u32))).unwrap()
+            })?;
+        }
+    }
+
+    #[test]
+    fn attention(paged in prop_oneof![paged().boxed(), around().boxed()]) {
         for candidate in invariant() {
             let kernels = &*candidate.kernels;
             let batch = paged.fill(kernels);

@@ -5,4 +5,3 @@ mod operations;
 mod tests;
 
 pub use operations::Reference;
-pub(super) use operations::activate;

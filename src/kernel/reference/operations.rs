@@ -134,8 +134,7 @@ impl Kernels for Reference {
         biases: Option<NormWeights<'_>>,
         eps: f32,
     ) -> Result<Act> {
-        check::rms_norm(x, &weights)?;
-        biases.iter().try_for_each(|biases| check::rms_norm(x, biases))?;
+        check::layer_norm(x, &weights, biases.as_ref())?;
         let mut values = x.values()?.to_vec();
         for (t, row) in values.chunks_exact_mut(x.cols().max(1)).enumerate() {
             let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len() as f64;
@@ -344,7 +343,7 @@ fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-pub(in crate::kernel) fn activate(x: f64, activation: Activation) -> f64 {
+fn activate(x: f64, activation: Activation) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Gelu => 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f64(x * FRAC_1_SQRT_2)),
