@@ -1,5 +1,8 @@
 //! What the user asks for.
-use super::target::{FieldSets, Fields, Target};
+use super::{
+    target::{FieldSets, Fields, Target},
+    texts::Endpoint,
+};
 use crate::bench::BenchError;
 use std::{num::NonZeroUsize, ops::Range, path::PathBuf, str::FromStr};
 
@@ -83,7 +86,16 @@ pub(super) struct TrafficArgs {
     /// Requests in all
     #[arg(short = 'n', long, default_value = "8", value_name = "N")]
     pub(super) requests: NonZeroUsize,
-    /// Tokens of a prompt
+    /// What is asked for
+    #[arg(long, value_enum, default_value_t = Endpoint::Completions)]
+    pub(super) endpoint: Endpoint,
+    /// Texts in a request, where they are read and not continued
+    #[arg(long, default_value = "1", value_name = "N")]
+    pub(super) inputs: NonZeroUsize,
+    /// Take the texts to be read from this file, one a line, instead of common words
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt_tokens")]
+    pub(super) texts: Option<PathBuf>,
+    /// Tokens of a prompt; words of a text to be read
     #[arg(long, default_value = "128", value_name = "N")]
     pub(super) prompt_tokens: NonZeroUsize,
     /// Tokens of an answer
@@ -128,11 +140,15 @@ impl FromStr for Split {
 }
 
 impl TrafficArgs {
-    /// Whether there is a share for each of `routes` names or extras.
+    /// Whether there is a share for each of `routes` names or extras, and the texts are of the endpoint.
     ///
     /// # Errors
-    /// Where the list is of another length.
+    /// Where the list is of another length, or prompts are continued that are said to be read.
     pub(super) fn check(&self, routes: usize) -> Result<(), BenchError> {
+        if !self.endpoint.reads() && (self.inputs.get() > 1 || self.texts.is_some()) {
+            let what = "--inputs and --texts are of texts to be read: say --endpoint embeddings or classify";
+            return Err(BenchError::Usage(what.to_owned()));
+        }
         match &self.split {
             Some(Split(shares)) if shares.len() != routes => Err(BenchError::Usage(format!(
                 "--split has {} shares, and there are {routes} models or extras: give each one its own",
@@ -235,6 +251,15 @@ mod tests {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(named), "{flags:?}: {error}");
         }
+    }
+
+    #[test]
+    fn texts_are_of_endpoints_that_read() {
+        let check = |flags: &[&str]| parse(flags).unwrap().traffic.check(2);
+        assert!(check(&["--inputs", "4"]).unwrap_err().to_string().contains("--endpoint"));
+        check(&["--inputs", "4", "--endpoint", "classify"]).expect("texts");
+        let error = parse(&["--texts", "x", "--prompt-tokens", "3"]).unwrap_err();
+        assert!(error.contains("--prompt-tokens"), "{error}");
     }
 
     #[test]

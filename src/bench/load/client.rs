@@ -1,5 +1,11 @@
 //! Sends one request and times its answer.
-use super::{sample::Sample, sse::SseParser, target::Target};
+use super::{
+    args::TrafficArgs,
+    sample::Sample,
+    sse::SseParser,
+    target::Target,
+    texts::{Endpoint, Texts, tokens},
+};
 use crate::bench::BenchError;
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -15,17 +21,21 @@ const MAX_MESSAGE: usize = 300;
 pub(super) struct Client {
     http: reqwest::Client,
     pub(super) target: Target,
+    /// What is read, where texts are not continued.
+    pub(super) texts: Option<Texts>,
 }
 
 impl Client {
     /// Connects when the first request is sent.
-    pub(super) fn new(target: Target, timeout: Duration) -> Result<Self, BenchError> {
+    pub(super) fn new(target: Target, args: &TrafficArgs) -> Result<Self, BenchError> {
+        let timeout = Duration::from_secs(args.timeout);
         let http = reqwest::Client::builder().timeout(timeout).no_proxy().build();
         let http = http.map_err(|error| BenchError::Server {
             url: target.url.clone(),
             detail: format!("no HTTP client: {error}"),
         })?;
-        Ok(Self { http, target })
+        let texts = args.endpoint.reads().then(|| Texts::new(args)).transpose()?;
+        Ok(Self { http, target, texts })
     }
 
     /// Sends one request and reads its stream to the end; `seen` hears of each piece of text.
@@ -45,6 +55,45 @@ impl Client {
         sample
     }
 
+    /// Sends texts to be read and waits for the answer.
+    pub(super) async fn encode(
+        &self,
+        endpoint: Endpoint,
+        route: usize,
+        body: &Value,
+        texts: usize,
+        clock: Instant,
+    ) -> Sample {
+        let mut sample = Sample { route, sent: clock.elapsed(), ..Sample::default() };
+        let answer = self.answer(endpoint, body).await;
+        sample.ended = clock.elapsed();
+        match answer.and_then(|answer| tokens(&answer, texts)) {
+            Ok(tokens) => sample.usage = tokens.map(|tokens| (tokens, 0)),
+            Err(failure) => sample.failure = Some(failure),
+        }
+        sample
+    }
+
+    async fn answer(&self, endpoint: Endpoint, body: &Value) -> Result<Value, String> {
+        let response = self.post(endpoint, body).await?;
+        let answer = response.bytes().await.map_err(|error| unreachable_or_slow(&error))?;
+        serde_json::from_slice(&answer).map_err(|error| format!("the answer is no JSON: {error}"))
+    }
+
+    async fn post(&self, endpoint: Endpoint, body: &Value) -> Result<reqwest::Response, String> {
+        let mut request =
+            self.http.post(format!("{}{}", self.target.url, endpoint.path())).json(body);
+        if let Some(key) = &self.target.api_key {
+            request = request.bearer_auth(key);
+        }
+        let response = request.send().await.map_err(|error| unreachable_or_slow(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        Err(refusal(status.as_u16(), &response.text().await.unwrap_or_default()))
+    }
+
     async fn read(
         &self,
         body: &Value,
@@ -52,15 +101,7 @@ impl Client {
         sample: &mut Sample,
         seen: &mut impl FnMut(usize),
     ) -> Result<(), String> {
-        let mut request = self.http.post(format!("{}/v1/completions", self.target.url)).json(body);
-        if let Some(key) = &self.target.api_key {
-            request = request.bearer_auth(key);
-        }
-        let response = request.send().await.map_err(|error| unreachable_or_slow(&error))?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(refusal(status.as_u16(), &response.text().await.unwrap_or_default()));
-        }
+        let response = self.post(Endpoint::Completions, body).await?;
         let (mut parser, mut bytes) = (SseParser::default(), response.bytes_stream());
         let mut done = false;
         while let Some(piece) = bytes.next().await {

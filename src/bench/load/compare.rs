@@ -9,7 +9,7 @@ use std::fmt;
 
 /// The names of a pair's columns.
 pub(super) const HEAD: &str =
-    "pair: tokens/s A, tokens/s B, A/B; p50 to the first token A/B, between tokens A/B";
+    "pair: A/s, B/s, A/B; A/B of p50: to the first token, between tokens, end to end";
 
 /// What to add to the second server's seed: it gets the same prompts, unless it is the first one again, which would
 /// know them already.
@@ -28,12 +28,14 @@ pub(super) struct Pair {
 /// The first server's figure over the second's.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Ratios {
-    /// Above 1, the first is faster.
-    output_tokens_per_second: f64,
+    /// Of output tokens or texts a second; above 1, the first is faster.
+    throughput: f64,
     /// Below 1, the first is faster.
     first_token_p50: f64,
     /// Below 1, the first is faster.
     inter_token_p50: f64,
+    /// Below 1, the first is faster.
+    end_to_end_p50: f64,
 }
 
 impl Pair {
@@ -41,10 +43,10 @@ impl Pair {
         let p50 = |spread: Option<Spread>| spread.map_or(f64::NAN, |spread| spread.p50);
         let (a, b) = (&first.all, &second.all);
         let ratios = Ratios {
-            output_tokens_per_second: first.output_tokens_per_second
-                / second.output_tokens_per_second,
+            throughput: first.pace().0 / second.pace().0,
             first_token_p50: p50(a.first_token) / p50(b.first_token),
             inter_token_p50: p50(a.inter_token) / p50(b.inter_token),
+            end_to_end_p50: p50(a.end_to_end) / p50(b.end_to_end),
         };
         Self { first, second, ratios }
     }
@@ -55,12 +57,13 @@ impl fmt::Display for Pair {
         let (a, b, ratios) = (&self.first, &self.second, &self.ratios);
         write!(
             f,
-            "{:9.1} {:9.1} {:8.3}; {:8.3} {:8.3}",
-            a.output_tokens_per_second,
-            b.output_tokens_per_second,
-            ratios.output_tokens_per_second,
+            "{:9.1} {:9.1} {:8.3}; {:8.3} {:8.3} {:8.3}",
+            a.pace().0,
+            b.pace().0,
+            ratios.throughput,
             ratios.first_token_p50,
-            ratios.inter_token_p50
+            ratios.inter_token_p50,
+            ratios.end_to_end_p50
         )?;
         let failed = a.all.failed + b.all.failed;
         if failed > 0 { write!(f, " ({failed} requests failed)") } else { Ok(()) }
@@ -71,11 +74,14 @@ impl fmt::Display for Pair {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Comparison {
     servers: [String; 2],
-    /// Each server's own, output tokens a second.
+    /// What servers are measured by, a second.
+    unit: &'static str,
+    /// Each server's own.
     medians: [f64; 2],
     ratio: Range,
     first_token_ratio: Range,
     inter_token_ratio: Range,
+    end_to_end_ratio: Range,
     pairs: Vec<Pair>,
 }
 
@@ -112,13 +118,15 @@ impl Comparison {
         };
         Self {
             servers: [server(|pair| &pair.first), server(|pair| &pair.second)],
+            unit: pairs.first().map_or("", |pair| pair.first.pace().1),
             medians: [
-                median(&all(|pair| pair.first.output_tokens_per_second)),
-                median(&all(|pair| pair.second.output_tokens_per_second)),
+                median(&all(|pair| pair.first.pace().0)),
+                median(&all(|pair| pair.second.pace().0)),
             ],
-            ratio: Range::of(&all(|pair| pair.ratios.output_tokens_per_second)),
+            ratio: Range::of(&all(|pair| pair.ratios.throughput)),
             first_token_ratio: Range::of(&all(|pair| pair.ratios.first_token_p50)),
             inter_token_ratio: Range::of(&all(|pair| pair.ratios.inter_token_p50)),
+            end_to_end_ratio: Range::of(&all(|pair| pair.ratios.end_to_end_p50)),
             pairs,
         }
     }
@@ -131,12 +139,13 @@ impl Comparison {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ([a, b], [fast, slow]) = (&self.servers, self.medians);
-        writeln!(f, "A {a}: {fast:.1} output tokens/s (median of {})", self.pairs.len())?;
-        writeln!(f, "B {b}: {slow:.1} output tokens/s")?;
-        writeln!(f, "A/B output tokens/s: {}, median and extremes of the pairs", self.ratio)?;
+        let ([a, b], [fast, slow], unit) = (&self.servers, self.medians, self.unit);
+        writeln!(f, "A {a}: {fast:.1} {unit}/s (median of {})", self.pairs.len())?;
+        writeln!(f, "B {b}: {slow:.1} {unit}/s")?;
+        writeln!(f, "A/B {unit}/s: {}, median and extremes of the pairs", self.ratio)?;
         writeln!(f, "A/B p50 to the first token: {}", self.first_token_ratio)?;
-        writeln!(f, "A/B p50 between tokens: {}", self.inter_token_ratio)
+        writeln!(f, "A/B p50 between tokens: {}", self.inter_token_ratio)?;
+        writeln!(f, "A/B p50 end to end: {}", self.end_to_end_ratio)
     }
 }
 

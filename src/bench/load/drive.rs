@@ -21,7 +21,7 @@ pub(super) struct Run {
 
 /// The measured requests.
 pub(super) async fn drive(client: &Client, args: &TrafficArgs, seed: u64) -> Run {
-    let requests = plan(args, client.target.routes(), args.requests.get(), seed);
+    let requests = requests(client, args, args.requests.get(), seed);
     let clock = Instant::now();
     let samples = if args.rate.is_some() {
         open(client, args, &requests, clock).await
@@ -40,7 +40,8 @@ pub(super) async fn warm_up(
 ) -> Result<(), BenchError> {
     let routes = client.target.routes();
     let args = TrafficArgs { rate: None, ..args.clone() };
-    let requests = plan(&args, routes, args.warmup.unwrap_or(routes), seed + WARMUP_SEED);
+    let count = args.warmup.unwrap_or(routes);
+    let requests = requests(client, &args, count, seed + WARMUP_SEED);
     let samples = closed(client, &args, &requests, Instant::now()).await;
     match samples.into_iter().find_map(|sample| sample.failure.map(|why| (sample.route, why))) {
         None => Ok(()),
@@ -49,6 +50,14 @@ pub(super) async fn warm_up(
             Err(BenchError::Server { url: client.target.url.clone(), detail })
         }
     }
+}
+
+/// Prompts have as many numbers as a request's texts need, where texts are read.
+fn requests(client: &Client, args: &TrafficArgs, count: usize, seed: u64) -> Vec<Planned> {
+    let numbers = client.texts.as_ref().map(|texts| texts.numbers(args.inputs));
+    let prompt_tokens = numbers.unwrap_or(args.prompt_tokens);
+    let args = TrafficArgs { prompt_tokens, ..args.clone() };
+    plan(&args, client.target.routes(), count, seed)
 }
 
 /// Each of `concurrency` clients takes the next request when it has its answer.
@@ -87,6 +96,10 @@ async fn open(
 }
 
 async fn send(client: &Client, args: &TrafficArgs, request: &Planned, clock: Instant) -> Sample {
+    if let Some(texts) = &client.texts {
+        let body = client.target.texts(request.route, texts, &request.prompt);
+        return client.encode(args.endpoint, request.route, &body, args.inputs.get(), clock).await;
+    }
     let body = client.target.body(request.route, &request.prompt, args.output_tokens.get());
     client.complete(request.route, &body, clock, |_| ()).await
 }

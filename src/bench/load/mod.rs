@@ -1,6 +1,6 @@
-//! A load on any OpenAI-compatible server: streaming completions, timed piece by piece.
+//! A load on any OpenAI-compatible server: streaming completions, timed piece by piece, or texts that are read.
 //!
-//! `args` and `target` say what is asked of whom, `plan` makes the requests, `drive` sends them, `client` and `sse`
+//! `args`, `target` and `texts` say what is asked of whom, `plan` makes the requests, `drive` sends them, `client` and `sse`
 //! read the answers into `sample`s, `summary` and `stats` reduce those, `table` and `page` show them. `compare` and
 //! `stall` are two ways to arrange runs.
 mod args;
@@ -18,5 +18,6 @@ mod stats;
 mod summary;
 mod table;
 mod target;
+mod texts;
 
 pub use args::LoadArgs;

@@ -20,16 +20,14 @@ pub(super) fn page(runs: &[(&Summary, &Run)]) -> String {
         section(&mut html, &summary.server, &format!("<pre>{text}</pre>"));
         section(&mut html, "Requests over time (light: until the first token)", &requests(run));
     }
-    section(
-        &mut html,
-        "Output tokens a second",
-        &lines(&curves(runs, throughput), "s", "tokens/s"),
-    );
-    for (title, values) in [
-        ("Time to the first token", first_tokens as fn(&Run) -> Vec<f64>),
-        ("Between tokens", gaps),
-        ("End to end", ends),
-    ] {
+    let ends = ("End to end", ends as fn(&Run) -> Vec<f64>);
+    let mut figures = vec![ends];
+    if runs.iter().all(|(summary, _)| summary.texts_per_second.is_none()) {
+        let throughput = lines(&curves(runs, throughput), "s", "tokens/s");
+        section(&mut html, "Output tokens a second", &throughput);
+        figures = vec![("Time to the first token", first_tokens), ("Between tokens", gaps), ends];
+    }
+    for (title, values) in figures {
         let curve = |run: &Run| cumulative(values(run));
         section(&mut html, title, &lines(&curves(runs, curve), "ms", "% of all"));
     }

@@ -13,7 +13,7 @@ use crate::bench::{
     output::{write_json, write_text},
 };
 use serde::Serialize;
-use std::{io::Write, time::Duration};
+use std::io::Write;
 use tokio::runtime::Builder;
 
 impl LoadArgs {
@@ -31,6 +31,10 @@ impl LoadArgs {
         let first = self.server.target();
         let other = self.other.target(&first)?;
         self.traffic.check(first.routes())?;
+        if self.stall.is_some() && self.traffic.endpoint.reads() {
+            let what = "--stall is of streams: leave --endpoint out, or --stall";
+            return Err(BenchError::Usage(what.to_owned()));
+        }
         let client = self.client(first)?;
         match (other, self.stall) {
             (Some(other), _) => self.compare(&client, &self.client(other)?, out).await,
@@ -40,7 +44,7 @@ impl LoadArgs {
     }
 
     fn client(&self, target: Target) -> Result<Client, BenchError> {
-        Client::new(target, Duration::from_secs(self.traffic.timeout))
+        Client::new(target, &self.traffic)
     }
 
     async fn load(&self, client: &Client, out: &mut dyn Write) -> Result<(), BenchError> {

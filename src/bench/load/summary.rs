@@ -12,6 +12,8 @@ pub(super) struct Summary {
     pub(super) output_tokens_per_second: f64,
     pub(super) prompt_tokens_per_second: f64,
     pub(super) requests_per_second: f64,
+    /// Where texts are read and not continued.
+    pub(super) texts_per_second: Option<f64>,
     pub(super) all: Figures,
     /// By the name of the model, where there are several.
     pub(super) models: BTreeMap<String, Figures>,
@@ -40,6 +42,14 @@ pub(super) struct Figures {
 }
 
 impl Summary {
+    /// What the server is measured by, a second, and what that is.
+    pub(super) fn pace(&self) -> (f64, &'static str) {
+        match self.texts_per_second {
+            Some(texts) => (texts, "texts"),
+            None => (self.output_tokens_per_second, "output tokens"),
+        }
+    }
+
     /// Of a run on `target`.
     pub(super) fn new(target: &Target, args: &TrafficArgs, run: &Run) -> Self {
         let samples = &run.samples;
@@ -56,6 +66,7 @@ impl Summary {
             output_tokens_per_second: rate(all.output_tokens),
             prompt_tokens_per_second: rate(all.prompt_tokens),
             requests_per_second: rate(all.answered),
+            texts_per_second: args.endpoint.reads().then(|| rate(all.answered * args.inputs.get())),
             models: by_model(target, args, samples),
             all,
             failures,
@@ -79,8 +90,9 @@ impl Figures {
     fn of<'a>(samples: impl Iterator<Item = &'a Sample>, args: &TrafficArgs) -> Self {
         let (whole, failed): (Vec<&Sample>, Vec<&Sample>) =
             samples.partition(|sample| sample.failure.is_none());
-        let prompt =
-            |sample: &&Sample| sample.usage.map_or(args.prompt_tokens.get(), |(prompt, _)| prompt);
+        // Words are not tokens.
+        let uncounted = if args.endpoint.reads() { 0 } else { args.prompt_tokens.get() };
+        let prompt = |sample: &&Sample| sample.usage.map_or(uncounted, |(prompt, _)| prompt);
         Self {
             answered: whole.len(),
             failed: failed.len(),
@@ -102,6 +114,15 @@ fn notes(args: &TrafficArgs, samples: &[Sample]) -> Vec<String> {
     let tokens: usize = whole().map(Sample::output_tokens).sum();
     let pieces: usize = whole().map(|sample| sample.pieces.len()).sum();
     let mut notes = Vec::new();
+    if args.endpoint.reads() {
+        let uncounted = count(&|sample| sample.usage.is_none());
+        if uncounted > 0 {
+            notes.push(format!(
+                "{uncounted} answers came without usage: their tokens are not known"
+            ));
+        }
+        return notes;
+    }
     let mut note = |count: usize, what: String| {
         if count > 0 {
             notes.push(format!("{count} {what}"));
@@ -178,6 +199,16 @@ mod tests {
         assert_eq!(summary.all.end_to_end.unwrap().max, 900.0);
         assert_eq!(summary.models["b"].answered, 0);
         assert!(summary.notes.is_empty(), "{:?}", summary.notes);
+    }
+
+    #[test]
+    fn texts_that_are_read_are_counted_and_their_tokens_are_the_servers() {
+        let args = traffic(&["--endpoint", "classify", "--inputs", "4"]);
+        let samples = vec![sample(0, 0, Some((9, 0))), sample(1, 0, None)];
+        let summary =
+            Summary::new(&target(), &args, &Run { samples, wall: Duration::from_secs(2) });
+        assert_eq!((summary.pace(), summary.all.prompt_tokens), ((4.0, "texts"), 9));
+        assert!(summary.notes[0].contains("1 answers came without usage"), "{:?}", summary.notes);
     }
 
     #[test]

@@ -8,6 +8,14 @@ use std::fmt;
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = &self.all;
+        if let Some(texts) = self.texts_per_second {
+            writeln!(
+                f,
+                "{}: {texts:.1} texts/s ({} requests in {:.2} s, {:.0} tokens/s, {} failed)",
+                self.server, all.answered, self.seconds, self.prompt_tokens_per_second, all.failed
+            )?;
+            return self.rest(f);
+        }
         writeln!(
             f,
             "{}: {:.1} output tokens/s, prompts included ({} tokens in {:.2} s, {:.2} requests/s, {:.0} prompt \
@@ -21,6 +29,12 @@ impl fmt::Display for Summary {
             all.answered,
             all.failed
         )?;
+        self.rest(f)
+    }
+}
+
+impl Summary {
+    fn rest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.times(f)?;
         self.models.iter().try_for_each(|(name, figures)| model(f, name, figures))?;
         for (failure, count) in &self.failures {
@@ -28,9 +42,7 @@ impl fmt::Display for Summary {
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
-}
 
-impl Summary {
     fn times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = &self.all;
         let columns = ["mean", "p50", "p90", "p99", "max"].map(|name| format!("{name:>10}"));
@@ -92,6 +104,7 @@ mod tests {
             output_tokens_per_second: 1.0,
             prompt_tokens_per_second: 2.0,
             requests_per_second: 1.0,
+            texts_per_second: None,
             all: figures(),
             models: BTreeMap::from([("a".into(), figures())]),
             failures: BTreeMap::new(),

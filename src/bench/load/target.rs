@@ -1,4 +1,5 @@
 //! One server, and the body of a request to it.
+use super::texts::Texts;
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
 
@@ -47,14 +48,19 @@ impl Target {
 
     /// What the figures call requests of this kind.
     pub(super) fn label(&self, route: usize) -> String {
-        let model = &self.models[route % self.models.len()];
-        if self.extras.0.len() > 1 { format!("{model} #{route}") } else { model.clone() }
+        let model = self.model(route);
+        if self.extras.0.len() > 1 { format!("{model} #{route}") } else { model.to_owned() }
+    }
+
+    /// The name that requests of this kind say.
+    fn model(&self, route: usize) -> &str {
+        &self.models[route % self.models.len()]
     }
 
     /// A streaming completion that runs to its full length.
     pub(super) fn body(&self, route: usize, prompt: &[u32], output_tokens: usize) -> Value {
-        let mut body = json!({
-            "model": self.models[route % self.models.len()],
+        let body = json!({
+            "model": self.model(route),
             "prompt": prompt,
             "max_tokens": output_tokens,
             "temperature": 0,
@@ -62,6 +68,15 @@ impl Target {
             "stream": true,
             "stream_options": {"include_usage": true},
         });
+        self.with_fields(route, body)
+    }
+
+    /// Texts to be read.
+    pub(super) fn texts(&self, route: usize, texts: &Texts, numbers: &[u32]) -> Value {
+        self.with_fields(route, texts.body(self.model(route), numbers))
+    }
+
+    fn with_fields(&self, route: usize, mut body: Value) -> Value {
         let extra = self.extras.0.get(route % self.extras.0.len().max(1));
         for (name, value) in self.body.0.iter().chain(extra.into_iter().flatten()) {
             body[name] = value.clone();
