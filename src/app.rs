@@ -10,7 +10,8 @@ use crate::{
     demo,
     engine::{EngineError, EngineHandle, EngineSnapshot, EventStream, ModelRunner, Submission},
     generation::{
-        Abilities, Backend, GenerateError, Generator, ModelCard, SamplingOptions, TextSetup,
+        Abilities, Backend, EncodeConfig, GenerateError, Generator, ModelCard, SamplingOptions,
+        TextSetup,
     },
     http::{self, AppState, Entrance},
     kernel::{self, KernelError, Kernels},
@@ -102,6 +103,7 @@ impl App {
         };
         let rooms = Arc::new(Rooms { registry: registry.clone(), engine: engine.clone() });
         let generator = Generator::new(rooms, setup, card, metrics.clone())?;
+        let generator = generator.reading_as(reading(config));
         log_tools(&generator);
         let staging = staging(registry.objects().directory())?;
         let aliases = aliases(&registry, &generator.model().name)?;
@@ -167,6 +169,13 @@ impl App {
         tokio::task::spawn_blocking(move || traces.finish()).await.map_err(io::Error::other)?;
         served
     }
+}
+
+/// As many texts of one request at a time as keep the engine busy, and never the whole queue.
+fn reading(config: &ServeConfig) -> EncodeConfig {
+    let engine = &config.engine;
+    let window = engine.max_sequences.saturating_mul(2).min(engine.max_waiting.div_ceil(2));
+    EncodeConfig { window, ..config.encode }
 }
 
 fn source(config: &ServeConfig) -> Result<ModelSource, ModelError> {

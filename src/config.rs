@@ -2,7 +2,7 @@
 use crate::{
     adapter::AdapterConfig,
     engine::EngineConfig,
-    generation::ToolCallConfig,
+    generation::{EncodeConfig, ToolCallConfig},
     http::HttpConfig,
     kernel::KernelConfig,
     model::ModelConfig,
@@ -19,6 +19,9 @@ pub struct ServeConfig {
     /// The base's way with tools.
     #[command(flatten, next_help_heading = "Base model")]
     pub tool_calls: ToolCallConfig,
+    /// The way with texts that are only read.
+    #[command(flatten, next_help_heading = "Base model")]
+    pub encode: EncodeConfig,
     /// The device.
     #[command(flatten, next_help_heading = "Device")]
     pub kernel: KernelConfig,

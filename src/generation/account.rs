@@ -18,7 +18,8 @@ use std::{
 pub(super) struct Account {
     pub(super) metrics: Metrics,
     adapters: Arc<[(AdapterCounts, Arc<Ledger>)]>,
-    longest: Arc<Longest>,
+    /// None of texts that are only read.
+    longest: Option<Arc<Longest>>,
 }
 
 /// The length of the longest answer, which goes to the metrics with the last one.
@@ -36,6 +37,12 @@ impl Drop for Longest {
 impl Account {
     /// The account of a prompt that these adapters answer. Nothing is counted yet.
     pub(super) fn new(metrics: Metrics, leases: &[(AdapterLease, f32)]) -> Self {
+        let longest = Longest { metrics: metrics.clone(), tokens: AtomicUsize::new(0) };
+        Self { longest: Some(Arc::new(longest)), ..Self::of_reading(metrics, leases) }
+    }
+
+    /// The account of texts that these adapters read. Nothing is counted yet.
+    pub(super) fn of_reading(metrics: Metrics, leases: &[(AdapterLease, f32)]) -> Self {
         let mut leases: Vec<&AdapterLease> = leases.iter().map(|(lease, _)| lease).collect();
         // A name counts once, however many of its versions a mix has.
         leases.sort_by(|a, b| a.name.cmp(&b.name));
@@ -47,13 +54,17 @@ impl Account {
         if adapters.is_empty() {
             adapters.push((metrics.of_adapter(""), Arc::default()));
         }
-        let longest = Longest { metrics: metrics.clone(), tokens: AtomicUsize::new(0) };
-        Self { adapters: adapters.into(), longest: Arc::new(longest), metrics }
+        Self { adapters: adapters.into(), longest: None, metrics }
     }
 
     /// The engine took the prompt; it is to have so many answers of at most so many tokens.
     pub(super) fn accepted(&self, prompt_tokens: usize, answers: usize, max_tokens: usize) {
         self.metrics.asked(answers, max_tokens);
+        self.reads(prompt_tokens);
+    }
+
+    /// The engine took a text to read, or a prompt.
+    pub(super) fn reads(&self, prompt_tokens: usize) {
         let now = SystemTime::now();
         for (counts, ledger) in self.adapters.iter() {
             counts.accepted(prompt_tokens);
@@ -71,7 +82,9 @@ impl Account {
     }
 
     pub(super) fn generated(&self, tokens: usize) {
-        self.longest.tokens.fetch_max(tokens, Ordering::Relaxed);
+        if let Some(longest) = &self.longest {
+            longest.tokens.fetch_max(tokens, Ordering::Relaxed);
+        }
         for (counts, ledger) in self.adapters.iter() {
             counts.generated(tokens);
             ledger.generated(tokens);

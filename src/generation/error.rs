@@ -1,5 +1,5 @@
 //! Why nothing was generated, or not all of it.
-use super::GrammarError;
+use super::{GrammarError, InputError};
 use crate::{
     adapter::AdapterError,
     engine::{EngineError, InvalidSampling},
@@ -58,6 +58,19 @@ pub enum GenerateError {
         /// Tokens there would be if all were the tokenizer's longest.
         least: usize,
     },
+    /// A text that is to be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// What the model and its adapters are not made for.
+    #[error("{message}")]
+    Unfit {
+        /// A name for it: `model_does_not_generate`, `no_classification_head` and the like.
+        code: &'static str,
+        /// The request's field that names the model or the adapter.
+        field: String,
+        /// What it is and what to ask for instead.
+        message: String,
+    },
     /// Another field of the request.
     #[error("{message}")]
     Invalid {
@@ -86,6 +99,8 @@ impl Classified for GenerateError {
             Self::Grammar { error, .. } => error.kind(),
             Self::ContextLength { .. }
             | Self::TextTooLong { .. }
+            | Self::Input(_)
+            | Self::Unfit { .. }
             | Self::Invalid { .. }
             | Self::ToolsNotSupported(_)
             | Self::Template(_) => ErrorKind::InvalidRequest,
@@ -100,6 +115,8 @@ impl Classified for GenerateError {
             Self::Sampling(error) => error.code(),
             Self::Grammar { error, .. } => error.code(),
             Self::ContextLength { .. } | Self::TextTooLong { .. } => "context_length_exceeded",
+            Self::Input(error) => error.code(),
+            Self::Unfit { code, .. } => code,
             Self::Invalid { .. } => "invalid_value",
             Self::Template(_) => "chat_template_failed",
             Self::ToolsNotSupported(_) => "tools_not_supported",
@@ -109,7 +126,10 @@ impl Classified for GenerateError {
 
     fn param(&self) -> Option<&str> {
         match self {
-            Self::Adapter { field, .. } | Self::Grammar { field, .. } => Some(field),
+            Self::Adapter { field, .. }
+            | Self::Grammar { field, .. }
+            | Self::Unfit { field, .. } => Some(field),
+            Self::Input(error) => error.param(),
             Self::Engine(error) => error.param(),
             Self::Sampling(error) => error.param(),
             Self::ContextLength { .. } | Self::TextTooLong { .. } => Some("input_tokens"),

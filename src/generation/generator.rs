@@ -1,7 +1,7 @@
 //! From a request to running sequences: render, tokenise, check, lease, submit.
 use super::{
-    Abilities, Backend, EngineSnapshot, GenerateError, GenerateRequest, Generation, Prompt,
-    SamplingOptions, SamplingParams, Token, Usage, WeightedAdapter,
+    Abilities, Backend, EncodeConfig, EngineSnapshot, GenerateError, GenerateRequest, Generation,
+    INLINE_BYTES, Prompt, SamplingOptions, SamplingParams, Token, Usage, WeightedAdapter,
     account::{self, Account},
     answer::Answer,
     bad_words,
@@ -30,8 +30,6 @@ const MAX_ANSWERS: usize = 128;
 const MAX_STOP_STRINGS: usize = 32;
 /// Longest stop string: its length bounds how far a stream's text lags behind its tokens.
 const MAX_STOP_BYTES: usize = 1024;
-/// Longer prompts are rendered and tokenised on a blocking thread: about half a millisecond's work.
-const INLINE_BYTES: usize = 2048;
 /// As much work as a word that answers must not contain makes.
 const WORD_BYTES: usize = 32;
 /// More tokens are turned to text on a blocking thread.
@@ -92,11 +90,11 @@ pub struct TextSetup {
 
 /// The service. Cloning it is cheap.
 #[derive(Clone)]
-pub struct Generator(Arc<Inner>);
+pub struct Generator(pub(super) Arc<Inner>, pub(super) EncodeConfig);
 
-struct Inner {
-    backend: Arc<dyn Backend>,
-    tokenizer: Arc<Tokenizer>,
+pub(super) struct Inner {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
     grammars: Grammars,
     tools: ToolSupport,
@@ -125,7 +123,7 @@ impl Generator {
         let grammars = Grammars::new(tokenizer.clone(), model.vocab, metrics.clone());
         let seen = template.as_ref().map(Seen::of).unwrap_or_default();
         let tools = ToolSupport::new(seen, text.tool_calls, |mark| tokenizer.special(mark));
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             backend,
             tokenizer,
             template,
@@ -135,7 +133,8 @@ impl Generator {
             unseen: Metrics::new(&model.name),
             model,
             metrics,
-        })))
+        };
+        Ok(Self(Arc::new(inner), EncodeConfig::default()))
     }
 
     /// The base model.
@@ -238,6 +237,7 @@ impl Generator {
         request: GenerateRequest,
         leased: Option<AdapterLease>,
     ) -> Result<Generation, GenerateError> {
+        self.check_base()?;
         check(&request)?;
         let GenerateRequest { prompt, adapters, mut sampling, n, bad_words, .. } = request;
         let shows_prompt = request.shows_prompt || sampling.prompt_logprobs.is_some();
@@ -279,7 +279,9 @@ impl Generator {
             Some(wanted) => Some(self.0.grammars.form(wanted).await?),
             None => None,
         };
+        let fields: Vec<_> = adapters.iter().map(|adapter| adapter.field.clone()).collect();
         let mut leases = self.lease(adapters).await?;
+        leases.iter().zip(&fields).try_for_each(|((lease, _), field)| generates(lease, field))?;
         leases.extend(leased.map(|lease| (lease, 1.0)));
         let served = account::served(&leases);
         let mix = AdapterMix::new(leases)?;
@@ -305,7 +307,7 @@ impl Generator {
     }
 
     /// Pins every version of a mix, or none.
-    async fn lease(
+    pub(super) async fn lease(
         &self,
         wanted: Vec<WeightedAdapter>,
     ) -> Result<Vec<(AdapterLease, f32)>, GenerateError> {
@@ -342,7 +344,7 @@ impl Generator {
         Ok(sampling.into_iter().map(submit).collect::<Result<_, EngineError>>()?)
     }
 
-    fn metrics(&self, priority: Priority) -> &Metrics {
+    pub(super) fn metrics(&self, priority: Priority) -> &Metrics {
         match priority {
             Priority::Normal | Priority::Low => &self.0.metrics,
             Priority::Shadow => &self.0.unseen,
@@ -365,7 +367,7 @@ impl Generator {
     }
 
     /// Works here if that is short, else on a blocking thread.
-    async fn work<T: Send + 'static>(
+    pub(super) async fn work<T: Send + 'static>(
         &self,
         is_short: bool,
         work: impl FnOnce(&Inner) -> Result<T, GenerateError> + Send + 'static,
@@ -376,6 +378,19 @@ impl Generator {
         let inner = self.0.clone();
         let done = tokio::task::spawn_blocking(move || work(&inner)).await;
         done.map_err(|error| GenerateError::Internal(error.to_string()))?
+    }
+
+    /// Whether the base continues texts at all.
+    fn check_base(&self) -> Result<(), GenerateError> {
+        if self.0.model.abilities.generates {
+            return Ok(());
+        }
+        let name = &self.0.model.name;
+        let message = format!(
+            "`{name}` reads texts and does not continue them; ask for embeddings or labels"
+        );
+        let (code, field) = ("model_does_not_generate", "model".to_owned());
+        Err(GenerateError::Unfit { code, field, message })
     }
 
     fn check_prompt(&self, prompt: &[u32]) -> Result<(), GenerateError> {
@@ -473,7 +488,7 @@ impl Inner {
         add_special_tokens: bool,
         most: Option<usize>,
     ) -> Result<Vec<u32>, GenerateError> {
-        let least = text.len().div_ceil(self.tokenizer.pieces().longest());
+        let least = self.tokenizer.least(text);
         if most.is_some_and(|most| least > most) {
             return Err(GenerateError::TextTooLong { context: self.model.max_context, least });
         }
@@ -511,6 +526,17 @@ fn check(request: &GenerateRequest) -> Result<(), GenerateError> {
         return Err(invalid("truncate_prompt_tokens", message.into()));
     }
     Ok(())
+}
+
+/// Whether an adapter is made for answers.
+fn generates(lease: &AdapterLease, field: &str) -> Result<(), GenerateError> {
+    if lease.weights.class_head().is_none() {
+        return Ok(());
+    }
+    let message =
+        format!("adapter `{}` labels texts and does not continue them; ask for labels", lease.name);
+    let (code, field) = ("adapter_does_not_generate", field.to_owned());
+    Err(GenerateError::Unfit { code, field, message })
 }
 
 /// The text that a prompt's tokens stand for, where the tokenizer may put more around it.

@@ -7,6 +7,7 @@ mod backend;
 mod bad_words;
 mod chat_template;
 mod constraint;
+mod density;
 mod echo;
 mod encode;
 mod error;
@@ -26,14 +27,14 @@ mod tokenizer;
 mod tool_calls;
 
 pub use crate::engine::{
-    AdapterMix, EngineSnapshot, HeadKind, InvalidSampling, Labels, Pooling, Priority,
+    AdapterMix, EngineSnapshot, HeadKind, InvalidSampling, Labels, Pooling, Priority, Reading,
     SamplingOptions, SamplingParams,
 };
 pub use backend::Backend;
 pub use constraint::{AnswerForm, Constraint};
 pub use encode::{
-    Abilities, EmbeddingSetup, EncodeInput, EncodeRequest, Encoded, EncodedText, EncodedValue,
-    Entity, Keep, ScoreRequest, Scored, Truncation, Wanted,
+    Abilities, EmbeddingSetup, EncodeConfig, EncodeInput, EncodeRequest, Encoded, EncodedText,
+    EncodedValue, Entity, InputError, Keep, ScoreRequest, Scored, Truncation, Wanted,
 };
 pub use error::GenerateError;
 pub use generator::{Generator, ModelCard, TextSetup};
@@ -44,6 +45,9 @@ pub use request::{
     ServedAdapter, StopReason, Token, Usage, WeightedAdapter,
 };
 pub use stream::Generation;
+/// Longer texts are rendered and tokenised on a blocking thread: about half a millisecond's work.
+const INLINE_BYTES: usize = 2048;
+
 pub use tool_calls::{
     CallEvent, CallParser, CallsWanted, ToolCallConfig, ToolCallFormat, ToolCallSetting, ToolCalls,
     ToolFunction,

@@ -72,6 +72,17 @@ impl Pieces {
         self.longest
     }
 
+    /// Whether every single byte has a token.
+    pub(super) fn spell_every_byte(&self) -> bool {
+        let mut spelled = [false; 256];
+        for id in 0..self.ends.len() as u32 {
+            if let [byte] = self.bytes(id) {
+                spelled[usize::from(*byte)] = true;
+            }
+        }
+        spelled.iter().all(|spelled| *spelled)
+    }
+
     /// Whether the token steers the model rather than being text.
     pub(super) fn is_special(&self, id: u32) -> bool {
         self.kinds.get(id as usize) == Some(&Kind::Special)
@@ -105,6 +116,8 @@ enum Step<'a> {
     Metaspace(char),
     /// No decoder: tokens stand apart.
     SpaceBefore,
+    /// Tokens stand apart, but for those that go on with a word, and those that follow it without a space.
+    WordPiece(&'a DecoderWrapper),
 }
 
 impl<'a> Steps<'a> {
@@ -140,7 +153,10 @@ impl<'a> Steps<'a> {
             }
             DecoderWrapper::Strip(_) => return Err(unsupported("Strip")),
             DecoderWrapper::BPE(_) => return Err(unsupported("BPEDecoder")),
-            DecoderWrapper::WordPiece(_) => return Err(unsupported("WordPiece")),
+            DecoderWrapper::WordPiece(_) => {
+                self.each.push(Step::WordPiece(decoder));
+                self.leading_spaces = 1;
+            }
             DecoderWrapper::CTC(_) => return Err(unsupported("CTC")),
         }
         Ok(())
@@ -161,6 +177,11 @@ impl<'a> Steps<'a> {
                 }
                 Step::Metaspace(mark) => token = token.replace(*mark, " "),
                 Step::SpaceBefore => token.insert(0, ' '),
+                Step::WordPiece(decoder) => {
+                    // It looks at the token alone, but for the first of a text.
+                    let joined = decoder.decode_chain(vec![String::new(), token]);
+                    token = joined.map_err(|error| refused(error.to_string()))?.concat();
+                }
             }
         }
         Ok(token.into_bytes())

@@ -1,16 +1,19 @@
 //! Text to tokens and back.
-use super::{GenerateError, Token, pieces::Pieces, text_stream::Utf8};
+use super::{GenerateError, Token, density::bytes_per_token, pieces::Pieces, text_stream::Utf8};
 use crate::engine::TokenLogprobs;
+use tokenizers::DecoderWrapper;
 
 /// A tokenizer and the bytes of each of its tokens.
 pub(super) struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     pieces: Pieces,
-    bos: Bos,
+    pub(super) bos: Bos,
+    bytes_per_token: Option<usize>,
 }
 
 /// How a text begins, where special tokens are wanted.
-enum Bos {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Bos {
     /// As the tokenizer's own rules say.
     Rules,
     /// Without special tokens, whatever the rules say.
@@ -42,7 +45,8 @@ impl Tokenizer {
             }
         };
         let pieces = Pieces::new(&inner)?;
-        Ok(Self { inner, pieces, bos })
+        let bytes_per_token = bytes_per_token(&inner, &pieces);
+        Ok(Self { inner, pieces, bos, bytes_per_token })
     }
 
     /// The tokens of `text`; slow for long texts, so those belong on a blocking thread.
@@ -65,8 +69,17 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Tokens that `text` has at least; 0 where nothing can be said without counting.
+    pub(super) fn least(&self, text: &str) -> usize {
+        self.bytes_per_token.map_or(0, |bytes| text.len().div_ceil(bytes))
+    }
+
     /// The text of `ids`; invalid UTF-8 becomes U+FFFD.
     pub(super) fn decode(&self, ids: &[u32]) -> String {
+        if let Some(DecoderWrapper::WordPiece(_)) = self.inner.get_decoder() {
+            // To it the first token is another matter.
+            return self.inner.decode(ids, false).unwrap_or_default();
+        }
         let mut dropped = self.pieces.leading_spaces();
         let mut utf8 = Utf8::default();
         let mut text: String = ids
@@ -187,9 +200,27 @@ mod tests {
 
     #[test]
     fn a_decoder_that_cannot_stream_is_refused_by_name() {
-        let decoder = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
+        let decoder = json!({"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|",
+            "cleanup": true});
         let error = Tokenizer::new(testing::words(&decoder), None, None).err().expect("refused");
-        assert!(error.to_string().contains("`WordPiece`"), "{error}");
+        assert!(error.to_string().contains("`CTC`"), "{error}");
+    }
+
+    #[test]
+    fn pieces_of_words_are_joined_as_the_library_does() {
+        let tokenizer = plain(testing::word_piece());
+        let spelled = |text: &str| {
+            let ids = tokenizer.encode(text, true).expect("ids");
+            let wanted = tokenizer.inner.decode(&ids, false).expect("text");
+            assert_eq!(tokenizer.decode(&ids), wanted);
+            wanted
+        };
+        assert_eq!(spelled("rating news, isn't it?"), "[CLS] rating news, isn ' t it? [SEP]");
+        assert_eq!(spelled("zebra"), "[CLS] [UNK] [SEP]");
+        let ids = tokenizer.encode("rating", false).expect("ids");
+        assert_eq!(ids.len(), 2);
+        assert_eq!(ids.iter().map(|id| tokenizer.token(*id).text).collect::<String>(), " rating");
+        assert_eq!(tokenizer.least(&"z".repeat(100_000)), 0, "it may be one token");
     }
 
     proptest! {

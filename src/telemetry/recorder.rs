@@ -142,11 +142,16 @@ impl Metrics {
 
     /// An answer ended, `elapsed` after its submission.
     pub fn finished(&self, outcome: Outcome, prompt: usize, generated: usize, elapsed: Duration) {
+        self.read(outcome, prompt, elapsed);
+        self.0.requests.generated_tokens.observe(generated as f64);
+    }
+
+    /// A text that has no answer was read, `elapsed` after its submission.
+    pub fn read(&self, outcome: Outcome, tokens: usize, elapsed: Duration) {
         let requests = &self.0.requests;
         let reason = vec![("finished_reason", outcome.label().to_owned())];
         requests.finished.get_or_create(&reason).inc();
-        requests.prompt_tokens.observe(prompt as f64);
-        requests.generated_tokens.observe(generated as f64);
+        requests.prompt_tokens.observe(tokens as f64);
         requests.latency.observe(elapsed.as_secs_f64());
     }
 
