@@ -10,15 +10,15 @@ use crate::{
     demo,
     engine::{EngineError, EngineHandle, EngineSnapshot, EventStream, ModelRunner, Submission},
     generation::{
-        Abilities, Backend, EncodeConfig, GenerateError, Generator, ModelCard, SamplingOptions,
-        TextSetup,
+        Abilities, Backend, EmbeddingSetup, EncodeConfig, GenerateError, Generator, ModelCard,
+        SamplingOptions, TextSetup,
     },
     http::{self, AppState, Entrance},
     kernel::{self, KernelError, Kernels},
-    lora::FrozenBase,
+    lora::{FrozenBase, LoraLayout},
     model::{
-        self, BaseWeights, LoadOptions, LoadedModel, ModelError, ModelFacts, ModelSource, Progress,
-        SamplingDefaults,
+        self, BaseWeights, EmbeddingFacts, LoadOptions, LoadedModel, ModelError, ModelFacts,
+        ModelSource, Progress, SamplingDefaults,
     },
     telemetry::{Metrics, Traces, TracesError},
 };
@@ -84,13 +84,14 @@ impl App {
         let kernels = kernel::open(&config.kernel)?;
         tracing::info!(device = kernels.describe(), "computing");
         let source = source(config)?;
-        let LoadedModel { lm, weights: base, facts, text } =
+        let LoadedModel { lm, weights: base, facts, text, embedding } =
             load(&source, config, kernels.as_ref())?;
         log_facts(&facts);
         let device = kernels.device();
         let runner = ModelRunner::new(lm, kernels, &config.engine).map_err(AppError::Engine)?;
         let engine = EngineHandle::spawn(runner, &config.engine, text.eos_ids.clone())?;
-        let card = model_card(config, &source, &facts, (&engine, device));
+        let abilities = abilities(base.layout(), embedding);
+        let card = model_card(config, &source, &facts, (&engine, device), abilities);
         let registry = registry(Arc::new(base.clone()), &config.adapter, &source, &engine, &card)?;
         let metrics = Metrics::with(&card.name, card.max_context, &config.metrics);
         let setup = TextSetup {
@@ -195,6 +196,7 @@ fn load(
         kv_precision: config.kernel.kv_precision,
         max_positions: config.model.max_model_len,
         kv_cache_bytes: Some(config.engine.kv_cache_bytes.0),
+        pooling: config.model.pooling,
         progress: Progress::Shown,
     };
     model::load(source, kernels, &options)
@@ -239,6 +241,7 @@ fn model_card(
     source: &ModelSource,
     facts: &ModelFacts,
     (engine, device): (&EngineHandle, &str),
+    abilities: Abilities,
 ) -> ModelCard {
     let root = match source {
         ModelSource::Embedded(_) => demo::NAME.to_owned(),
@@ -253,7 +256,25 @@ fn model_card(
         vocab: facts.vocab,
         device: device.to_owned(),
         precision: facts.precision.to_string(),
-        abilities: Abilities::default(),
+        abilities,
+    }
+}
+
+/// What the base can be asked for.
+fn abilities(layout: &LoraLayout, embedding: Option<EmbeddingFacts>) -> Abilities {
+    let setup = |facts: EmbeddingFacts| EmbeddingSetup {
+        pooling: facts.pooling,
+        normalize: facts.normalize,
+        dimensions: facts.dimensions,
+        shortens: facts.shortens,
+        max_tokens: facts.max_tokens,
+        prompts: facts.prompts,
+        default_prompt: facts.default_prompt,
+    };
+    Abilities {
+        generates: layout.generates(),
+        embedding: embedding.map(setup),
+        labels: layout.class_head().and_then(|head| head.base.clone()),
     }
 }
 

@@ -35,6 +35,7 @@ fn try_load(path: &Path, kernels: &dyn Kernels) -> Result<LoadedModel, ModelErro
         kv_precision: KvChoice::Auto,
         max_positions: Some(MAX_POSITIONS),
         kv_cache_bytes: None,
+        pooling: None,
         progress: Progress::Hidden,
     };
     load(&source, kernels, &options)

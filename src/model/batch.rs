@@ -1,6 +1,6 @@
 //! One step's work, flattened: no padding, no batch dimension.
 use crate::lora::LoraRouting;
-use std::ops::Range;
+use std::{ops::Range, str::FromStr};
 
 /// What may be wanted of a sequence besides logits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,6 +24,20 @@ pub enum Pooling {
     Last,
     /// Their mean.
     Mean,
+}
+
+impl FromStr for Pooling {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            // The latter names are text-embeddings-inference's.
+            "first" | "cls" => Ok(Self::First),
+            "last" | "last-token" => Ok(Self::Last),
+            "mean" => Ok(Self::Mean),
+            other => Err(format!("`{other}` is not a pooling; use first, last or mean")),
+        }
+    }
 }
 
 /// What is wanted of one sequence.

@@ -1,5 +1,5 @@
 //! The base model's settings.
-use super::{ModelError, ModelSource};
+use super::{ModelError, ModelSource, Pooling};
 use std::env;
 
 const MODEL_VARIABLE: &str = "LORAD_MODEL";
@@ -29,6 +29,10 @@ pub struct ModelConfig {
     /// Longest sequence in tokens, prompt and answer together [default: what the model was made for]
     #[arg(long, env = "LORAD_MAX_MODEL_LEN", value_name = "TOKENS")]
     pub max_model_len: Option<usize>,
+
+    /// How a text's hidden states become its embedding: first (or cls), last or mean [default: as the model's files say, else mean for an encoder]
+    #[arg(long, env = "LORAD_POOLING", value_name = "POOLING")]
+    pub pooling: Option<Pooling>,
 }
 
 impl ModelConfig {

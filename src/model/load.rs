@@ -1,12 +1,13 @@
 //! From a source to a model that can run.
 use super::{
-    BaseModel, BaseWeights, ModelError, ModelSource, TextAssets,
+    BaseModel, BaseWeights, EmbeddingFacts, ModelError, ModelSource, Pooling, TextAssets,
     arch::read_spec,
     checkpoint::{Checkpoint, Files, GgufCheckpoint, SafetensorsCheckpoint, Weights, holds},
     decoder::Decoder,
     encoder::Encoder,
     hub,
     layers::dense_tensor,
+    sentence::Embedder,
     spec::Spec,
 };
 use crate::{
@@ -31,6 +32,8 @@ pub struct LoadOptions {
     pub max_positions: Option<usize>,
     /// What the KV cache may take; positions that it can never hold are not prepared for.
     pub kv_cache_bytes: Option<usize>,
+    /// How hidden states become embeddings; `None` is as the model's makers say.
+    pub pooling: Option<Pooling>,
     /// Whether a bar shows how far it is.
     pub progress: Progress,
 }
@@ -54,6 +57,8 @@ pub struct LoadedModel {
     pub facts: ModelFacts,
     /// Its text side.
     pub text: TextAssets,
+    /// How it embeds texts; `None` where it does not.
+    pub embedding: Option<EmbeddingFacts>,
 }
 
 /// What a loaded model is.
@@ -152,6 +157,7 @@ fn load_checkpoint(
     let max_positions = max_positions(&spec, options, kv_precision)?;
     // Before the weights: a missing tokenizer is known at once.
     let text = checkpoint.text()?;
+    let embedding = embedding(checkpoint, &text, &spec, options.pooling)?;
     let bar = progress_bar(options.progress, LOAD, &name);
     let mut weights = Weights::new(checkpoint, kernels, (precision, spec.names()), &bar);
     let (lm, base) = load_model(&mut weights, &spec, (max_positions, kv_precision))?;
@@ -171,7 +177,26 @@ fn load_checkpoint(
         max_positions,
         vocab: dims.vocab,
     };
-    Ok(LoadedModel { lm, weights, facts, text })
+    Ok(LoadedModel { lm, weights, facts, text, embedding })
+}
+
+/// How the model embeds texts, from the files beside its weights.
+fn embedding(
+    checkpoint: &dyn Checkpoint,
+    text: &TextAssets,
+    spec: &Spec,
+    chosen: Option<Pooling>,
+) -> Result<Option<EmbeddingFacts>, ModelError> {
+    const ONE_FILE: Files = Files::Embedded(&[]);
+    let embedder = Embedder {
+        files: checkpoint.files().unwrap_or(&ONE_FILE),
+        config: checkpoint.config(),
+        tokenizer: &text.tokenizer,
+        hidden: spec.dims().hidden,
+        is_causal: matches!(spec, Spec::Decoder(_)),
+        chosen,
+    };
+    embedder.facts()
 }
 
 /// The model, and its weights as others see them; `packed` is not known yet.

@@ -14,6 +14,7 @@ mod layers;
 mod layout;
 mod load;
 mod outputs;
+mod sentence;
 mod source;
 mod spec;
 mod text;
@@ -24,6 +25,7 @@ pub use batch::{ForwardBatch, Output, Pooling, WantedOutput};
 pub use config::ModelConfig;
 pub use error::ModelError;
 pub use load::{LoadOptions, LoadedModel, ModelFacts, Outline, Progress, layout, load, outline};
+pub use sentence::EmbeddingFacts;
 pub use source::ModelSource;
 pub use text::{SamplingDefaults, TextAssets};
 

@@ -29,6 +29,7 @@ pub(crate) fn base(directory: &Path) -> BaseWeights {
         kv_precision: KvChoice::Auto,
         max_positions: None,
         kv_cache_bytes: None,
+        pooling: None,
         progress: Progress::Hidden,
     };
     let kernels = CpuKernels::new(1).expect("threads");

@@ -115,6 +115,7 @@ fn engine(precision: Precision, pace: &Arc<Pace>) -> (EngineHandle, Vec<Submissi
         kv_precision: KvChoice::Auto,
         max_positions: None,
         kv_cache_bytes: None,
+        pooling: None,
         progress: Progress::Hidden,
     };
     let model =

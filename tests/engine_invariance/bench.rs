@@ -148,6 +148,7 @@ impl Bench {
             kv_precision: KvChoice::Auto,
             max_positions: None,
             kv_cache_bytes: None,
+            pooling: None,
             progress: Progress::Hidden,
         };
         load(&source, self.kernels.as_ref(), &options).expect("a model")

@@ -1,120 +1,18 @@
 //! What is read from a model directory, and how what is wrong with one is named.
-use crate::harness::{Harness, repository};
-use lorad::{
-    kernel::{KvChoice, Precision, Reference},
-    model::{LoadOptions, ModelSource, Progress, load},
+use crate::{
+    copies::{Copy, assert_says, logits, options},
+    harness::repository,
 };
-use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
-use tempfile::TempDir;
+use lorad::{
+    kernel::Reference,
+    model::{ModelSource, load},
+};
+use safetensors::Dtype;
+use serde_json::json;
 
 const BASE: &str = "tests/golden/llama_tied";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const QUERY: &str = "model.layers.1.self_attn.q_proj.weight";
-
-/// Name → dtype, shape, bytes.
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
-
-/// A copy of the base in which a test may break things.
-struct Copy {
-    directory: TempDir,
-}
-
-impl Copy {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-        {
-            fs::copy(repository(BASE).join(name), directory.path().join(name)).unwrap();
-        }
-        Self { directory }
-    }
-
-    /// With other tensors.
-    fn with_tensors(change: impl FnOnce(&mut Tensors)) -> Self {
-        let copy = Self::new();
-        let mut tensors = copy.tensors();
-        change(&mut tensors);
-        copy.write_tensors("model.safetensors", &tensors);
-        copy
-    }
-
-    /// With another configuration.
-    fn with_config(key: &str, value: Value) -> Self {
-        let copy = Self::new();
-        let mut config: Value = serde_json::from_slice(&copy.read("config.json")).unwrap();
-        config[key] = value;
-        copy.write("config.json", config.to_string());
-        copy
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path().join(name)).unwrap()
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
-        fs::write(self.path().join(name), content).unwrap();
-    }
-
-    fn remove(&self, name: &str) {
-        fs::remove_file(self.path().join(name)).unwrap();
-    }
-
-    fn tensors(&self) -> Tensors {
-        let bytes = self.read("model.safetensors");
-        let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let owned = |(name, view): (&str, TensorView<'_>)| {
-            (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
-        };
-        tensors.iter().map(owned).collect()
-    }
-
-    fn write_tensors(&self, file: &str, tensors: &Tensors) {
-        let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
-            (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-        });
-        self.write(file, serialize(views, None).unwrap());
-    }
-
-    fn error(&self) -> String {
-        load(&ModelSource::Directory(self.path().to_owned()), &Reference, &options(None))
-            .err()
-            .expect("the directory is broken")
-            .to_string()
-    }
-
-    /// Logits after a few tokens.
-    fn logits(&self) -> Vec<Vec<f32>> {
-        logits(self.path())
-    }
-}
-
-fn options(max_positions: Option<usize>) -> LoadOptions {
-    LoadOptions {
-        precision: Precision::F32,
-        kv_precision: KvChoice::Auto,
-        max_positions,
-        kv_cache_bytes: None,
-        progress: Progress::Hidden,
-    }
-}
-
-fn logits(directory: &Path) -> Vec<Vec<f32>> {
-    let kernels: Arc<dyn lorad::kernel::Kernels> = Arc::new(Reference);
-    Harness::open(directory, &kernels, Precision::F32).logits(&[5, 9, 2, 77], None)
-}
-
-/// Every word must be in the message.
-fn assert_says(message: &str, words: &[&str]) {
-    for word in words {
-        assert!(message.contains(word), "`{word}` is not in: {message}");
-    }
-}
 
 #[test]
 fn tensors_may_be_named_without_the_prefix() {

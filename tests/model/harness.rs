@@ -81,6 +81,7 @@ impl Harness {
             kv_precision: KvChoice::Auto,
             max_positions: None,
             kv_cache_bytes: None,
+            pooling: None,
             progress: Progress::Hidden,
         };
         let model = load(&source, kernels.as_ref(), &options)

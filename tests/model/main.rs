@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot read its fixture is a failed test")]
 mod answers;
 mod checkpoint;
+mod copies;
+mod encoder_checkpoints;
 mod family;
 mod gguf_adapters;
 mod golden_logits;

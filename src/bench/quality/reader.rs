@@ -31,6 +31,7 @@ impl Reader {
             kv_precision: KvChoice::Auto,
             max_positions: None,
             kv_cache_bytes: None,
+            pooling: None,
             progress: Progress::Shown,
         };
         let model = model::load(source, kernels.as_ref(), &options)?;

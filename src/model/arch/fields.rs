@@ -23,6 +23,9 @@ const IGNORED: &[&str] = &[
     "finetuning_task",
     "_name_or_path",
     "name_or_path",
+    // Read with sentence-transformers' files.
+    "is_matryoshka",
+    "matryoshka_dimensions",
     // Weights say their own type; the device decides the arithmetic's.
     "dtype",
     "torch_dtype",

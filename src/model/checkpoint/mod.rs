@@ -33,6 +33,9 @@ pub(crate) trait Checkpoint {
     /// When it has another dtype, or cannot be read.
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, ModelError>;
 
+    /// The directory that it is part of; `None` where it is one file.
+    fn files(&self) -> Option<&Files>;
+
     /// Tokenizer, chat template and what goes with them.
     ///
     /// # Errors

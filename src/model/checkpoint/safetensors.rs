@@ -82,6 +82,10 @@ impl Checkpoint for SafetensorsCheckpoint {
         shard.header.info(name).map(|info| shard.tensor(name, info)).transpose()
     }
 
+    fn files(&self) -> Option<&Files> {
+        Some(&self.files)
+    }
+
     fn text(&self) -> Result<TextAssets, ModelError> {
         TextAssets::read(&self.files, &self.config)
     }

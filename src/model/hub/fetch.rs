@@ -20,6 +20,11 @@ const WANTED: &[&str] = &[
     "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",
+    // sentence-transformers'.
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    "*_Pooling/config.json",
 ];
 
 /// The directory in the cache that holds the model.
@@ -97,13 +102,20 @@ mod tests {
             ("model-00001-of-00001.safetensors", "weights"),
             ("pytorch_model.bin", "the same again"),
             ("onnx/config.json", "no"),
+            ("1_Pooling/config.json", "{}"),
+            ("2_Dense/config.json", "no"),
             ("README.md", "no"),
             ("tokenizer.json", "[]"),
         ]);
         let cache = tempfile::tempdir().unwrap();
         let client = client(&hub.endpoint, cache.path());
         let id = "org/name".parse().unwrap();
-        let wanted = ["config.json", "model-00001-of-00001.safetensors", "tokenizer.json"];
+        let wanted = [
+            "config.json",
+            "model-00001-of-00001.safetensors",
+            "1_Pooling/config.json",
+            "tokenizer.json",
+        ];
         for _ in 0..2 {
             let directory = download(&client, &id, ProgressBar::hidden()).unwrap();
             assert_eq!(fs::read_to_string(directory.join(wanted[1])).unwrap(), "weights");

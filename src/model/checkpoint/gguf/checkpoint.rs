@@ -7,7 +7,7 @@ use crate::{
     gguf::{GgufError, GgufFile, TensorEntry, pairs_to_halves, to_transformers},
     model::{
         ModelError, TextAssets,
-        checkpoint::{Checkpoint, bytes::map},
+        checkpoint::{Checkpoint, Files, bytes::map},
     },
 };
 use candle_core::Tensor;
@@ -82,6 +82,10 @@ impl Checkpoint for GgufCheckpoint {
             detail: format!("cannot be read: {error}"),
         });
         read.map(Some)
+    }
+
+    fn files(&self) -> Option<&Files> {
+        None
     }
 
     fn text(&self) -> Result<TextAssets, ModelError> {
