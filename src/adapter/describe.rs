@@ -1,6 +1,6 @@
 //! What an adapter is, for people: answers of the admin routes and of `lorad inspect`.
 use super::AdapterError;
-use crate::lora::{EmbeddingShape, LoraWeights, LowRank, Site, TrainedRows};
+use crate::lora::{Labels, LoraWeights, LowRank, ModuleNames, NormSite, Site, TrainedRows};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +13,12 @@ use std::{
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) kind: &'static str,
+    /// What the base's modules are called.
+    pub(super) names: ModuleNames,
+    /// `task_type`
+    pub(super) task: Option<&'static str>,
+    /// What it scores.
+    pub(super) labels: Option<Labels>,
     pub(super) alpha: f64,
     pub(super) rslora: bool,
     pub(super) dora: bool,
@@ -32,6 +38,15 @@ pub(super) struct Facts {
 pub struct AdapterDescription {
     /// `lora`.
     pub kind: Cow<'static, str>,
+    /// `task_type`: `CAUSAL_LM`, `SEQ_CLS`, `TOKEN_CLS`, `FEATURE_EXTRACTION`; `None` where the config does not say.
+    #[serde(default)]
+    pub task: Option<Cow<'static, str>>,
+    /// Names of the labels that it scores, in their order; none where it scores none.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Rows and columns of its own classification head; `None` where it has none.
+    #[serde(default)]
+    pub head: Option<[usize; 2]>,
     /// Distinct ranks, ascending; the last one is what `--max-adapter-rank` is compared with.
     pub ranks: Vec<usize>,
     /// The config's `lora_alpha`; `alpha_pattern` may say otherwise for some layers.
@@ -105,16 +120,20 @@ impl AdapterDescription {
         for (site, pair) in weights.sites().filter_map(|(at, d)| Some((at, d.low_rank.as_ref()?))) {
             tallies.entry(kind(site)).or_default().add(pair)?;
         }
+        let names = facts.names;
         let mut rows: Vec<_> =
-            tallies.into_iter().map(|(site, tally)| tally.summary(site.module_path())).collect();
+            tallies.into_iter().map(|(site, tally)| tally.summary(linear(names, site))).collect();
         if let Some(pair) = weights.embedding().and_then(|delta| delta.low_rank.as_ref()) {
             let mut tally = Tally::default();
             tally.add(pair)?;
-            rows.push(tally.summary(EmbeddingShape::PATH));
+            rows.push(tally.summary(names.embedding().to_owned()));
         }
         let ranks: BTreeSet<_> = rows.iter().flat_map(|row| row.ranks.iter().copied()).collect();
         Ok(Self {
             kind: facts.kind.into(),
+            task: facts.task.map(Cow::Borrowed),
+            labels: facts.labels.map_or_else(Vec::new, |labels| labels.names.to_vec()),
+            head: weights.class_head().and_then(|head| head.weight.dims2().ok()).map(Into::into),
             ranks: ranks.into_iter().collect(),
             alpha: facts.alpha,
             rslora: facts.rslora,
@@ -131,7 +150,7 @@ impl AdapterDescription {
             delta_norm: rows.iter().map(|row| row.delta_norm.powi(2)).sum::<f64>().sqrt(),
             projections: rows,
             biases: facts.biases,
-            trained_modules: trained_modules(weights),
+            trained_modules: trained_modules(weights, names),
             trained_tokens: trained_tokens(weights),
             invocation_tokens: weights.invocation().map(<[u32]>::to_vec),
             ignored_fields: facts.ignored_fields,
@@ -162,7 +181,7 @@ impl Tally {
         Ok(())
     }
 
-    fn summary(self, module: &'static str) -> ProjectionSummary {
+    fn summary(self, module: String) -> ProjectionSummary {
         ProjectionSummary {
             module: module.into(),
             layers: self.layers,
@@ -187,18 +206,37 @@ fn same_model(base: &str, name: &str) -> bool {
 /// How many blocks have a changed linear layer or norm.
 fn blocks(weights: &LoraWeights) -> usize {
     let linear = weights.sites().filter_map(|(site, _)| site.layer());
-    let norms = weights.norms().filter_map(|(norm, _)| norm.layer());
+    let norms = weights.norms().chain(weights.norm_biases());
+    let norms = norms.filter_map(|(norm, _)| norm.layer());
     linear.chain(norms).collect::<BTreeSet<_>>().len()
 }
 
-fn trained_modules(weights: &LoraWeights) -> Vec<String> {
+fn trained_modules(weights: &LoraWeights, names: ModuleNames) -> Vec<String> {
     let whole = |rows: &TrainedRows<Tensor>| rows.ids.is_none();
-    let linear = weights.sites().filter(|(_, delta)| delta.trained.as_ref().is_some_and(whole));
-    let linear = linear.map(|(site, _)| site.module_path().to_owned());
+    let sites = weights.sites().filter(|(_, delta)| delta.trained.as_ref().is_some_and(whole));
+    let sites = sites.map(|(site, _)| linear(names, site));
     let embedding = weights.embedding().filter(|delta| delta.trained.as_ref().is_some_and(whole));
-    let embedding = embedding.map(|_| EmbeddingShape::PATH.to_owned());
-    let norms = weights.norms().map(|(norm, _)| norm.module_path().to_owned());
-    linear.chain(embedding).chain(norms).collect::<BTreeSet<_>>().into_iter().collect()
+    let embedding = embedding.map(|_| names.embedding().to_owned());
+    let norms = weights.norms().map(|(at, _)| norm(names, at));
+    let head = weights.class_head().map(|head| names.classifier(head.labels.kind).to_owned());
+    let all = sites.chain(embedding).chain(norms).chain(head);
+    all.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What the family calls the layer, in every block the same.
+pub(super) fn linear(names: ModuleNames, site: Site) -> String {
+    let found = match site {
+        Site::Block { projection, .. } => names.projection(projection).map(str::to_owned),
+        Site::Head | Site::HeadDense => names.linear(site),
+    };
+    found.unwrap_or_else(|| site.module_path().to_owned())
+}
+
+fn norm(names: ModuleNames, at: NormSite) -> String {
+    let Some(path) = names.norm(at) else { return at.module_path().to_owned() };
+    let Some(layer) = at.layer() else { return path };
+    let block = format!("{}{}{layer}.", names.prefix(), names.blocks());
+    path.strip_prefix(&block).map_or(path.clone(), str::to_owned)
 }
 
 fn trained_tokens(weights: &LoraWeights) -> Vec<u32> {

@@ -50,6 +50,9 @@ impl fmt::Display for Inspection {
         let scaling = if about.rslora { "alpha / √rank" } else { "alpha / rank" };
         writeln!(f, "kind            {}", about.kind)?;
         writeln!(f, "version         {}", self.version)?;
+        if let Some(task) = &about.task {
+            writeln!(f, "task            {task}")?;
+        }
         let base = about.base_model.as_deref().unwrap_or("not said");
         let other =
             if about.base_matches == Some(false) { " (the model has another name)" } else { "" };
@@ -84,6 +87,12 @@ impl fmt::Display for Inspection {
 
 /// One line for each part of the family that the adapter has beside pairs of factors.
 fn parts_beside_factors(about: &AdapterDescription, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if !about.labels.is_empty() {
+        writeln!(f, "labels          {}", about.labels.join(", "))?;
+    }
+    if let Some([labels, width]) = about.head {
+        writeln!(f, "head            its own, {labels} labels of {width} numbers")?;
+    }
     if about.dora {
         writeln!(f, "DoRA            yes: outputs are scaled to trained magnitudes")?;
     }

@@ -2,8 +2,8 @@
 use super::{
     AdapterError,
     format::{
-        CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE, gguf_count, gguf_in, missing_weights,
-        no_adapter, pickle_among,
+        CONFIG_FILE, MAX_CONFIG_BYTES, MODEL_CONFIG_FILE, WEIGHTS_FILE, gguf_count, gguf_in,
+        missing_weights, no_adapter, pickle_among, wants_model_config,
     },
     upload,
 };
@@ -22,6 +22,8 @@ pub enum AdapterPaths {
         config: PathBuf,
         /// `adapter_model.safetensors`
         weights: PathBuf,
+        /// `config.json`, where the labels of the adapter are in it.
+        model: Option<PathBuf>,
     },
     /// A GGUF file, or an archive of a form that uploads have.
     Whole(PathBuf),
@@ -52,8 +54,10 @@ impl AdapterPaths {
             return Err(missing_weights(pickle_among(|name| path.join(name).exists())));
         }
         open(&weights)?;
-        check_config(&config)?;
-        Ok(Self::Peft { config, weights })
+        let wants_model = check_config(&config)?;
+        let model =
+            Some(path.join(MODEL_CONFIG_FILE)).filter(|model| wants_model && model.is_file());
+        Ok(Self::Peft { config, weights, model })
     }
 }
 
@@ -61,7 +65,8 @@ fn open(path: &Path) -> Result<File, AdapterError> {
     File::open(path).map_err(|error| unreadable(path, &error))
 }
 
-fn check_config(path: &Path) -> Result<(), AdapterError> {
+/// Whether the labels that the adapter scores stand elsewhere, if anywhere.
+fn check_config(path: &Path) -> Result<bool, AdapterError> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !metadata.is_file() {
         return Err(AdapterError::invalid(format!("`{CONFIG_FILE}` is not a regular file")));
@@ -74,7 +79,7 @@ fn check_config(path: &Path) -> Result<(), AdapterError> {
     }
     let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
     match serde_json::from_slice::<Map<String, Value>>(&bytes) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(wants_model_config(&bytes)),
         Err(error) => {
             Err(AdapterError::invalid(format!("`{CONFIG_FILE}` is not a JSON object: {error}")))
         }
@@ -102,7 +107,11 @@ mod tests {
     #[test]
     fn directories_of_both_kinds_are_found() {
         let peft = found(&[(CONFIG_FILE, "{}"), (WEIGHTS_FILE, "weights")]).expect("PEFT's");
-        assert!(matches!(peft, AdapterPaths::Peft { .. }));
+        assert!(matches!(peft, AdapterPaths::Peft { model: None, .. }));
+        let classifier = (CONFIG_FILE, r#"{"task_type": "SEQ_CLS"}"#);
+        let labelled = found(&[classifier, (WEIGHTS_FILE, "weights"), (MODEL_CONFIG_FILE, "{}")]);
+        let labelled = labelled.expect("PEFT's");
+        assert!(matches!(labelled, AdapterPaths::Peft { model: Some(_), .. }));
         let gguf = found(&[("lora.gguf", "GGUF…"), ("README.md", "")]).expect("llama.cpp's");
         assert!(matches!(gguf, AdapterPaths::Whole(path) if path.ends_with("lora.gguf")));
     }

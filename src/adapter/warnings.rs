@@ -1,5 +1,5 @@
 //! What the uploader of an adapter should know, though it can be served.
-use super::AdapterDescription;
+use super::{AdapterDescription, describe::linear};
 use crate::lora::{LoraLayout, Site};
 
 impl AdapterDescription {
@@ -24,6 +24,7 @@ impl AdapterDescription {
         let zero: Vec<_> = self.projections.iter().filter(|row| row.delta_norm == 0.0).collect();
         let else_trained = self.biases > 0
             || self.dora
+            || self.head.is_some()
             || !self.trained_modules.is_empty()
             || !self.trained_tokens.is_empty();
         if zero.is_empty() {
@@ -40,7 +41,8 @@ impl AdapterDescription {
 
     fn gaps(&self, layout: &LoraLayout) -> Option<String> {
         let blocks = |module: &str| {
-            layout.sites().filter(|(site, _): &(Site, _)| site.module_path() == module).count()
+            let same = |(site, _): &(Site, _)| linear(layout.names(), *site) == module;
+            layout.sites().filter(same).count()
         };
         let rows = self.projections.iter().map(|row| (row, blocks(&row.module)));
         let gaps = rows.filter(|(row, all)| row.layers < *all);

@@ -116,6 +116,19 @@ pub(super) struct Upload {
     _turn: OwnedSemaphorePermit,
 }
 
+impl Upload {
+    /// The same, with these names of labels.
+    ///
+    /// # Errors
+    /// 400 for names that are none, and for an adapter that cannot have any.
+    pub(super) fn labelled(self, names: &[String]) -> Result<Self, ApiError> {
+        let Came { files, warnings, source } = self.came;
+        let files = files.with_labels(names);
+        let files = files.map_err(|error| ApiError::from(error).with_param("labels"))?;
+        Ok(Self { came: Came { files, warnings, source }, ..self })
+    }
+}
+
 async fn take_whole(body: Body, incoming: &mut Incoming, limit: usize) -> Result<(), ApiError> {
     incoming.begin(Part::Whole).await?;
     let mut pieces = body.into_data_stream();
@@ -167,10 +180,11 @@ fn refuse_more(part: Part, came: &[Part]) -> Result<(), ApiError> {
     if came.contains(&part) {
         return Err(ApiError::malformed(name, format!("the part `{name}` comes twice")));
     }
-    match came.iter().chain([&part]).find(|part| is_whole(part)) {
-        Some(whole) if !came.is_empty() => {
+    let parts = || came.iter().chain([&part]).filter(|part| **part != Part::Labels);
+    match parts().find(|part| is_whole(part)) {
+        Some(whole) if parts().count() > 1 => {
             let name = field_name(*whole);
-            let message = format!("the part `{name}` is a whole adapter; send it alone");
+            let message = format!("the part `{name}` is a whole adapter; only `labels` go with it");
             Err(ApiError::malformed(name, message))
         }
         _ => Ok(()),
@@ -195,6 +209,8 @@ fn field_name(part: Part) -> &'static str {
     match part {
         Part::Config => "config",
         Part::Weights => "weights",
+        Part::ModelConfig => "model_config",
+        Part::Labels => "labels",
         Part::Gguf => "gguf",
         Part::Whole => "archive",
     }
@@ -208,6 +224,8 @@ fn part_of(field: &Field<'_>) -> Result<Part, ApiError> {
     match (field.name(), field.file_name()) {
         (Some("config"), _) | (_, Some("adapter_config.json")) => Ok(Part::Config),
         (Some("weights"), _) | (_, Some("adapter_model.safetensors")) => Ok(Part::Weights),
+        (Some("model_config"), _) | (_, Some("config.json")) => Ok(Part::ModelConfig),
+        (Some("labels"), _) => Ok(Part::Labels),
         (Some("gguf"), _) => Ok(Part::Gguf),
         (Some("archive"), _) => Ok(Part::Whole),
         (_, Some(file)) if ends(file, &["gguf"]) => Ok(Part::Gguf),
@@ -215,8 +233,8 @@ fn part_of(field: &Field<'_>) -> Result<Part, ApiError> {
         (name, _) => {
             let name: String = name.unwrap_or_default().chars().take(40).collect();
             let message = format!(
-                "the part `{}` is neither `config` nor `weights` nor `gguf` nor `archive`, and its file is neither \
-                 adapter_config.json nor adapter_model.safetensors nor a GGUF file nor an archive",
+                "the part `{}` is none of `config`, `weights`, `labels`, `model_config`, `gguf` and `archive`, and its \
+                 file is neither adapter_config.json nor adapter_model.safetensors nor a GGUF file nor an archive",
                 name.escape_debug()
             );
             Err(ApiError::malformed("body", message))

@@ -3,10 +3,11 @@ use super::parse_files;
 use lorad::{
     adapter::{AdapterFiles, AdapterLimits, ParsedAdapter},
     kernel::{CpuKernels, KvChoice, Precision},
-    lora::FrozenBase,
+    lora::{FrozenBase, HeadKind},
     model::{BaseWeights, LoadOptions, ModelSource, Progress, load},
 };
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -52,7 +53,7 @@ fn read_and_parse(directory: &Path, base: &dyn FrozenBase) -> Result<ParsedAdapt
 
 /// Part of the refusal of each fixture that is not served; the others are.
 const REFUSED: &[(&str, &str)] = &[
-    ("minilm-newsworthiness", "SEQ_CLS"),
+    ("minilm-newsworthiness", "made for another base"),
     ("pickle-bin", "pickle"),
     ("bad_json", "not a JSON object"),
     ("empty", "0 bytes"),
@@ -154,4 +155,41 @@ fn golden_adapters_are_served() {
         }
     }
     assert!(served > 3);
+}
+
+#[derive(serde::Deserialize)]
+struct GoldenCase {
+    adapter: Option<String>,
+    kind: Option<String>,
+    labels: Option<Vec<String>>,
+}
+
+#[test]
+fn golden_adapters_score_the_labels_that_they_were_trained_on() {
+    let mut scored = 0;
+    for model in directories(&golden()) {
+        let found = ["golden.json", "labels.json"].map(|name| fs::read(model.join(name)));
+        let cases = found.iter().flatten().filter_map(|text| serde_json::from_slice(text).ok());
+        let cases: Vec<GoldenCase> = cases.flat_map(|cases: Vec<_>| cases).collect();
+        let labelled =
+            cases.into_iter().filter_map(|case| Some((case.adapter?, case.kind?, case.labels?)));
+        let labelled: BTreeSet<_> = labelled.collect();
+        if labelled.is_empty() {
+            continue;
+        }
+        let base = base(&model);
+        for (adapter, kind, labels) in labelled {
+            let parsed = read_and_parse(&model.join("adapters").join(&adapter), &base);
+            let parsed =
+                parsed.unwrap_or_else(|error| panic!("{}/{adapter}: {error}", model.display()));
+            let about = parsed.describe().expect("numbers");
+            assert_eq!(about.labels, labels, "{}/{adapter}", model.display());
+            let own = parsed.weights.class_head().map(|head| head.labels.kind);
+            let base = base.layout().class_head().and_then(|head| head.base.as_ref());
+            let wanted = if kind == "token" { HeadKind::Token } else { HeadKind::Sequence };
+            assert_eq!(own.or(base.map(|base| base.kind)), Some(wanted), "{adapter}");
+            scored += 1;
+        }
+    }
+    assert!(scored > 40, "{scored}");
 }

@@ -2,10 +2,14 @@
 #[path = "../adapter_maker/mod.rs"]
 mod adapter_maker;
 mod convert;
+mod encoders;
 mod family;
 mod fixtures;
 mod gguf;
+mod heads;
+mod labels;
 mod made;
+mod made_encoders;
 mod refusals;
 mod tied;
 

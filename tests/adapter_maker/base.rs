@@ -2,7 +2,9 @@
 use super::{layout, values};
 use lorad::{
     kernel::{KernelError, Result},
-    lora::{EmbeddingShape, FrozenBase, LoraLayout, NormSite, Projection, Site, SiteShape},
+    lora::{
+        ClassHead, EmbeddingShape, FrozenBase, LoraLayout, NormSite, Projection, Site, SiteShape,
+    },
 };
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -14,12 +16,13 @@ pub(crate) const VOCAB: usize = 16;
 pub(crate) struct MadeBase {
     pub(crate) layout: LoraLayout,
     pub(crate) biases: BTreeMap<Site, Vec<f32>>,
+    pub(crate) head: Option<ClassHead>,
 }
 
 impl MadeBase {
     /// Without biases.
     pub(crate) fn new(layout: LoraLayout) -> Self {
-        Self { layout, biases: BTreeMap::new() }
+        Self { layout, biases: BTreeMap::new(), head: None }
     }
 
     /// The weight of a layer, `[out, in]`; a tied head's is the embedding's.
@@ -59,6 +62,10 @@ impl FrozenBase for MadeBase {
 
     fn bias(&self, site: Site) -> Option<&[f32]> {
         self.biases.get(&site).map(Vec::as_slice)
+    }
+
+    fn class_head(&self) -> Option<&ClassHead> {
+        self.head.as_ref()
     }
 }
 

@@ -3,6 +3,7 @@
 mod adapter_maker;
 mod crash;
 mod failing;
+mod heads;
 mod leftovers;
 mod model;
 mod others;

@@ -8,7 +8,7 @@ use flate2::{Compression, write::GzEncoder};
 use futures_util::{StreamExt, stream};
 use lorad::{adapter::upload::Staging, http::HttpConfig};
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{convert::Infallible, fs, path::Path, time::Duration};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -60,6 +60,63 @@ async fn an_archive_is_an_adapter_and_what_else_is_in_it_is_told() {
     let part = reqwest::multipart::Part::bytes(packed("layers")).file_name("mine.tar.gz");
     let form = server.request("PUT", "/admin/adapters/part").multipart(form.part("file", part));
     assert_eq!(Answer::of(form).await.status, StatusCode::CREATED);
+}
+
+/// A tar of a golden classifier as PEFT saved it, and of these files beside it.
+fn classifier(beside: &[(&str, &str)]) -> Vec<u8> {
+    let directory =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama_tied/adapters/labels");
+    let own = ["adapter_config.json", "adapter_model.safetensors"];
+    let own = own.map(|name| (name, fs::read(directory.join(name)).expect("a golden file")));
+    let beside = beside.iter().map(|(name, text)| (*name, text.as_bytes().to_vec()));
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in own.into_iter().chain(beside) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, &bytes[..]).expect("memory");
+    }
+    tar.into_inner().expect("memory")
+}
+
+#[tokio::test]
+async fn names_of_labels_come_with_the_upload_and_are_part_of_the_version() {
+    let server = Server::golden("llama_tied");
+    let plain = put(&server, "desk", classifier(&[])).await;
+    assert_eq!(plain.status, StatusCode::CREATED, "{}", plain.text);
+    let labels = |answer: &Answer| answer.json()["labels"].clone();
+    assert_eq!(labels(&plain), json!(["LABEL_0", "LABEL_1", "LABEL_2"]));
+    assert_eq!(
+        (&plain.json()["task"], &plain.json()["head"]),
+        (&json!("SEQ_CLS"), &json!([3, 32]))
+    );
+    let model = r#"{"id2label": {"0": "a", "1": "b", "2": "c"}}"#;
+    let beside = put(&server, "desk", classifier(&[("config.json", model)])).await;
+    assert_eq!(
+        (labels(&beside), beside.json()["warnings"].clone()),
+        (json!(["a", "b", "c"]), json!([]))
+    );
+    let given =
+        put(&server, "desk?labels=no,%20yes,very", classifier(&[("config.json", model)])).await;
+    assert_eq!(labels(&given), json!(["no", "yes", "very"]));
+    let versions = [&plain, &beside, &given].map(|answer| answer.json()["version"].clone());
+    assert!(versions[0] != versions[1] && versions[1] != versions[2]);
+    let part = reqwest::multipart::Part::bytes(classifier(&[])).file_name("desk.tar");
+    let form = reqwest::multipart::Form::new().text("labels", "no,yes,very").part("archive", part);
+    let form = Answer::of(server.request("PUT", "/admin/adapters/desk").multipart(form)).await;
+    assert_eq!(
+        (form.json()["version"].clone(), &form.json()["outcome"]),
+        (versions[2].clone(), &json!("unchanged"))
+    );
+    let page = server.get("/admin/adapters/desk").await.ok();
+    assert_eq!(
+        (&page["labels"], &page["versions"][1]["labels"]),
+        (&json!(["no", "yes", "very"]), &json!(["a", "b", "c"]))
+    );
+    for wrong in ["no,yes", "no,,yes", "no,no,yes"] {
+        let error = put(&server, &format!("desk?labels={wrong}"), classifier(&[])).await.error(400);
+        assert_eq!(error["reason"], "invalid_adapter", "{error}");
+    }
 }
 
 #[tokio::test]

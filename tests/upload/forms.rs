@@ -16,6 +16,32 @@ fn expect_layers(read: &AdapterFiles) {
     assert_eq!((&got_config[..], &got_weights[..]), (&config()[..], &weights()[..]));
 }
 
+#[test]
+fn a_models_config_counts_beside_the_adapter_only() {
+    let place = Place::new();
+    let config = br#"{"task_type": "SEQ_CLS"}"#;
+    let model = br#"{"id2label": {"0": "no", "1": "yes"}}"#;
+    let read = |model_at: &str| {
+        let tar = Tar::default().file(model_at, model).file("a/adapter_config.json", config);
+        place.whole(&tar.file("a/adapter_model.safetensors", &weights()).end()).expect("read")
+    };
+    let labelled = |files: &AdapterFiles| {
+        let AdapterFiles::Peft { config, .. } = files else { panic!("{files:?}") };
+        String::from_utf8_lossy(config).contains("yes")
+    };
+    let (files, warnings) = read("a/config.json");
+    assert!(labelled(&files) && warnings.is_empty(), "{warnings:?}");
+    for elsewhere in ["config.json", "b/config.json"] {
+        let (files, warnings) = read(elsewhere);
+        assert!(!labelled(&files), "{elsewhere}");
+        assert_eq!(warnings, [format!("ignored in the archive: {elsewhere}")]);
+    }
+    let parts = [(Part::Config, &config[..]), (Part::ModelConfig, model), (Part::Weights, b"w")];
+    assert!(labelled(&place.read(&parts).expect("parts").0));
+    let parts = [(Part::Config, &config[..]), (Part::Labels, b"maybe, yes"), (Part::Weights, b"w")];
+    assert!(labelled(&place.read(&parts).expect("parts").0));
+}
+
 fn plain() -> Tar {
     Tar::default().file(CONFIG, &config()).file(WEIGHTS, &weights())
 }

@@ -1,4 +1,5 @@
 //! The files that are an adapter, as bytes.
+use super::MODEL_CONFIG_FILE;
 use crate::{
     adapter::{AdapterError, AdapterLimits, VersionId},
     gguf,
@@ -39,7 +40,7 @@ pub enum AdapterFiles {
 }
 
 impl AdapterFiles {
-    /// Reads a PEFT directory, a directory with a GGUF file, or a GGUF file.
+    /// Reads a PEFT directory, with the labels out of a `config.json` in it where the adapter names none, a directory with a GGUF file, or a GGUF file.
     ///
     /// # Errors
     /// When a file is missing, is not a regular file, is over its limit, or cannot be read.
@@ -54,7 +55,10 @@ impl AdapterFiles {
             };
         };
         match read_file(path, WEIGHTS_FILE, limits.max_adapter_bytes)? {
-            Some(weights) => Ok(Self::Peft { config, weights }),
+            Some(weights) => {
+                let model = read_file(path, MODEL_CONFIG_FILE, MAX_CONFIG_BYTES)?;
+                Self::Peft { config, weights }.beside(model.as_ref())
+            }
             None => Err(missing_weights(pickle_among(|name| path.join(name).exists()))),
         }
     }

@@ -3,7 +3,7 @@ use super::tensors::shown;
 use super::{AdapterFiles, gguf, peft, tensors};
 use crate::{
     adapter::{AdapterDescription, AdapterError, AdapterLimits, describe::Facts},
-    lora::{FrozenBase, LoraLayout, LoraWeights},
+    lora::{FrozenBase, LoraLayout, LoraWeights, ModuleNames},
 };
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -127,6 +127,12 @@ fn parse_gguf(
     fit: Fit<'_>,
     limits: &AdapterLimits,
 ) -> Result<ParsedAdapter, AdapterError> {
+    if fit.layout().is_some_and(|layout| layout.names() != ModuleNames::Decoder) {
+        return Err(AdapterError::unsupported(
+            "a GGUF adapter is for a model that continues texts, and the model that is served is an encoder: upload the \
+             PEFT adapter",
+        ));
+    }
     let peft = gguf::translate(bytes, fit.layout())?;
     if fit.layout().is_some() && peft.rows_in_pairs {
         return Err(AdapterError::invalid("the base does not say how many attention heads it has"));
@@ -154,6 +160,7 @@ pub(in crate::adapter) fn export(
     limits: &AdapterLimits,
 ) -> Result<Vec<u8>, AdapterError> {
     let config = read_config(config)?;
+    gguf::check_task(&config)?;
     let scaling = peft::scaling(&config, limits)?;
     gguf::export(&config, &tensors::open(weights)?, target, scaling)
 }

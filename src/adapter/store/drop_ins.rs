@@ -9,8 +9,8 @@ use super::{
 use crate::adapter::{
     AdapterError, AdapterLimits,
     format::{
-        AdapterFiles, CONFIG_FILE, GGUF_ENDING, GGUF_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE,
-        missing_weights, pickle_among,
+        AdapterFiles, CONFIG_FILE, GGUF_ENDING, GGUF_FILE, MAX_CONFIG_BYTES, MODEL_CONFIG_FILE,
+        WEIGHTS_FILE, missing_weights, pickle_among,
     },
     store::{Content, WriteRule},
 };
@@ -46,6 +46,8 @@ pub enum DropInKind {
         weights: Option<String>,
         /// The pickle that lies there in place of the weights.
         pickle: Option<&'static str>,
+        /// Of the `config.json` that lies there too, of the model that the adapter was trained in.
+        model: Option<String>,
     },
     /// As llama.cpp's converter writes it.
     Gguf {
@@ -99,12 +101,14 @@ pub(super) fn directory(name: &str, files: &BTreeMap<&str, &ObjectInfo>) -> Opti
         return gguf_among(files).map(|file| gguf(name, file));
     };
     let weights = files.get(WEIGHTS_FILE);
+    let model = files.get(MODEL_CONFIG_FILE);
     let kind = DropInKind::Peft {
         config: config.path.clone(),
         weights: weights.map(|weights| weights.path.clone()),
         pickle: pickle_among(|pickle| files.contains_key(pickle)),
+        model: model.map(|model| model.path.clone()),
     };
-    let files: Vec<_> = [Some(config), weights].into_iter().flatten().copied().collect();
+    let files: Vec<_> = [Some(config), weights, model].into_iter().flatten().copied().collect();
     Some(drop_in(name, kind, &files))
 }
 
@@ -161,10 +165,13 @@ pub fn read(
     let limit = limits.max_adapter_bytes;
     let (files, stamps): (_, Vec<(String, Stamp)>) = match &found.kind {
         DropInKind::Peft { weights: None, pickle, .. } => return Err(missing_weights(*pickle)),
-        DropInKind::Peft { config, weights: Some(weights), .. } => {
+        DropInKind::Peft { config, weights: Some(weights), model, .. } => {
             let (config, first) = get(config, MAX_CONFIG_BYTES)?;
             let (weights, second) = get(weights, limit)?;
-            (AdapterFiles::Peft { config, weights }, vec![first, second])
+            let model = model.as_ref().map(|model| get(model, MAX_CONFIG_BYTES)).transpose()?;
+            let (model, third) = model.unzip();
+            let files = AdapterFiles::Peft { config, weights }.beside(model.as_ref())?;
+            (files, [first, second].into_iter().chain(third).collect())
         }
         DropInKind::Gguf { path } => {
             let (bytes, stamp) = get(path, limit)?;
@@ -300,6 +307,7 @@ mod tests {
                 config: "peft/adapter_config.json".to_owned(),
                 weights: Some("peft/adapter_model.safetensors".to_owned()),
                 pickle: None,
+                model: None,
             };
             assert_eq!(found.kind, expected);
             for (name, text) in

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     adapter::{
         AdapterError, AdapterLimits,
-        format::{AdapterFiles, MAX_CONFIG_BYTES, missing_weights, no_adapter},
+        format::{self, AdapterFiles, MAX_CONFIG_BYTES, missing_weights, no_adapter},
     },
     hub::{HubId, OFFLINE, is_hidden, is_offline},
 };
@@ -117,10 +117,13 @@ fn read(
     };
     match found.kind {
         DropInKind::Peft { weights: None, pickle, .. } => Err(missing_weights(pickle)),
-        DropInKind::Peft { config, weights: Some(weights), .. } => Ok(AdapterFiles::Peft {
-            config: get(&config, MAX_CONFIG_BYTES)?,
-            weights: get(&weights, limits.max_adapter_bytes)?,
-        }),
+        DropInKind::Peft { config, weights: Some(weights), model, .. } => {
+            let config = get(&config, MAX_CONFIG_BYTES)?;
+            let weights = get(&weights, limits.max_adapter_bytes)?;
+            let model = model.filter(|_| format::wants_model_config(&config));
+            let model = model.map(|model| get(&model, MAX_CONFIG_BYTES)).transpose()?;
+            AdapterFiles::Peft { config, weights }.beside(model.as_ref())
+        }
         DropInKind::Gguf { path } => {
             AdapterFiles::of_gguf(&path, Some(get(&path, limits.max_adapter_bytes)?))
         }

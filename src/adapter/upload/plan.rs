@@ -8,7 +8,8 @@ use super::{
 use crate::adapter::{
     AdapterError,
     format::{
-        CONFIG_FILE, GGUF_ENDING, MAX_CONFIG_BYTES, WEIGHTS_FILE, missing_weights, pickle_among,
+        CONFIG_FILE, GGUF_ENDING, MAX_CONFIG_BYTES, MODEL_CONFIG_FILE, WEIGHTS_FILE,
+        missing_weights, pickle_among,
     },
 };
 use std::{fs::File, io::Read, path::Path};
@@ -98,13 +99,22 @@ impl<'a> Plan<'a> {
         let is_directory = entry.kind == Kind::Directory;
         self.seen.note(&name, is_directory)?;
         let (directory, file) = split(&name);
-        let part = part_of(file).filter(|_| !is_directory);
+        let mut part = part_of(file).filter(|_| !is_directory);
+        if part == Some(Part::ModelConfig) && !self.wants_model_config(entry.bytes) {
+            part = None;
+        }
         match part {
             Some(part) => self.take(part, &name, directory, entry.bytes)?,
             None if !is_directory => self.ignore(&name, file),
             None => {}
         }
         Ok(part)
+    }
+
+    /// The first one of a size that configs have; whether it lies beside the adapter is known at the end.
+    fn wants_model_config(&self, bytes: u64) -> bool {
+        let came = self.taken.iter().any(|(taken, _)| *taken == Part::ModelConfig);
+        !came && bytes <= self.limit_of(Part::ModelConfig)
     }
 
     fn count_entry(&mut self) -> Result<(), AdapterError> {
@@ -154,7 +164,7 @@ impl<'a> Plan<'a> {
 
     fn limit_of(&self, part: Part) -> u64 {
         match part {
-            Part::Config => MAX_CONFIG_BYTES.min(self.limit),
+            Part::Config | Part::ModelConfig | Part::Labels => MAX_CONFIG_BYTES.min(self.limit),
             Part::Weights | Part::Gguf | Part::Whole => self.limit,
         }
     }
@@ -181,7 +191,8 @@ impl<'a> Plan<'a> {
     }
 
     /// The archive is at its end: whether an adapter was in it, and what its uploader should know.
-    pub(super) fn finish(self) -> Result<Vec<String>, AdapterError> {
+    pub(super) fn finish(mut self) -> Result<Vec<String>, AdapterError> {
+        self.drop_other_model_config()?;
         let at = |part| self.taken.iter().find(|(taken, _)| *taken == part).map(|(_, at)| at);
         match (at(Part::Config), at(Part::Weights), at(Part::Gguf)) {
             (Some(config), Some(weights), None) if config == weights => {}
@@ -204,6 +215,19 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(self.warnings())
+    }
+
+    /// A `config.json` that lies elsewhere is another model's.
+    fn drop_other_model_config(&mut self) -> Result<(), AdapterError> {
+        let of = |part| self.taken.iter().find(|(taken, _)| *taken == part).map(|(_, at)| at);
+        let (model, config) = (of(Part::ModelConfig), of(Part::Config));
+        let Some(directory) = model.filter(|model| Some(*model) != config).cloned() else {
+            return Ok(());
+        };
+        std::fs::remove_file(self.directory.join(MODEL_CONFIG_FILE))?;
+        let name = if directory.is_empty() { String::new() } else { format!("{directory}/") };
+        self.ignored.push(shown(&format!("{name}{MODEL_CONFIG_FILE}")));
+        Ok(())
     }
 
     fn missing(&self, config: bool, weights: bool) -> AdapterError {
@@ -240,6 +264,7 @@ fn part_of(file: &str) -> Option<Part> {
     match file {
         CONFIG_FILE => Some(Part::Config),
         WEIGHTS_FILE => Some(Part::Weights),
+        MODEL_CONFIG_FILE => Some(Part::ModelConfig),
         // macOS packs `._NAME` beside a file.
         file if file.ends_with(GGUF_ENDING) && !file.starts_with('.') => Some(Part::Gguf),
         _ => None,

@@ -2,18 +2,24 @@
 use super::{Staging, form, plan::Plan, tar, zip};
 use crate::adapter::{
     AdapterError, AdapterLimits,
-    format::{AdapterFiles, CONFIG_FILE, GGUF_FILE, WEIGHTS_FILE},
+    format::{
+        AdapterFiles, CONFIG_FILE, GGUF_FILE, MAX_CONFIG_BYTES, MODEL_CONFIG_FILE, WEIGHTS_FILE,
+        split_labels,
+    },
 };
 use flate2::read::MultiGzDecoder;
 use std::{
     fs::{self, File},
-    io::BufReader,
+    io::{BufReader, Read},
     path::Path,
 };
 use tempfile::TempDir;
 
 /// A body of an upload that is an adapter in itself.
 const WHOLE_FILE: &str = "upload";
+
+/// Names of labels, as a form's part has them.
+const LABELS_FILE: &str = "labels";
 
 /// What of an adapter comes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,6 +28,10 @@ pub enum Part {
     Config,
     /// `adapter_model.safetensors`
     Weights,
+    /// `config.json`, of the model that it was trained in.
+    ModelConfig,
+    /// Names of its labels, with commas between them.
+    Labels,
     /// A GGUF file.
     Gguf,
     /// All of it: an archive, or a GGUF file.
@@ -33,6 +43,8 @@ impl Part {
         match self {
             Self::Config => CONFIG_FILE,
             Self::Weights => WEIGHTS_FILE,
+            Self::ModelConfig => MODEL_CONFIG_FILE,
+            Self::Labels => LABELS_FILE,
             Self::Gguf => GGUF_FILE,
             Self::Whole => WHOLE_FILE,
         }
@@ -62,7 +74,26 @@ impl Staged {
         let whole = self.directory.path().join(WHOLE_FILE);
         let warnings = if whole.exists() { self.open(&whole, limits)? } else { Vec::new() };
         let files = AdapterFiles::read(self.directory.path(), limits)?;
+        let files = match self.labels()? {
+            Some(names) => files.with_labels(&names)?,
+            None => files,
+        };
         Ok((files, warnings))
+    }
+
+    /// The part with names of labels, if it came.
+    fn labels(&self) -> Result<Option<Vec<String>>, AdapterError> {
+        let path = self.directory.path().join(LABELS_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        let read = File::open(path)?.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text);
+        match read {
+            Ok(bytes) if bytes as u64 <= MAX_CONFIG_BYTES => Ok(Some(split_labels(&text))),
+            Ok(_) => Err(AdapterError::invalid("the part `labels` is longer than any labels are")),
+            Err(_) => Err(AdapterError::invalid("the part `labels` is not UTF-8")),
+        }
     }
 
     /// Puts what is in `whole` where separate parts would lie.

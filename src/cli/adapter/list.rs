@@ -74,6 +74,7 @@ fn shown(adapters: &[Value], total: &Value, now: SystemTime) -> String {
     let columns = [
         ("NAME", Side::Left),
         ("VERSION", Side::Left),
+        ("TASK", Side::Left),
         ("RANK", Side::Right),
         ("SIZE", Side::Right),
         ("TIER", Side::Left),
@@ -84,6 +85,7 @@ fn shown(adapters: &[Value], total: &Value, now: SystemTime) -> String {
         vec![
             text(entry, "name"),
             version(entry),
+            text(entry, "task"),
             text(entry, "rank"),
             bytes(entry, "bytes"),
             text(entry, "tier"),
@@ -102,16 +104,16 @@ mod tests {
     #[test]
     fn a_list_is_a_table_of_what_operators_ask_for() {
         let adapters = [
-            json!({"name": "pirate", "version": "ab".repeat(32), "rank": 8, "bytes": 1_048_576,
-                   "tier": "device", "usage": {"requests": 1200, "last_used": 940}}),
+            json!({"name": "pirate", "version": "ab".repeat(32), "task": "CAUSAL_LM", "rank": 8,
+                   "bytes": 1_048_576, "tier": "device", "usage": {"requests": 1200, "last_used": 940}}),
             json!({"name": "a", "version": "cd".repeat(32), "rank": 16, "bytes": 512,
                    "tier": "disk", "usage": {"requests": 0, "last_used": null}}),
         ];
         let now = UNIX_EPOCH + Duration::from_secs(1000);
         let expected = "\
-NAME    VERSION       RANK      SIZE  TIER    REQUESTS  LAST USED
-pirate  abababababab     8  1.00 MiB  device     1,200  1 min ago
-a       cdcdcdcdcdcd    16     512 B  disk           0  never";
+NAME    VERSION       TASK       RANK      SIZE  TIER    REQUESTS  LAST USED
+pirate  abababababab  CAUSAL_LM     8  1.00 MiB  device     1,200  1 min ago
+a       cdcdcdcdcdcd  -            16     512 B  disk           0  never";
         assert_eq!(shown(&adapters, &json!(2), now), expected);
         assert_eq!(shown(&[], &json!(3), now), "none of the server's 3 adapters");
         assert_eq!(shown(&[], &json!(0), now), "the server has no adapters");

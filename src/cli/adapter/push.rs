@@ -34,6 +34,10 @@ pub(super) struct PushArgs {
     /// What the adapter's answer must contain
     #[arg(long, value_name = "TEXT", requires = "probe")]
     probe_expect: Option<String>,
+    /// Names of the labels that the adapter scores, in the order of its head's rows, with commas between them; by default
+    /// those of its `adapter_config.json` or of the `config.json` beside it
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    labels: Vec<String>,
     #[command(flatten)]
     policy: PolicyArgs,
 }
@@ -80,6 +84,7 @@ fn query(args: &PushArgs) -> Result<Vec<(&'static str, String)>, CommandError> {
     let mut query = args.policy.query()?;
     let switches = [("dry_run", args.dry_run), ("probe", args.probe)];
     query.extend(switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, "true".into())));
+    query.extend((!args.labels.is_empty()).then(|| ("labels", args.labels.join(","))));
     let texts = [("probe_prompt", &args.probe_prompt), ("probe_expect", &args.probe_expect)];
     query.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))));
     Ok(query)

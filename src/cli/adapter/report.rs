@@ -19,6 +19,7 @@ pub(super) fn publication(report: &Value) -> String {
         rows.push(("previous", short(previous)));
     }
     rows.push(("outcome", outcome.to_owned()));
+    rows.extend(task(report));
     rows.push(("rank", text(report, "rank")));
     rows.push(("changes", changes(report)));
     rows.push(("bytes", sizes(report)));
@@ -43,6 +44,14 @@ pub(super) fn publication(report: &Value) -> String {
 /// The first digits of a version.
 pub(super) fn version(of: &Value) -> String {
     short(of.get("version").and_then(Value::as_str).unwrap_or("-"))
+}
+
+/// What it was trained for, and the labels that it scores.
+pub(super) fn task(of: &Value) -> Vec<(&'static str, String)> {
+    let task = of.get("task").filter(|task| task.is_string()).map(|_| ("task", text(of, "task")));
+    let labels = !list(of, "labels").is_empty();
+    let labels = labels.then(|| ("labels", joined(of, "labels")));
+    task.into_iter().chain(labels).collect()
 }
 
 /// `48 linear layers in 24 blocks, 552,960 parameters`

@@ -3,7 +3,7 @@ use super::{
     client::Server,
     error::CommandError,
     output::Output,
-    report::{changes, history, kept, sizes, source},
+    report::{changes, history, kept, sizes, source, task},
     table::pairs,
     words::{ago, clean, count, date, joined, text},
 };
@@ -26,7 +26,7 @@ pub(super) async fn run(server: &Server, args: &ShowArgs) -> Result<Output, Comm
 
 /// The page for people.
 pub(super) fn shown(page: &Value, now: SystemTime) -> String {
-    let rows = [
+    let mut rows = vec![
         ("name", text(page, "name")),
         ("version", text(page, "version")),
         ("published", date(page, "published_at")),
@@ -35,6 +35,9 @@ pub(super) fn shown(page: &Value, now: SystemTime) -> String {
         ("tier", text(page, "tier")),
         ("leases", count(page, "leases")),
         ("kind", text(page, "kind")),
+    ];
+    rows.extend(task(page));
+    rows.extend([
         ("rank", format!("{}, alpha {}", text(page, "rank"), text(page, "alpha"))),
         ("changes", changes(page)),
         ("target modules", modules(page)),
@@ -42,7 +45,7 @@ pub(super) fn shown(page: &Value, now: SystemTime) -> String {
         ("terms", terms(&page["terms"])),
         ("usage", usage(&page["usage"], now)),
         ("id", format!("{} (llama.cpp's `lora`)", text(page, "number"))),
-    ];
+    ]);
     match history(page) {
         none if none.is_empty() => pairs(&rows),
         history => format!("{}\n\n{history}", pairs(&rows)),

@@ -47,8 +47,12 @@ impl PushSource {
         }
         let found = AdapterPaths::find(path);
         match found.map_err(|error| CommandError::failed(format!("{text}: {error}")))? {
-            AdapterPaths::Peft { config, weights } => {
-                Ok(Self::Parts(vec![("config", file(config)?), ("weights", file(weights)?)]))
+            AdapterPaths::Peft { config, weights, model } => {
+                let mut parts = vec![("config", file(config)?)];
+                // Before the weights, which are long.
+                parts.extend(model.map(file).transpose()?.map(|file| ("model_config", file)));
+                parts.push(("weights", file(weights)?));
+                Ok(Self::Parts(parts))
             }
             AdapterPaths::Whole(path) => Ok(Self::Whole(file(path)?)),
         }

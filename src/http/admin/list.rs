@@ -124,6 +124,9 @@ fn in_tier(entry: &AdapterEntry, resident: &[VersionId]) -> Value {
         "leases": entry.leases,
         "kept_versions": entry.versions,
         "kind": about.kind,
+        "task": about.task,
+        "labels": about.labels,
+        "head": about.head,
         "rank": about.rank(),
         "alpha": about.alpha,
         "bytes": about.bytes,
@@ -158,6 +161,7 @@ fn versioned(entry: &VersionEntry, resident: &[VersionId]) -> Value {
         "current": entry.current,
         "tier": tier.as_str(),
         "rank": entry.description.rank(),
+        "labels": entry.description.labels,
         "file_bytes": entry.description.file_bytes,
     })
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     adapter::{
         AdapterError, AdapterName, Candidate, Publication, PublishOptions, PublishOutcome,
-        PublishRule, SwapPolicy,
+        PublishRule, SwapPolicy, format::split_labels,
     },
     http::{ApiError, AppState, auth::Caller, json::declares_json, upload::Upload},
 };
@@ -31,6 +31,7 @@ struct PublishQuery {
     probe_expect: Option<String>,
     policy: Option<Policy>,
     drain_seconds: Option<u64>,
+    labels: Option<String>,
 }
 
 /// How a request wants its adapter published.
@@ -40,6 +41,8 @@ struct How {
     dry_run: bool,
     probe: Option<Asked>,
     by: String,
+    /// Names of the labels, whatever the upload has.
+    labels: Option<Vec<String>>,
 }
 
 impl How {
@@ -48,7 +51,8 @@ impl How {
         let read: PublishQuery = query(request.uri())?;
         let policy = swap_policy(read.policy, read.drain_seconds)?;
         let probe = Asked::of(read.probe, read.probe_prompt, read.probe_expect)?;
-        Ok(Self { rule, policy, dry_run: read.dry_run, probe, by: caller.actor() })
+        let labels = read.labels.as_deref().map(split_labels);
+        Ok(Self { rule, policy, dry_run: read.dry_run, probe, by: caller.actor(), labels })
     }
 }
 
@@ -80,6 +84,10 @@ async fn brought(
     } else {
         let staged = app.uploads.receive(request).await?;
         app.uploads.read(staged, app.registry.limits().clone()).await?
+    };
+    let upload = match &how.labels {
+        Some(names) => upload.labelled(names)?,
+        None => upload,
     };
     published(app, name, how, upload).await
 }

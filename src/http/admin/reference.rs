@@ -14,6 +14,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 struct ReferenceBody {
     source: String,
+    labels: Option<Vec<String>>,
 }
 
 /// The adapter that the body names, when it is from where one may be.
@@ -22,7 +23,7 @@ struct ReferenceBody {
 /// 403 for a source outside `--adapter-sources`; else as the source has it.
 pub(super) async fn fetched(app: &AppState, request: Request) -> Result<Upload, ApiError> {
     let body = read_bytes(request, app).await?;
-    let ReferenceBody { source } = JsonBody::parse(&body)?.read()?;
+    let ReferenceBody { source, labels } = JsonBody::parse(&body)?.read()?;
     let allowed = &app.config.adapter_sources;
     if !is_allowed(&source, allowed) {
         return Err(ApiError::source_not_allowed(allowed));
@@ -32,7 +33,11 @@ pub(super) async fn fetched(app: &AppState, request: Request) -> Result<Upload, 
         .read_by(move || {
             let found = hub::fetch(&source, &limits)?;
             let source = Source::Hub { reference: source, commit: found.commit };
-            Ok(Came { files: found.files, warnings: Vec::new(), source })
+            let files = match labels {
+                Some(names) => found.files.with_labels(&names)?,
+                None => found.files,
+            };
+            Ok(Came { files, warnings: Vec::new(), source })
         })
         .await
 }

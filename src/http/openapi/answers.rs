@@ -379,6 +379,14 @@ struct Adapter {
     leases: u64,
     kept_versions: u64,
     kind: String,
+    /// `task_type` of its config.
+    #[schema(required)]
+    task: Option<String>,
+    /// Names of what it scores, in the order of the scores.
+    labels: Vec<String>,
+    /// Rows and columns of its own classification head.
+    #[schema(required)]
+    head: Option<Vec<u64>>,
     rank: u64,
     alpha: f64,
     /// In memory.
@@ -407,6 +415,14 @@ struct Report {
     previous: Option<String>,
     durable: bool,
     kind: String,
+    /// `task_type` of its config.
+    #[schema(required)]
+    task: Option<String>,
+    /// Names of what it scores, in the order of the scores.
+    labels: Vec<String>,
+    /// Rows and columns of its own classification head.
+    #[schema(required)]
+    head: Option<Vec<u64>>,
     rank: u64,
     alpha: f64,
     bytes: u64,

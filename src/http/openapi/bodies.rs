@@ -371,4 +371,6 @@ struct AliasTarget {
 struct SourceReference {
     /// `hf://org/name@revision`, within --adapter-sources.
     source: String,
+    /// Names of what its head scores.
+    labels: Option<Vec<String>>,
 }

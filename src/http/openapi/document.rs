@@ -169,6 +169,7 @@ fn query(route: &Route) -> Vec<(&'static str, Value, &'static str)> {
                 ("probe", flag(), "try it before it is published"),
                 ("probe_prompt", text(), "what the probe continues"),
                 ("probe_expect", text(), "what its answer must have"),
+                ("labels", text(), "names of what its head scores, with commas between them"),
             ]);
             all
         }

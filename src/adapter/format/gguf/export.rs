@@ -10,7 +10,7 @@ use super::{
 use crate::{
     adapter::{
         AdapterError,
-        format::tensors::{quoted, to_f32},
+        format::tensors::{quoted, shown, to_f32},
     },
     gguf::{GgufWriter, Storage, halves_to_pairs},
     lora::{EmbeddingShape, LoraLayout},
@@ -41,6 +41,19 @@ pub(in crate::adapter) struct Target<'a> {
 struct Pair<'a> {
     a: Option<(&'a str, &'a TensorView<'a>)>,
     b: Option<(&'a str, &'a TensorView<'a>)>,
+}
+
+/// # Errors
+/// When the adapter does not continue texts: llama.cpp has no place for a head of its own.
+pub(in crate::adapter) fn check_task(config: &Map<String, Value>) -> Result<(), AdapterError> {
+    let task = config.get("task_type").filter(|task| !task.is_null() && *task != "CAUSAL_LM");
+    task.map_or(Ok(()), |task| {
+        Err(AdapterError::unsupported(format!(
+            "adapter_config.json has `task_type` = {}: a GGUF file holds adapters of CAUSAL_LM only, without heads and \
+             labels; keep the PEFT adapter",
+            shown(task)
+        )))
+    })
 }
 
 /// Writes an adapter that the PEFT reader has found sound. `scaling` is PEFT's factor on `B·A` of a module of some rank.

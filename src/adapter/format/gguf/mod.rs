@@ -11,5 +11,5 @@ mod header;
 mod scale;
 mod translate;
 
-pub(in crate::adapter) use export::{Target, export};
+pub(in crate::adapter) use export::{Target, check_task, export};
 pub(in crate::adapter) use translate::translate;

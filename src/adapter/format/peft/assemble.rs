@@ -4,17 +4,24 @@ use super::{
     copies,
     coverage::Coverage,
     embedding::Table,
+    head::{self, Found},
     keys::Role,
     linear::Layer,
-    module::Module,
+    module::{Module, lacks_dense},
     parts::{Modules, Parts},
+    task::Task,
     tied,
 };
 use crate::{
-    adapter::{AdapterError, format::table::Fit},
-    lora::{EmbeddingShape, LoraLayout, LoraWeights, NormSite, Site, SiteShape},
+    adapter::{
+        AdapterError,
+        format::{table::Fit, tensors::to_f32},
+    },
+    lora::{EmbeddingShape, Labels, LoraLayout, LoraWeights, NormSite, Site, SiteShape},
 };
 
+/// The weights, and what they score.
+///
 /// # Errors
 /// When a tensor is of a wrong shape or not finite, tensors, config and model do not agree, or the base cannot be
 /// read.
@@ -22,21 +29,28 @@ pub(super) fn assemble(
     config: &LoraConfig,
     mut modules: Modules<'_>,
     fit: Fit<'_>,
-) -> Result<LoraWeights, AdapterError> {
+) -> Result<(LoraWeights, Option<Labels>), AdapterError> {
     let layout = fit.layout();
-    tied::complete(&mut modules, &config.extras, layout)?;
+    layout.map_or(Ok(()), |layout| config.task.check(layout))?;
+    tied::complete(&mut modules, config, layout)?;
     Coverage { config, layout, base: fit.base() }.check(&modules)?;
     let builder = Builder { config, fit };
     let mut weights = LoraWeights::default();
+    let Found { labels, head } = head::read(config, &modules, fit)?;
+    if let Some(head) = head {
+        weights.set_class_head(head);
+    }
     for (module, parts) in &modules {
         match module {
+            _ if builder.is_idle(*module) => check_finite(parts)?,
             Module::Linear(site) => builder.linear(&mut weights, *site, parts)?,
             Module::Embedding => builder.embedding(&mut weights, parts)?,
             Module::Norm(norm) => builder.norm(&mut weights, *norm, parts)?,
+            Module::Classifier | Module::Pooler => {}
         }
     }
     builder.activation(&mut weights)?;
-    Ok(weights)
+    Ok((weights, labels))
 }
 
 struct Builder<'a> {
@@ -45,6 +59,29 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// Whether nothing that is served here is computed from the module: the pooler of an adapter that embeds, on a base
+    /// without it.
+    fn is_idle(&self, module: Module) -> bool {
+        let absent =
+            |layout: &LoraLayout| lacks_dense(layout) || layout.shape(Site::HeadDense).is_none();
+        match module {
+            Module::Pooler => true,
+            Module::HEAD_DENSE if !matches!(self.config.task, Task::Classify(_)) => {
+                self.fit.layout().is_some_and(absent)
+            }
+            _ => false,
+        }
+    }
+
+    /// As the model has it; the layer before a head may be for the adapter to bring.
+    fn shape(&self, site: Site) -> Option<SiteShape> {
+        let layout = self.fit.layout()?;
+        let wide = || layout.class_head().map(|head| head.in_features);
+        let square = |wide| SiteShape { in_features: wide, out_features: wide };
+        let brought = || wide().filter(|_| site == Site::HeadDense).map(square);
+        layout.shape(site).or_else(brought)
+    }
+
     fn linear(
         &self,
         weights: &mut LoraWeights,
@@ -52,9 +89,9 @@ impl Builder<'_> {
         parts: &Parts<'_>,
     ) -> Result<(), AdapterError> {
         let (layout, base) = (self.fit.layout(), self.fit.base());
-        let tokens = tied::head_tokens(&self.config.extras, layout);
+        let tokens = tied::head_tokens(self.config, layout);
         let tokens = tokens.filter(|_| site == Site::Head);
-        let shape = match layout.and_then(|layout| layout.shape(site)) {
+        let shape = match self.shape(site) {
             Some(shape) => shape,
             None => Layer::shape_in_file(parts, tokens)?,
         };
@@ -69,7 +106,7 @@ impl Builder<'_> {
     fn embedding(&self, weights: &mut LoraWeights, parts: &Parts<'_>) -> Result<(), AdapterError> {
         let base = self.fit.base();
         let known = self.fit.layout().and_then(LoraLayout::embedding);
-        let tokens = self.config.extras.tokens_of(EmbeddingShape::PATH);
+        let tokens = self.config.extras.tokens_of(&self.config.path(Module::Embedding));
         let shape = known.map_or_else(
             || Table::shape_in_file(parts, tokens),
             |EmbeddingShape { vocab, hidden, .. }| Ok([vocab, hidden]),
@@ -88,11 +125,17 @@ impl Builder<'_> {
         norm: NormSite,
         parts: &Parts<'_>,
     ) -> Result<(), AdapterError> {
-        let Some(weight) = parts.get(Role::Weight) else { return Ok(()) };
-        let len = self.fit.layout().and_then(|layout| layout.norm(norm)).unwrap_or(weight.len());
-        let copies = parts.iter().filter(|(role, _)| *role != Role::Weight);
+        let longest = parts.iter().map(|(_, tensor)| tensor.len()).max().unwrap_or(0);
+        let len = self.fit.layout().and_then(|layout| layout.norm(norm)).unwrap_or(longest);
+        let is_own = |role| matches!(role, Role::Weight | Role::Bias);
+        let copies = parts.iter().filter(|(role, _)| !is_own(*role));
         copies.map(|(_, copy)| copy).try_for_each(|copy| copy.check(&[len], "[len]"))?;
-        weights.set_norm(norm, weight.tensor(&[len], "[len]")?);
+        if let Some(weight) = parts.get(Role::Weight) {
+            weights.set_norm(norm, weight.tensor(&[len], "[len]")?);
+        }
+        if let Some(bias) = parts.get(Role::Bias) {
+            weights.set_norm_bias(norm, bias.tensor(&[len], "[len]")?);
+        }
         Ok(())
     }
 
@@ -113,6 +156,10 @@ impl Builder<'_> {
         weights.set_invocation(tokens.as_slice());
         Ok(())
     }
+}
+
+fn check_finite(parts: &Parts<'_>) -> Result<(), AdapterError> {
+    parts.iter().try_for_each(|(_, tensor)| to_f32(tensor.name, tensor.view).map(drop))
 }
 
 /// Whether anything but copies is there.

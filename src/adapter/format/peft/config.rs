@@ -2,10 +2,16 @@
 use super::{
     extras::Extras,
     fields,
+    module::Module,
+    paths::Paths,
     pattern::Pattern,
     targets::{Include, Modules, Targets},
+    task::Task,
 };
-use crate::adapter::{AdapterError, AdapterLimits, format::tensors::shown};
+use crate::adapter::{
+    AdapterError, AdapterLimits,
+    format::{labels::LabelNames, tensors::shown},
+};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -15,6 +21,10 @@ const MAX_EXPRESSIONS: usize = 64;
 /// What the tensors are read by.
 #[derive(Debug)]
 pub(super) struct LoraConfig {
+    pub(super) task: Task,
+    pub(super) labels: LabelNames,
+    /// How the tensors spell paths.
+    pub(super) paths: Paths,
     pub(super) rank: Patterned<usize>,
     pub(super) alpha: Patterned<f64>,
     pub(super) rslora: bool,
@@ -57,9 +67,12 @@ impl LoraConfig {
         limits: &AdapterLimits,
     ) -> Result<Self, AdapterError> {
         let ignored = fields::check(map, limits)?;
-        check_task(map.get("task_type").unwrap_or(&Value::Null))?;
+        let task = Task::read(map.get("task_type").unwrap_or(&Value::Null))?;
         let rank = |value: &Value| read_rank(value, limits.max_adapter_rank);
         Ok(Self {
+            task,
+            labels: LabelNames::read(map)?,
+            paths: Paths::default(),
             rank: patterned(map, "r", "rank_pattern", rank)?,
             alpha: patterned(map, "lora_alpha", "alpha_pattern", read_alpha)?,
             rslora: read_bool(map, "use_rslora")?,
@@ -68,6 +81,11 @@ impl LoraConfig {
             base_model: map.get("base_model_name_or_path").and_then(Value::as_str).map(Into::into),
             ignored,
         })
+    }
+
+    /// What the file calls a module.
+    pub(super) fn path(&self, module: Module) -> String {
+        self.paths.of(module)
     }
 
     /// Factor on `B·A` at `path`: `alpha / rank`, with rsLoRA `alpha / √rank` (`peft.tuners.lora.LoraLayer`).
@@ -82,16 +100,6 @@ pub(super) fn wrong(field: &str, value: &Value, wanted: &str) -> AdapterError {
         "adapter_config.json has `{field}` = {}, which is not {wanted}",
         shown(value)
     ))
-}
-
-fn check_task(value: &Value) -> Result<(), AdapterError> {
-    if value.is_null() || value == "CAUSAL_LM" {
-        return Ok(());
-    }
-    Err(AdapterError::unsupported(format!(
-        "adapter_config.json has `task_type` = {}: this server generates text and serves CAUSAL_LM adapters",
-        shown(value)
-    )))
 }
 
 fn read_rank(value: &Value, limit: usize) -> Result<usize, AdapterError> {
@@ -267,7 +275,7 @@ mod tests {
             (json!({"lora_alpha": "8"}), "finite number"),
             (json!({"lora_alpha": 1e300}), "finite number"),
             (json!({"use_rslora": 1}), "true or false"),
-            (json!({"task_type": "SEQ_CLS"}), "SEQ_CLS"),
+            (json!({"task_type": "SEQ_2_SEQ_LM"}), "SEQ_2_SEQ_LM"),
             (json!({"target_modules": null}), "target_modules"),
             (json!({"target_modules": [1]}), "list of names"),
             (json!({"target_modules": ".*q_proj", "layers_to_transform": [0]}), "list of modules"),

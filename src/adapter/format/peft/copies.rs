@@ -74,7 +74,7 @@ fn own_rows(
     let own = match module {
         Module::Linear(site) => base.weight_rows(site, rows),
         Module::Embedding => base.embedding_rows(rows),
-        Module::Norm(_) => return Ok(Vec::new()),
+        Module::Norm(_) | Module::Classifier | Module::Pooler => return Ok(Vec::new()),
     };
     own.map_err(|error| AdapterError::Store(std::io::Error::other(error)))
 }

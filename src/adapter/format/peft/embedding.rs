@@ -4,13 +4,14 @@ use super::{
     dora::{self, Factors},
     keys::Role,
     linear::{check_scaled, low_rank, scaled_transpose},
+    module::Module,
     named::tensor,
     parts::Parts,
     tokens,
 };
 use crate::{
     adapter::AdapterError,
-    lora::{EmbeddingDelta, EmbeddingShape, FrozenBase, SiteShape, TrainedRows},
+    lora::{EmbeddingDelta, FrozenBase, SiteShape, TrainedRows},
 };
 use candle_core::Tensor;
 
@@ -41,11 +42,11 @@ impl Table<'_> {
 
     fn pair(&self) -> Result<Option<Factors>, AdapterError> {
         let Some((a, b)) = self.parts.pair() else { return Ok(None) };
-        let ([vocab, hidden], path) = (self.shape, EmbeddingShape::PATH);
-        let rank = self.config.rank.at(path)?;
+        let ([vocab, hidden], path) = (self.shape, self.config.path(Module::Embedding));
+        let rank = self.config.rank.at(&path)?;
         let a = a.values(&[rank, vocab], "[rank, vocab]")?;
         let values = b.values(&[hidden, rank], "[hidden, rank]")?;
-        let turned = scaled_transpose(&values, rank, self.config.scaling(path, rank)?);
+        let turned = scaled_transpose(&values, rank, self.config.scaling(&path, rank)?);
         check_scaled(&turned, b)?;
         Ok(Some(Factors { rank, a, b: turned }))
     }
@@ -70,7 +71,7 @@ impl Table<'_> {
             let weight = weight.tensor(&self.shape, "[vocab, hidden]")?;
             return Ok(Some(TrainedRows { weight, ids: None }));
         }
-        let ids = self.config.extras.tokens_of(EmbeddingShape::PATH);
+        let ids = self.config.extras.tokens_of(&self.config.path(Module::Embedding));
         tokens::trained(self.parts, ids, self.shape)
     }
 

@@ -75,10 +75,34 @@ impl Extras {
 
     /// Whether `modules_to_save` names the module at `path`, or one that it is part of.
     pub(super) fn saves(&self, path: &str) -> bool {
-        let whole = path.match_indices('.').map(|(dot, _)| &path[..dot]).chain([path]);
         let named = |path: &str| self.saved.iter().any(|end| path.ends_with(end.as_str()));
-        whole.into_iter().any(named)
+        wholes(path).any(named)
     }
+
+    /// As [`Extras::saves`], beside what PEFT puts on the list of every classifier.
+    pub(super) fn saves_by_choice(&self, path: &str) -> bool {
+        let chosen = self.saved.iter().filter(|end| !HEADS.contains(&end.as_str()));
+        let named = |path: &str| chosen.clone().any(|end| path.ends_with(end.as_str()));
+        wholes(path).any(named)
+    }
+
+    /// Whether no pair goes on the module at `path`, for `modules_to_save` names it or one that it is part of. Names are
+    /// whole here: `classifier` is not `pre_classifier`.
+    pub(super) fn bars(&self, path: &str) -> bool {
+        let names = |end: &String, path: &str| {
+            path.strip_suffix(end.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        wholes(path).any(|path| self.saved.iter().any(|end| names(end, path)))
+    }
+}
+
+/// What PEFT adds to `modules_to_save` of every classifier, whether or not the model has it.
+const HEADS: [&str; 2] = ["classifier", "score"];
+
+/// The module at `path`, and those that it is part of.
+fn wholes(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('.').map(|(dot, _)| &path[..dot]).chain([path])
 }
 
 fn read_biases(value: Option<&Value>) -> Result<Biases, AdapterError> {
@@ -104,6 +128,9 @@ fn read_names(map: &Map<String, Value>, field: &str) -> Result<Vec<String>, Adap
     items.iter().map(name).collect()
 }
 
+/// What families call their embedding.
+const EMBEDDINGS: [&str; 3] = ["embed_tokens", "word_embeddings", "tok_embeddings"];
+
 /// A list belongs to the embedding; an object says which module each list belongs to.
 fn read_tokens(value: Option<&Value>) -> Result<Vec<(String, Vec<u32>)>, AdapterError> {
     const FIELD: &str = "trainable_token_indices";
@@ -114,7 +141,10 @@ fn read_tokens(value: Option<&Value>) -> Result<Vec<(String, Vec<u32>)>, Adapter
             entries.map(|(end, ids)| Ok((end.clone(), read_ids(FIELD, ids)?))).collect()
         }
         Some(Value::Array(items)) if items.is_empty() => Ok(Vec::new()),
-        Some(list) => Ok(vec![("embed_tokens".to_owned(), read_ids(FIELD, list)?)]),
+        Some(list) => {
+            let ids = read_ids(FIELD, list)?;
+            Ok(EMBEDDINGS.map(|end| (end.to_owned(), ids.clone())).into())
+        }
     }
 }
 
@@ -138,6 +168,9 @@ mod tests {
     fn tokens_are_a_list_or_lists_by_module() {
         let list = read(json!({"trainable_token_indices": [7, 3]})).expect("a list");
         assert_eq!(list.tokens_of("model.embed_tokens"), Some([7, 3].as_slice()));
+        let words = list.tokens_of("bert.embeddings.word_embeddings");
+        assert_eq!(words, Some([7, 3].as_slice()));
+        assert_eq!(list.tokens_of("bert.embeddings.position_embeddings"), None);
         assert_eq!(list.tokens_of("lm_head"), None);
         let fields = json!({"trainable_token_indices": {"lm_head": [1], "embed_tokens": []}});
         let lists = read(fields).expect("lists");
@@ -152,6 +185,14 @@ mod tests {
         assert!(extras.saves("model.layers.0.input_layernorm"));
         assert!(!extras.saves("model.layers.0.self_attn.q_proj"));
         assert!(!extras.saves("lm_head"));
+    }
+
+    #[test]
+    fn a_pair_is_barred_by_whole_names_only() {
+        let extras = read(json!({"modules_to_save": ["classifier", "score"]})).expect("names");
+        assert!(extras.saves("pre_classifier") && !extras.bars("pre_classifier"));
+        assert!(extras.bars("classifier.dense") && extras.bars("classifier"));
+        assert!(!extras.saves_by_choice("classifier.dense"));
     }
 
     #[test]

@@ -29,11 +29,14 @@ const FIELDS: &[(&str, Rule)] = &[
     ("ensure_weight_tying", Read),
     ("eva_config", Ignored),
     ("exclude_modules", Read),
-    // PEFT switches it off on every layer that a decoder served here has.
+    // PEFT switches it off on every layer that a model served here has.
     ("fan_in_fan_out", Ignored),
+    // Labels stand in no config that PEFT writes: lorad puts them there, or whoever wants them in the adapter.
+    ("id2label", Read),
     ("inference_mode", Ignored),
     ("init_lora_weights", Initialisation),
     ("kasa_config", Neutral("KaSA, which changes the base's weights,")),
+    ("label2id", Read),
     ("layer_replication", Neutral("a model with repeated layers")),
     ("layers_pattern", Read),
     ("layers_to_transform", Read),
@@ -47,8 +50,10 @@ const FIELDS: &[(&str, Rule)] = &[
     ("merge_weights", Ignored),
     ("modules_to_save", Read),
     ("monteclora_config", Neutral("Monte Carlo LoRA")),
+    ("num_labels", Read),
     ("peft_type", Read),
     ("peft_version", Ignored),
+    ("problem_type", Read),
     ("qalora_group_size", Ignored),
     ("r", Read),
     ("rank_pattern", Read),

@@ -1,6 +1,10 @@
 //! Tensor names of a PEFT LoRA file → module and role.
-use super::module::Module;
-use crate::adapter::{AdapterError, format::tensors::quoted};
+use super::paths::Paths;
+use crate::{
+    adapter::{AdapterError, format::tensors::quoted},
+    lora::ModuleNames,
+};
+use std::borrow::Cow;
 
 /// What a tensor is to its module.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -63,9 +67,11 @@ const ENDINGS: [(&str, Role); 18] = [
     (".weight", Role::Weight),
 ];
 
+/// The module's path and what the tensor is to it.
+///
 /// # Errors
-/// When the name is not that of a tensor which PEFT writes for a module of a decoder.
-pub(super) fn parse(name: &str) -> Result<(Module, Role), AdapterError> {
+/// When the name is not that of a tensor which PEFT writes.
+pub(super) fn split(name: &str) -> Result<(Cow<'_, str>, Role), AdapterError> {
     let Some(rest) = name.strip_prefix(PREFIX) else {
         return Err(AdapterError::invalid(format!(
             "tensor {} does not begin with `{PREFIX}`: PEFT would not load it; save the adapter with its \
@@ -73,29 +79,46 @@ pub(super) fn parse(name: &str) -> Result<(Module, Role), AdapterError> {
             quoted(name)
         )));
     };
-    let Some((path, role)) = split(rest) else {
-        return Err(AdapterError::unsupported(format!(
+    by_end(rest).ok_or_else(|| {
+        AdapterError::unsupported(format!(
             "tensor {} is neither a LoRA factor nor anything else that PEFT writes for a LoRA adapter",
             quoted(name)
-        )));
-    };
-    match Module::parse(path) {
-        Some(module) => Ok((module, role)),
-        None => Err(unknown_module(name, path)),
-    }
+        ))
+    })
 }
 
 /// The module's path and the role, by the end of the name.
-fn split(rest: &str) -> Option<(&str, Role)> {
-    if let Some(found) = split_named(rest) {
+fn by_end(rest: &str) -> Option<(Cow<'_, str>, Role)> {
+    if let Some(found) = split_wrapped(rest) {
         return Some(found);
     }
-    let plain = |(ending, role): &(&str, Role)| Some((rest.strip_suffix(ending)?, *role));
-    let found = ENDINGS.iter().find_map(plain);
-    found.or_else(|| Some((rest.strip_suffix(".bias")?, Role::Bias)))
+    let plain = |(ending, role): &(&'static str, Role)| Some((rest.strip_suffix(ending)?, *role));
+    let found = split_named(rest).or_else(|| ENDINGS.iter().find_map(plain));
+    let found = found.or_else(|| Some((rest.strip_suffix(".bias")?, Role::Bias)));
+    found.map(|(path, role)| (Cow::Borrowed(path), role))
 }
 
-/// As [`split`], for a name that has the adapter's name in it, as `state_dict` gives it.
+/// Of a layer inside a module that was trained whole: `classifier.modules_to_save.dense.bias`.
+fn split_wrapped(rest: &str) -> Option<(Cow<'_, str>, Role)> {
+    let places = [
+        // PEFT takes the adapter's name out of a key's end only.
+        (".modules_to_save.default.", Role::SavedWeight, Role::SavedBias),
+        (".modules_to_save.", Role::SavedWeight, Role::SavedBias),
+        (".original_module.", Role::OriginalWeight, Role::OriginalBias),
+    ];
+    places.into_iter().find_map(|(place, weight, bias)| {
+        let (module, inner) = rest.split_once(place)?;
+        let (layer, leaf) = inner.rsplit_once('.')?;
+        let role = match leaf {
+            "weight" => weight,
+            "bias" => bias,
+            _ => return None,
+        };
+        (layer != "default").then(|| (Cow::Owned(format!("{module}.{layer}")), role))
+    })
+}
+
+/// As [`by_end`], for a name that has the adapter's name in it, as `state_dict` gives it.
 fn split_named(rest: &str) -> Option<(&str, Role)> {
     for (ending, role) in [
         (".modules_to_save.default.weight", Role::Weight),
@@ -119,26 +142,51 @@ fn split_named(rest: &str) -> Option<(&str, Role)> {
     })
 }
 
-fn unknown_module(name: &str, path: &str) -> AdapterError {
-    let advice = if path.starts_with("layers.") {
-        "it was saved from a model without its head, and PEFT would not load it into one with a head: begin the keys \
-         with `base_model.model.model.`"
-    } else if path.starts_with("score") || path.starts_with("classifier") {
-        "this server generates text and has no classification head"
+/// Of a tensor on what no adapter of the family may change, in a file that is spelled like `paths`.
+pub(super) fn unknown_module(name: &str, path: &str, paths: Paths) -> AdapterError {
+    let prefix = paths.names.prefix();
+    let flipped = Paths { bare: !paths.bare, ..paths };
+    let advice = if flipped.parse(path).is_some() {
+        format!(
+            "some of the file's paths begin with `{prefix}` and some do not: save it again, from one model"
+        )
+    } else if path.ends_with("position_embeddings") || path.ends_with("token_type_embeddings") {
+        "positions and kinds of text stay the base's here: leave it out of `target_modules` and `modules_to_save`".into()
+    } else if paths.names == ModuleNames::Decoder && path.starts_with("classifier") {
+        "a decoder's classification head is called `score`".into()
     } else {
-        "was the adapter made for another base?"
+        "was the adapter made for another base?".into()
     };
     AdapterError::invalid(format!(
-        "tensor {} is on `{}`, which the model does not have: {advice}",
+        "tensor {} is on `{}`, which the model does not have or adapters may not change: {advice}",
         quoted(name),
         path.escape_debug().take(120).collect::<String>()
     ))
 }
 
+/// Of a file that was saved from a model without its head, and is for one with a head.
+pub(super) fn headless(name: &str, paths: Paths) -> AdapterError {
+    let prefix = paths.names.prefix();
+    AdapterError::invalid(format!(
+        "tensor {} was saved from a model without its head, and PEFT would not load it into one with a head: begin the \
+         keys with `{PREFIX}{prefix}`, or say FEATURE_EXTRACTION in `task_type` if it is for embeddings",
+        quoted(name)
+    ))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::module::Module;
     use super::*;
     use crate::lora::{NormSite, Projection, Site};
+
+    fn parse(name: &str) -> Result<(Module, Role), AdapterError> {
+        let (path, role) = split(name)?;
+        let found = Paths::default().parse(&path);
+        found
+            .map(|module| (module, role))
+            .ok_or_else(|| unknown_module(name, &path, Paths::default()))
+    }
 
     #[test]
     fn every_spelling_of_a_role_is_read() {
@@ -181,11 +229,26 @@ mod tests {
     }
 
     #[test]
+    fn layers_of_a_module_that_was_saved_whole_are_told_from_its_copies() {
+        for (rest, path, role) in [
+            ("classifier.modules_to_save.dense.bias", "classifier.dense", Role::SavedBias),
+            ("classifier.original_module.out_proj.bias", "classifier.out_proj", Role::OriginalBias),
+            ("classifier.modules_to_save.default.dense.bias", "classifier.dense", Role::SavedBias),
+            ("classifier.modules_to_save.default.weight", "classifier", Role::Weight),
+            ("classifier.modules_to_save.bias", "classifier", Role::SavedBias),
+            ("bert.pooler.dense.weight", "bert.pooler.dense", Role::Weight),
+        ] {
+            let name = format!("{PREFIX}{rest}");
+            assert_eq!(split(&name).expect(rest), (Cow::Borrowed(path), role), "{rest}");
+        }
+    }
+
+    #[test]
     fn other_names_are_refused_with_the_reason() {
         for (name, reason) in [
             ("model.layers.0.mlp.down_proj.lora_A.weight", "does not begin with"),
-            ("base_model.model.layers.0.mlp.down_proj.lora_A.weight", "without its head"),
-            ("base_model.model.score.weight", "classification head"),
+            ("base_model.model.layers.0.mlp.down_proj.lora_A.weight", "and some do not"),
+            ("base_model.model.classifier.weight", "called `score`"),
             ("base_model.model.model.layers.0.mlp.up_proj.lora_A.other.weight", "another base"),
             ("base_model.model.model.layers.0.mlp.up_proj.lora_diag", "neither a LoRA factor"),
             ("base_model.model.model.layers.01.mlp.up_proj.lora_A.weight", "another base"),

@@ -3,6 +3,7 @@ use super::{
     config::LoraConfig,
     dora::{self, Factors},
     keys::Role,
+    module::Module,
     named::{Named, tensor, unusable},
     parts::Parts,
     tokens,
@@ -53,7 +54,7 @@ impl Layer<'_> {
     /// The factors, scaling in `b`.
     fn pair(&self) -> Result<Option<Factors>, AdapterError> {
         let Some((a, b)) = self.parts.pair() else { return Ok(None) };
-        let (path, SiteShape { in_features, out_features }) = (self.site.to_string(), self.shape);
+        let (path, SiteShape { in_features, out_features }) = (self.path(), self.shape);
         let rank = self.config.rank.at(&path)?;
         let a = a.values(&[rank, in_features], "[rank, in]")?;
         let values = b.values(&[out_features, rank], "[out, rank]")?;
@@ -118,8 +119,12 @@ impl Layer<'_> {
         Ok(shift)
     }
 
+    fn path(&self) -> String {
+        self.config.path(Module::Linear(self.site))
+    }
+
     fn scaled_bias(&self, bias: Named<'_>) -> Result<Vec<f32>, AdapterError> {
-        let path = self.site.to_string();
+        let path = self.path();
         let scaling = self.config.scaling(&path, self.config.rank.at(&path)?)?;
         let values = bias.values(&[self.shape.out_features], "[out]")?;
         Ok(values.into_iter().map(|value| value * scaling).collect())

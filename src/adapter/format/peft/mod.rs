@@ -11,15 +11,18 @@ mod dora;
 mod embedding;
 mod extras;
 mod fields;
+mod head;
 mod keys;
 mod linear;
 mod module;
 mod named;
 mod parse;
 mod parts;
+mod paths;
 mod pattern;
 mod roles;
 mod targets;
+mod task;
 mod tied;
 mod tokens;
 

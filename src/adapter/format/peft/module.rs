@@ -1,47 +1,34 @@
-//! What a path in the `transformers` model names.
-use crate::lora::{EmbeddingShape, LoraLayout, NormSite, Projection, Site};
-use std::fmt;
+//! What an adapter may change, whatever its model calls it.
+use crate::lora::{LoraLayout, NormSite, Site};
 
-/// A module that an adapter may change. `Display` is its path, which configs and tensor names are written in.
+/// A module that an adapter may change. What it is called says [`Paths`](super::paths::Paths).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) enum Module {
     Linear(Site),
     Embedding,
     Norm(NormSite),
+    /// What scores labels.
+    Classifier,
+    /// A pooler that nothing here reads: `RoBERTa`'s, of the model without a head.
+    Pooler,
 }
 
 impl Module {
     pub(super) const HEAD: Self = Self::Linear(Site::Head);
+    pub(super) const HEAD_DENSE: Self = Self::Linear(Site::HeadDense);
 
-    /// The module at `path`, whether or not some model has it.
-    pub(super) fn parse(path: &str) -> Option<Self> {
-        let module = match path {
-            EmbeddingShape::PATH => Self::Embedding,
-            "lm_head" => Self::HEAD,
-            "model.norm" => Self::Norm(NormSite::Final),
-            _ => Self::in_block(path)?,
-        };
-        // Rules out spellings such as `+1` and `01`, which would name a layer twice.
-        (module.to_string() == path).then_some(module)
-    }
-
-    fn in_block(path: &str) -> Option<Self> {
-        let (layer, role) = path.strip_prefix("model.layers.")?.split_once('.')?;
-        let layer: usize = layer.parse().ok()?;
-        if let Some(projection) = Projection::ALL.into_iter().find(|p| p.module_path() == role) {
-            return Some(Self::Linear(Site::block(layer, projection)));
-        }
-        let norms = [NormSite::Attention, NormSite::Query, NormSite::Key, NormSite::Mlp];
-        let mut norms = norms.into_iter().map(|norm| Self::Norm(norm(layer)));
-        norms.find(|norm| norm.to_string() == path)
-    }
-
-    /// Whether the model has it, as a layer of its own or as part of a fused one.
+    /// Whether the model has it, as a layer of its own or as part of a fused one, or takes it from an adapter.
     pub(super) fn is_in(self, layout: &LoraLayout) -> bool {
         match self {
+            Self::HEAD_DENSE => layout.shape(Site::HeadDense).is_some() || lacks_dense(layout),
             Self::Linear(site) => layout.shape(site).is_some(),
             Self::Embedding => layout.embedding().is_some(),
+            Self::Norm(NormSite::Head) => {
+                layout.norm(NormSite::Head).is_some() || lacks_dense(layout)
+            }
             Self::Norm(norm) => layout.norm(norm).is_some(),
+            Self::Classifier => layout.class_head().is_some(),
+            Self::Pooler => true,
         }
     }
 
@@ -53,42 +40,7 @@ impl Module {
     }
 }
 
-impl fmt::Display for Module {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Linear(site) => site.fmt(f),
-            Self::Embedding => f.write_str(EmbeddingShape::PATH),
-            Self::Norm(norm) => norm.fmt(f),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_module_is_found_by_its_path() {
-        let linear = Projection::ALL.map(|p| Module::Linear(Site::block(12, p)));
-        let norms = [NormSite::Attention(3), NormSite::Query(0), NormSite::Key(1)];
-        let norms = norms.into_iter().chain([NormSite::Mlp(7), NormSite::Final]).map(Module::Norm);
-        for module in linear.into_iter().chain(norms).chain([Module::HEAD, Module::Embedding]) {
-            assert_eq!(Module::parse(&module.to_string()), Some(module));
-        }
-    }
-
-    #[test]
-    fn other_paths_name_nothing() {
-        for path in [
-            "model.layers.01.mlp.up_proj",
-            "model.layers.+1.mlp.up_proj",
-            "layers.1.mlp.up_proj",
-            "transformer.h.0.attn.c_attn",
-            "model.layers.1.mlp",
-            "score",
-            "",
-        ] {
-            assert_eq!(Module::parse(path), None, "{path}");
-        }
-    }
+/// Whether the model's layer before the head is for adapters to bring.
+pub(super) fn lacks_dense(layout: &LoraLayout) -> bool {
+    layout.class_head().is_some_and(|head| !head.has_dense)
 }

@@ -16,14 +16,18 @@ use std::collections::BTreeSet;
 pub(in crate::adapter::format) fn parse(
     source: &Source<'_>,
 ) -> Result<ParsedAdapter, AdapterError> {
-    let config = LoraConfig::read(source.config, source.limits)?;
+    let mut config = LoraConfig::read(source.config, source.limits)?;
     let tensors = tensors::open(source.weights)?;
     let dtypes: BTreeSet<_> = tensors.values().map(|view| format!("{:?}", view.dtype())).collect();
-    let modules = parts::sort(&tensors)?;
+    let (modules, paths) = parts::sort(&tensors, source.fit.layout(), config.task)?;
+    config.paths = paths;
     let biases = [Role::BBias, Role::Bias, Role::TargetBias];
     let biased = modules.values().filter(|parts| biases.iter().any(|role| parts.has(*role)));
-    let facts = Facts {
+    let mut facts = Facts {
         kind: "lora",
+        names: paths.names,
+        task: config.task.name(),
+        labels: None,
         alpha: config.alpha.default(),
         rslora: config.rslora,
         dora: config.extras.dora,
@@ -39,7 +43,8 @@ pub(in crate::adapter::format) fn parse(
         let fields = config.ignored.join(", ");
         tracing::warn!(fields, "adapter_config.json has fields that this build does not know");
     }
-    let weights = assemble(&config, modules, source.fit)?;
+    let (weights, labels) = assemble(&config, modules, source.fit)?;
+    facts.labels = labels;
     Ok(ParsedAdapter { weights, facts })
 }
 

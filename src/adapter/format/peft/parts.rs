@@ -3,8 +3,10 @@ use super::{
     keys::{self, Role},
     module::Module,
     named::Named,
+    paths::Paths,
+    task::Task,
 };
-use crate::adapter::AdapterError;
+use crate::{adapter::AdapterError, lora::LoraLayout};
 use safetensors::tensor::TensorView;
 use std::collections::BTreeMap;
 
@@ -15,16 +17,28 @@ pub(super) struct Parts<'a>(BTreeMap<Role, Named<'a>>);
 /// The file, module by module.
 pub(super) type Modules<'a> = BTreeMap<Module, Parts<'a>>;
 
+/// The tensors by module, and how the file spells their paths.
+///
 /// # Errors
 /// When a name is not one that PEFT writes, two names mean one tensor, or there is none.
 pub(super) fn sort<'a>(
     tensors: &'a BTreeMap<String, TensorView<'a>>,
-) -> Result<Modules<'a>, AdapterError> {
+    layout: Option<&LoraLayout>,
+    task: Task,
+) -> Result<(Modules<'a>, Paths), AdapterError> {
+    let split = |name: &'a String| keys::split(name);
+    let names = tensors.keys().map(split).collect::<Result<Vec<_>, _>>()?;
+    let found: Vec<&str> = names.iter().map(|(path, _)| path.as_ref()).collect();
+    let paths = Paths::find(&found, layout, task);
     let mut modules = Modules::new();
-    for (name, view) in tensors {
-        let (module, role) = keys::parse(name)?;
+    for ((name, view), (path, role)) in tensors.iter().zip(&names) {
+        let module = paths.parse(path);
+        let module = module.ok_or_else(|| keys::unknown_module(name, path, paths))?;
+        if paths.bare && !task.may_be_bare(paths.names, layout) {
+            return Err(keys::headless(name, paths));
+        }
         let tensor = Named { name, view };
-        if let Some(other) = modules.entry(module).or_default().put(role, tensor) {
+        if let Some(other) = modules.entry(module).or_default().put(*role, tensor) {
             return Err(AdapterError::invalid(format!(
                 "tensors {other} and {tensor} are the same factor or weight: keep one"
             )));
@@ -33,7 +47,7 @@ pub(super) fn sort<'a>(
     if modules.is_empty() {
         return Err(AdapterError::invalid("adapter_model.safetensors has no tensors"));
     }
-    Ok(modules)
+    Ok((modules, paths))
 }
 
 impl<'a> Parts<'a> {

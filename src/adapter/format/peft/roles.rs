@@ -2,18 +2,20 @@
 use super::{
     extras::{Biases, Extras},
     keys::Role,
-    module::Module,
+    module::{Module, lacks_dense},
     named::Named,
     parts::Parts,
 };
 use crate::{
     adapter::AdapterError,
-    lora::{FrozenBase, Site},
+    lora::{FrozenBase, LoraLayout, ModuleNames, Site},
 };
 
 /// The rules, as the config sets them.
 pub(super) struct Roles<'a> {
     pub(super) extras: &'a Extras,
+    /// `None`: whether norms and heads have a bias is not asked.
+    pub(super) layout: Option<&'a LoraLayout>,
     /// `None`: whether a layer has a bias is not asked.
     pub(super) base: Option<&'a dyn FrozenBase>,
 }
@@ -63,11 +65,17 @@ impl Roles<'_> {
         self.check_complete(module, parts)
     }
 
-    /// `None` where there is no base to ask, or no linear layer.
+    /// `None` where there is nothing to ask, or either may be.
     fn has_bias(&self, module: Module) -> Option<bool> {
+        let layout = self.layout;
         match module {
+            Module::HEAD_DENSE if layout.is_some_and(lacks_dense) => {
+                (layout?.names() != ModuleNames::ModernBert).then_some(true)
+            }
             Module::Linear(site) => Some(self.base?.bias(site).is_some()),
-            Module::Embedding | Module::Norm(_) => None,
+            Module::Norm(_) => Some(layout?.norms_have_biases()),
+            Module::Classifier => Some(layout?.class_head()?.biased),
+            Module::Embedding | Module::Pooler => None,
         }
     }
 
@@ -107,14 +115,27 @@ fn incomplete(tensor: Named<'_>, missing: &str) -> AdapterError {
 }
 
 fn belongs(role: Role, module: Module) -> bool {
-    use Role::{A, B, BBias, Bias, EmbeddingA, EmbeddingB, TargetBias, TokenRows};
+    use Role::{
+        A, B, BBias, BaseWeight, Bias, EmbeddingA, EmbeddingB, Magnitude, OriginalBias, SavedBias,
+        TargetBias, TokenRows,
+    };
     match module {
         Module::Linear(Site::Head) => !matches!(role, EmbeddingA | EmbeddingB),
-        Module::Linear(_) => !matches!(role, EmbeddingA | EmbeddingB | TokenRows),
-        Module::Embedding => !matches!(
+        Module::Linear(_) | Module::Pooler => !matches!(role, EmbeddingA | EmbeddingB | TokenRows),
+        Module::Classifier => !matches!(role, EmbeddingA | EmbeddingB | TokenRows | BaseWeight),
+        Module::Embedding => {
+            !matches!(role, A | B | BBias | Bias | TargetBias | SavedBias | OriginalBias)
+        }
+        Module::Norm(_) => !matches!(
             role,
-            A | B | BBias | Bias | TargetBias | Role::SavedBias | Role::OriginalBias
+            A | B
+                | BBias
+                | EmbeddingA
+                | EmbeddingB
+                | Magnitude
+                | TokenRows
+                | BaseWeight
+                | TargetBias
         ),
-        Module::Norm(_) => matches!(role, Role::Weight | Role::SavedWeight | Role::OriginalWeight),
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Targets {
 
 #[derive(Debug)]
 pub(super) enum Include {
-    /// `"all-linear"`: every linear layer but the output head.
+    /// `"all-linear"`: every linear layer but the output head, and but the head of a `SEQ_CLS` model.
     AllLinear,
     Modules(Modules),
 }
@@ -42,18 +42,19 @@ impl Modules {
 }
 
 impl Targets {
-    /// Whether the config puts a pair of factors on the module at `path` (`model.layers.0.self_attn.q_proj`).
+    /// Whether the config puts a pair of factors on the module at `path` (`model.layers.0.self_attn.q_proj`), which
+    /// `"all-linear"` may or may not mean.
     ///
     /// # Errors
     /// When a regular expression takes too long.
-    pub(super) fn select(&self, path: &str) -> Result<bool, AdapterError> {
+    pub(super) fn select(&self, path: &str, in_all: bool) -> Result<bool, AdapterError> {
         if let Some(exclude) = &self.exclude
             && exclude.contains(path)?
         {
             return Ok(false);
         }
         match &self.include {
-            Include::AllLinear => Ok(path != "lm_head" && !path.ends_with("embed_tokens")),
+            Include::AllLinear => Ok(in_all),
             Include::Modules(Modules::Named(names)) if names.contains(path) => Ok(true),
             Include::Modules(modules) => Ok(modules.contains(path)? && self.in_layers(path)?),
         }
@@ -99,7 +100,7 @@ mod tests {
     }
 
     fn selects(targets: &Targets, path: &str) -> bool {
-        targets.select(path).expect("cheap")
+        targets.select(path, true).expect("cheap")
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! Rows of single tokens are shared by default. A weight that `modules_to_save` does not name goes into the base
 //! itself, and so into both.
 use super::{
+    config::LoraConfig,
     extras::Extras,
     keys::Role,
     linear::scaled_transpose,
     module::Module,
     named::Named,
     parts::{Modules, Parts},
+    task::Task,
 };
 use crate::{
     adapter::{AdapterError, format::tensors::to_f32},
@@ -18,9 +20,11 @@ use crate::{
 
 const HEAD: &str = "lm_head";
 
-/// Whether the model's head is its embedding.
-pub(super) fn is_tied(layout: Option<&LoraLayout>) -> bool {
-    layout.and_then(LoraLayout::embedding).is_some_and(|embedding| embedding.tied)
+/// Whether the head of the model that the adapter is for is its embedding.
+pub(super) fn is_tied(task: Task, layout: Option<&LoraLayout>) -> bool {
+    let Some(layout) = layout.filter(|layout| layout.generates()) else { return false };
+    let generates = matches!(task, Task::Generate | Task::Unsaid);
+    generates && layout.embedding().is_some_and(|embedding| embedding.tied)
 }
 
 /// Gives each side what it shares with the other.
@@ -29,12 +33,13 @@ pub(super) fn is_tied(layout: Option<&LoraLayout>) -> bool {
 /// When both sides are in the file, should be one, and are not.
 pub(super) fn complete(
     modules: &mut Modules<'_>,
-    extras: &Extras,
+    config: &LoraConfig,
     layout: Option<&LoraLayout>,
 ) -> Result<(), AdapterError> {
-    if !is_tied(layout) {
+    if !is_tied(config.task, layout) {
         return Ok(());
     }
+    let extras = &config.extras;
     check_rows(extras)?;
     let named = |path| extras.saves(path);
     let apart = !extras.ensure_tying && (named(HEAD) || named(EmbeddingShape::PATH));
@@ -53,10 +58,11 @@ pub(super) fn complete(
 
 /// The tokens whose rows of the head an adapter has.
 pub(super) fn head_tokens<'a>(
-    extras: &'a Extras,
+    config: &'a LoraConfig,
     layout: Option<&LoraLayout>,
 ) -> Option<&'a [u32]> {
-    let shared = || extras.tokens_of(EmbeddingShape::PATH).filter(|_| is_tied(layout));
+    let extras = &config.extras;
+    let shared = || extras.tokens_of(EmbeddingShape::PATH).filter(|_| is_tied(config.task, layout));
     extras.tokens_of(HEAD).or_else(shared)
 }
 
