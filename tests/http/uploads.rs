@@ -113,6 +113,8 @@ async fn names_of_labels_come_with_the_upload_and_are_part_of_the_version() {
         (&page["labels"], &page["versions"][1]["labels"]),
         (&json!(["no", "yes", "very"]), &json!(["a", "b", "c"]))
     );
+    let probed = put(&server, "desk?probe=true", classifier(&[])).await.error(400);
+    assert_eq!(probed["param"], "probe", "{probed}");
     for wrong in ["no,yes", "no,,yes", "no,no,yes"] {
         let error = put(&server, &format!("desk?labels={wrong}"), classifier(&[])).await.error(400);
         assert_eq!(error["reason"], "invalid_adapter", "{error}");

@@ -109,7 +109,10 @@ async fn published(
     }
     let candidate = app.registry.examine(name.clone(), files).await?;
     let probe = match &how.probe {
-        Some(asked) => Some(probe::tried(app, candidate.lease(), asked).await?),
+        Some(asked) => {
+            refuse_unless_it_answers(app, &candidate)?;
+            Some(probe::tried(app, candidate.lease(), asked).await?)
+        }
         None => None,
     };
     let (status, report) = if how.dry_run {
@@ -119,6 +122,16 @@ async fn published(
         done(app, name, &published, &upload)
     };
     Ok((status, Report { probe, ..report }))
+}
+
+/// A probe is a prompt that base and adapter continue.
+fn refuse_unless_it_answers(app: &AppState, candidate: &Candidate) -> Result<(), ApiError> {
+    let task = candidate.description.task.as_deref();
+    if app.registry.layout().generates() && matches!(task, None | Some("CAUSAL_LM")) {
+        return Ok(());
+    }
+    let message = "a probe continues a text, and this adapter does not: publish it without `probe`";
+    Err(ApiError::invalid("probe", message))
 }
 
 fn done(
