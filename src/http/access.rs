@@ -1,9 +1,10 @@
-//! One event for every generation, and the spans of its trace: who asked what for how much, how long it took, and how
+//! One event for every request to the model, and the spans of its trace: who asked what for how much, how long it took, and how
 //! it ended. Never what was said.
 use super::{
     ApiError, AppState,
     auth::Caller,
     connections::held,
+    reading::Cost,
     request_id,
     spans::{self, Operation},
 };
@@ -86,7 +87,7 @@ struct Telling {
     app: AppState,
 }
 
-/// The layer of routes that generate.
+/// The layer of routes that ask the model.
 pub(super) async fn tell(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let access = Access::of(&request);
     let telling = Telling { access: access.clone(), app };
@@ -197,6 +198,16 @@ impl Access {
         }
     }
 
+    /// Texts were read, and that was all.
+    pub(super) fn read(&self, cost: Cost<'_>) {
+        let mut record = self.lock();
+        record.prompt_tokens = cost.tokens;
+        record.adapters = cost.served.to_vec();
+        record.queued = Some(cost.queued);
+        record.reasons.insert("stop");
+        record.is_over = true;
+    }
+
     /// All answers have ended.
     pub(super) fn over(&self) {
         self.lock().is_over = true;
@@ -250,6 +261,7 @@ impl Record {
             request_id = self.request_id,
             trace_id,
             route = self.route,
+            operation = self.operation.name(),
             key = self.key,
             model = self.model,
             adapter,
@@ -264,7 +276,8 @@ impl Record {
             queue_ms = self.queued.map(milliseconds),
             ttft_ms = self.first_token.map(milliseconds),
             e2e_ms = milliseconds(self.begun.elapsed()),
-            "generated"
+            "{}",
+            if self.operation.generates() { "generated" } else { "read" }
         );
     }
 }

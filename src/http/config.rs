@@ -90,6 +90,10 @@ pub struct HttpConfig {
     #[arg(long, env = "LORAD_MAX_PROMPTS", value_name = "COUNT", default_value_t = 128)]
     pub max_prompts: usize,
 
+    /// Most texts one request may bring to be read: embedded, classified, scored.
+    #[arg(long, env = "LORAD_MAX_TEXTS", value_name = "COUNT", default_value_t = 2048)]
+    pub max_texts: usize,
+
     /// Requests worked on at once; more are answered 429.
     #[arg(long, env = "LORAD_MAX_REQUESTS", value_name = "COUNT", default_value_t = 1024)]
     pub max_requests: usize,
@@ -207,6 +211,7 @@ impl Default for HttpConfig {
             adapter_sources: vec!["hf://".into()],
             lora_path_prefixes: Vec::new(),
             max_prompts: 128,
+            max_texts: 2048,
             max_requests: 1024,
             max_connections: 4096,
             request_timeout: 600,

@@ -23,6 +23,8 @@ pub struct ApiError {
     retry_after: Option<u64>,
     /// One more field of OpenAI's object.
     detail: Option<Box<(&'static str, Value)>>,
+    /// How it is shown, where the body has said what the route leaves open.
+    dialect: Option<Dialect>,
 }
 
 impl<E: Classified> From<E> for ApiError {
@@ -62,6 +64,7 @@ impl ApiError {
             param: None,
             retry_after: None,
             detail: None,
+            dialect: None,
         }
     }
 
@@ -73,6 +76,25 @@ impl ApiError {
     /// 400: `field` has a value that cannot be served.
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).with_param(field)
+    }
+
+    /// 400: `field` has nothing to work on.
+    pub fn empty(field: &str) -> Self {
+        let message = format!("`{field}` cannot be empty");
+        Self::new(StatusCode::BAD_REQUEST, "empty_input", message).with_param(field)
+    }
+
+    /// 400: `field` has more texts than a request may have.
+    pub fn too_many_texts(field: &str, count: usize, most: usize) -> Self {
+        let message = format!(
+            "`{field}` has {count} texts, more than the limit of {most}; send several requests"
+        );
+        Self::new(StatusCode::BAD_REQUEST, "too_many_texts", message).with_param(field)
+    }
+
+    /// 501: a route of another server's that this one does not serve.
+    pub fn unserved(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "unsupported_route", message)
     }
 
     /// 400: the body is not declared as JSON. Browsers cannot send that across sites unasked.
@@ -268,6 +290,12 @@ impl ApiError {
         Self { detail: Some(Box::new((field, value.into()))), ..self }
     }
 
+    /// The same error, shown in this dialect whatever the route's is.
+    #[must_use]
+    pub fn in_dialect(self, dialect: Dialect) -> Self {
+        Self { dialect: Some(dialect), ..self }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -340,6 +368,31 @@ impl ApiError {
         }
     }
 
+    /// The error object of text-embeddings-inference.
+    pub fn tei(&self) -> Value {
+        json!({"error": self.message, "error_type": self.tei_kind().0})
+    }
+
+    /// And its status.
+    pub fn tei_status(&self) -> StatusCode {
+        self.tei_kind().1
+    }
+
+    /// What is the request's fault is `Validation` there, whatever else it is.
+    fn tei_kind(&self) -> (&'static str, StatusCode) {
+        match self.status {
+            status @ StatusCode::BAD_REQUEST if self.reason == "empty_input" => ("Empty", status),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => {
+                ("Validation", StatusCode::UNPROCESSABLE_ENTITY)
+            }
+            status @ StatusCode::TOO_MANY_REQUESTS => ("Overloaded", status),
+            status @ StatusCode::SERVICE_UNAVAILABLE => ("Unhealthy", status),
+            StatusCode::INTERNAL_SERVER_ERROR => ("Backend", StatusCode::FAILED_DEPENDENCY),
+            status if status.is_server_error() => ("Backend", status),
+            status => ("Validation", status),
+        }
+    }
+
     fn openai_type(&self) -> &'static str {
         match self.status {
             StatusCode::BAD_REQUEST if self.reason == "malformed_body" => "Bad Request",
@@ -385,15 +438,14 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Shows an error as the clients of this dialect read it.
+/// Shows an error as the clients of the route's dialect read it, or of the one that it belongs to.
 pub(super) fn in_form_of(dialect: Dialect, mut response: Response) -> Response {
-    if dialect == Dialect::OpenAi {
-        return response;
-    }
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
-    let mut response = match dialect {
+    let mut response = match error.dialect.unwrap_or(dialect) {
+        Dialect::OpenAi => response,
         Dialect::Lorax => (error.lorax_status(), Json(error.lorax())).into_response(),
-        Dialect::OpenAi | Dialect::Vllm => (error.status, Json(error.vllm())).into_response(),
+        Dialect::Tei => (error.tei_status(), Json(error.tei())).into_response(),
+        Dialect::Vllm => (error.status, Json(error.vllm())).into_response(),
     };
     error.headers(&mut response);
     response.extensions_mut().insert(error);

@@ -9,7 +9,7 @@ use crate::{
     adapter::Permit,
     generation::{
         Completion, FinishedBecause, GenerateError, GenerateEvent, GenerateRequest, Generation,
-        PromptTokens, ServedAdapter, Token, Usage,
+        PromptTokens, ServedAdapter, Token, Usage, WeightedAdapter,
     },
 };
 use futures_util::{
@@ -47,7 +47,8 @@ impl Answers {
         if let Some(access) = &access {
             access.starts(&requests);
         }
-        let permits = admit(app, &requests)?;
+        let adapters = requests.first().map_or(&[][..], |request| &request.adapters);
+        let permits = admit(app, adapters)?;
         let shadow = app.shadows.prepare(app, &split, &requests);
         let mut tally = split.begin(app);
         let mut streams = SelectAll::new();
@@ -160,10 +161,11 @@ impl Answers {
     }
 }
 
-/// However many prompts it has, it is one request of each adapter.
-fn admit(app: &AppState, requests: &[GenerateRequest]) -> Result<Vec<Permit>, ApiError> {
-    let Some(request) = requests.first() else { return Ok(Vec::new()) };
-    let adapters = &request.adapters;
+/// However many prompts or texts it has, it is one request of each adapter.
+///
+/// # Errors
+/// 429 where one of them takes no more.
+pub(super) fn admit(app: &AppState, adapters: &[WeightedAdapter]) -> Result<Vec<Permit>, ApiError> {
     app.registry.admit(adapters.iter().map(|one| &one.adapter.name)).map_err(|error| {
         let full = adapters.iter().find(|one| error.name() == Some(&one.adapter.name));
         let field = full.map(|one| one.field.as_str()).unwrap_or_default();

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 /// Larger bodies are parsed on a blocking thread: about a third of a millisecond's work.
@@ -64,9 +64,32 @@ impl JsonBody {
         })
     }
 
+    /// The same of an object in a field; the default where there is none.
+    ///
+    /// # Errors
+    /// 400 with the path of the first field of a wrong type.
+    pub(super) fn read_in<T: DeserializeOwned + Default>(
+        &self,
+        field: &str,
+    ) -> Result<T, ApiError> {
+        let Some(value) = self.get(field) else { return Ok(T::default()) };
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            let path = match error.path().to_string() {
+                root if root == "." => field.to_owned(),
+                path => format!("{field}.{path}"),
+            };
+            ApiError::malformed(&path, format!("`{path}`: {}", error.inner()))
+        })
+    }
+
     /// A field that is there and not `null`.
     pub(super) fn get(&self, field: &str) -> Option<&Value> {
         self.0.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Whether it says anything of a field, be it `null`.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.0.contains_key(field)
     }
 }
 
@@ -77,9 +100,9 @@ const INLINE_ENTRIES: usize = 1024;
 ///
 /// # Errors
 /// When the thread for it panics.
-pub(super) async fn rendered(
+pub(super) async fn rendered<T: Serialize>(
     entries: usize,
-    write: impl FnOnce() -> Value + Send + 'static,
+    write: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Response, ApiError> {
     if entries <= INLINE_ENTRIES {
         return Ok(Json(write()).into_response());

@@ -3,10 +3,11 @@ use super::{
     ApiError, AppState, access, admin,
     admission::{admit, take_turns},
     auth::{Access, guard},
+    colliding,
     drain::until_the_end,
     events, health,
     json::BodyLimit,
-    layers, llama, lorax, metrics, openai, openapi, spans, tokens, vllm,
+    layers, llama, lorax, metrics, openai, openapi, spans, tei, tokens, vllm,
 };
 use axum::{
     Extension, Router,
@@ -26,6 +27,8 @@ pub enum Dialect {
     Lorax,
     /// OpenAI's object, and its fields beside it: vLLM's adapter routes.
     Vllm,
+    /// That of text-embeddings-inference.
+    Tei,
 }
 
 /// What a request to a route costs, and so which limits it has.
@@ -33,7 +36,7 @@ pub enum Dialect {
 enum Cost {
     /// Nothing: answered whatever the load.
     Free,
-    /// A generation: `--max-requests`, `--max-body-bytes`.
+    /// Work of the model's, or much of our own: `--max-requests`, `--max-body-bytes`.
     Work,
     /// An adapter's files: `--max-upload-bytes`.
     Upload,
@@ -53,7 +56,7 @@ pub struct Route {
     /// What it is for: README's words.
     pub purpose: &'static str,
     cost: Cost,
-    generates: bool,
+    asks: bool,
     handler: fn() -> MethodRouter<AppState>,
 }
 
@@ -64,7 +67,7 @@ const fn route(
     handler: fn() -> MethodRouter<AppState>,
 ) -> Route {
     let (access, dialect, cost) = (Access::Key, Dialect::OpenAi, Cost::Work);
-    Route { method, path, access, dialect, purpose, cost, generates: false, handler }
+    Route { method, path, access, dialect, purpose, cost, asks: false, handler }
 }
 
 impl Route {
@@ -72,9 +75,9 @@ impl Route {
         Self { access: Access::Open, cost: Cost::Free, ..self }
     }
 
-    /// It answers with what the model says: every request is told of.
-    const fn generates(self) -> Self {
-        Self { generates: true, ..self }
+    /// It asks the model: every request is told of.
+    const fn asks(self) -> Self {
+        Self { asks: true, ..self }
     }
 
     const fn free(self) -> Self {
@@ -89,6 +92,10 @@ impl Route {
         Self { dialect: Dialect::Vllm, ..self }
     }
 
+    const fn tei(self) -> Self {
+        Self { dialect: Dialect::Tei, ..self }
+    }
+
     const fn lorax(self) -> Self {
         Self { dialect: Dialect::Lorax, ..self }
     }
@@ -97,11 +104,11 @@ impl Route {
 /// Everything there is. README's table says the same: a test compares them.
 pub const ROUTES: &[Route] = &[
     route("POST", "/v1/completions", "complete a prompt, or several", || post(openai::completions))
-        .generates(),
+        .asks(),
     route("POST", "/v1/chat/completions", "continue a conversation", || {
         post(openai::chat_completions)
     })
-    .generates(),
+    .asks(),
     route("GET", "/v1/models", "the base model, every adapter and every alias", || {
         get(openai::list)
     })
@@ -113,16 +120,51 @@ pub const ROUTES: &[Route] = &[
     .admin(Cost::Free),
     route("POST", "/generate", "LoRAX and TGI: complete `inputs`", || post(lorax::generate))
         .lorax()
-        .generates(),
+        .asks(),
     route("POST", "/generate_stream", "the same, as a stream", || post(lorax::generate_stream))
         .lorax()
-        .generates(),
-    route("POST", "/", "LoRAX and TGI: either, by `stream`", || post(lorax::compat))
-        .lorax()
-        .generates(),
+        .asks(),
+    route("POST", "/", "LoRAX and TGI: either, by `stream`", || post(lorax::compat)).lorax().asks(),
     route("GET", "/info", "LoRAX and TGI: the model and its limits", || get(lorax::info))
         .free()
         .lorax(),
+    route("POST", "/v1/embeddings", "texts to vectors", || post(openai::embeddings)).asks(),
+    route("POST", "/classify", "vLLM: labels of `input`; LoRAX: what is found in `inputs`", || {
+        post(colliding::classify)
+    })
+    .asks(),
+    route("POST", "/classify_batch", "LoRAX: what is found in each of `inputs`", || {
+        post(lorax::classify_batch)
+    })
+    .lorax()
+    .asks(),
+    route("POST", "/score", "vLLM: how well texts go together", || post(vllm::score)).asks(),
+    route("POST", "/v1/score", "the same", || post(vllm::score)).asks(),
+    route(
+        "POST",
+        "/rerank",
+        "texts by how well they go with a query: vLLM's `documents`, TEI's `texts`",
+        || post(colliding::rerank),
+    )
+    .asks(),
+    route("POST", "/v1/rerank", "the same of `documents`", || post(vllm::rerank_route)).asks(),
+    route("POST", "/v2/rerank", "the same", || post(vllm::rerank_route)).asks(),
+    route(
+        "POST",
+        "/embed",
+        "TEI: texts to vectors; LoRAX, by `parameters` or `stream`: one",
+        || post(colliding::embed),
+    )
+    .tei()
+    .asks(),
+    route("POST", "/embed_all", "TEI: a vector for each token", || post(tei::embed_all))
+        .tei()
+        .asks(),
+    route("POST", "/embed_sparse", "TEI: refused", || post(tei::embed_sparse)).tei(),
+    route("POST", "/predict", "TEI: scores of every label", || post(tei::predict)).tei().asks(),
+    route("POST", "/similarity", "TEI: cosines of sentences with one", || post(tei::similarity))
+        .tei()
+        .asks(),
     route("POST", "/tokenize", "text or a conversation to tokens", || post(tokens::tokenize)),
     route("POST", "/detokenize", "tokens to text", || post(tokens::detokenize)),
     route(
@@ -231,7 +273,7 @@ pub const ROUTES: &[Route] = &[
 
 /// Whether requests to the route with this pattern are told of by [`access::tell`].
 pub(super) fn is_told_of(method: &str, path: &str) -> bool {
-    ROUTES.iter().any(|route| route.generates && (route.method, route.path) == (method, path))
+    ROUTES.iter().any(|route| route.asks && (route.method, route.path) == (method, path))
 }
 
 /// The dialect of the route with this pattern; OpenAI's where there is none.
@@ -285,7 +327,7 @@ impl Gates {
             return handler;
         }
         let handler = handler.layer(from_fn_with_state(app.clone(), until_the_end));
-        if route.generates {
+        if route.asks {
             handler.layer(from_fn_with_state(app.clone(), access::tell))
         } else {
             handler.layer(from_fn_with_state(app.clone(), spans::trace))

@@ -32,6 +32,26 @@ pub(super) struct Prepared {
     place: OwnedSemaphorePermit,
 }
 
+/// A place for a shadow.
+pub(super) struct Reserved {
+    pub(super) alias: String,
+    target: Target,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+impl Reserved {
+    /// What changes the base in it.
+    pub(super) fn adapters(&self) -> Vec<WeightedAdapter> {
+        match &self.target {
+            Target::Base => Vec::new(),
+            Target::Adapter(adapter) => {
+                let (adapter, field) = (adapter.clone(), "shadow".into());
+                vec![WeightedAdapter { adapter, weight: 1.0, field }]
+            }
+        }
+    }
+}
+
 impl Shadows {
     pub(super) fn new() -> Self {
         let (places, ended) = (Semaphore::new(MAX_SHADOWS), watch::Sender::new(false));
@@ -44,6 +64,25 @@ impl Shadows {
         self.ended.send_replace(true);
     }
 
+    /// A place for the shadow of a request, where there is one and time for it.
+    pub(super) fn reserve(&self, app: &AppState, split: &Split) -> Option<Reserved> {
+        let (alias, target) = split.shadow()?;
+        let (alias, target) = (alias.name().to_string(), target.clone());
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        // Its place in the queue could be the last one, which is somebody's.
+        let has_time = app.generator.snapshot().waiting == 0;
+        let Some(place) = place.filter(|_| has_time && is_there(&app.registry, &target)) else {
+            app.metrics.shadowed(&alias, "skipped");
+            return None;
+        };
+        Some(Reserved { alias, target, place })
+    }
+
+    /// Becomes true when none may run on.
+    pub(super) fn ending(&self) -> watch::Receiver<bool> {
+        self.ended.subscribe()
+    }
+
     /// The same requests for the shadow, where there is one and time for it.
     pub(super) fn prepare(
         &self,
@@ -51,23 +90,17 @@ impl Shadows {
         split: &Split,
         requests: &[GenerateRequest],
     ) -> Option<Prepared> {
-        let (alias, target) = split.shadow()?;
-        let alias = alias.name().to_string();
-        let place = Arc::clone(&self.places).try_acquire_owned().ok();
-        // Its place in the queue could be the last one, which is somebody's.
-        let has_time = app.generator.snapshot().waiting == 0;
-        let Some(place) = place.filter(|_| has_time && is_there(&app.registry, target)) else {
-            app.metrics.shadowed(&alias, "skipped");
-            return None;
-        };
+        let reserved = self.reserve(app, split)?;
         let of_shadow = |request: &GenerateRequest| {
-            let mut request = GenerateRequest { adapters: adapters(target), ..request.clone() };
+            let mut request = GenerateRequest { adapters: reserved.adapters(), ..request.clone() };
             request.sampling.logprobs = None;
             request.sampling.prompt_logprobs = None;
             request.priority = Priority::Shadow;
             request
         };
-        Some(Prepared { alias, requests: requests.iter().map(of_shadow).collect(), place })
+        let requests = requests.iter().map(of_shadow).collect();
+        let Reserved { alias, place, .. } = reserved;
+        Some(Prepared { alias, requests, place })
     }
 
     /// Lets the shadow answer, and gives what is to be told of the real answer: `count` texts, asked for at `begun`.
@@ -80,7 +113,7 @@ impl Shadows {
         let Prepared { alias, requests, place } = prepared;
         let is_greedy = requests.iter().all(|request| request.sampling.temperature == 0.0);
         let (tell, told) = oneshot::channel();
-        let (app, mut ended) = (app.clone(), self.ended.subscribe());
+        let (app, mut ended) = (app.clone(), self.ending());
         tokio::spawn(async move {
             let _place = place;
             let answer = answer(&app, requests, count);
@@ -99,15 +132,6 @@ impl Shadows {
             compare(&app, &alias, is_greedy, (&real, &shadow));
         });
         Mirror { seen: Seen::new(count, begun), tell }
-    }
-}
-
-fn adapters(target: &Target) -> Vec<WeightedAdapter> {
-    match target {
-        Target::Base => Vec::new(),
-        Target::Adapter(adapter) => {
-            vec![WeightedAdapter { adapter: adapter.clone(), weight: 1.0, field: "shadow".into() }]
-        }
     }
 }
 

@@ -9,26 +9,51 @@ use axum::{
 };
 use std::time::SystemTime;
 
-/// What a generation is called there.
+/// What a request to the model is called there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Operation {
     /// A conversation is continued.
     Chat,
     /// A text is.
     Completion,
+    /// Texts become vectors.
+    Embeddings,
+    /// Texts get labels.
+    Classify,
+    /// Pairs of texts are scored.
+    Score,
+    /// Texts are put in order.
+    Rerank,
 }
 
 impl Operation {
     /// That of a route.
     pub(super) fn of(route: &str) -> Self {
-        if route.contains("chat") { Self::Chat } else { Self::Completion }
+        match route {
+            "/v1/chat/completions" => Self::Chat,
+            "/v1/embeddings" | "/embed" | "/embed_all" => Self::Embeddings,
+            "/classify" | "/classify_batch" | "/predict" => Self::Classify,
+            "/score" | "/v1/score" | "/similarity" => Self::Score,
+            "/rerank" | "/v1/rerank" | "/v2/rerank" => Self::Rerank,
+            _ => Self::Completion,
+        }
     }
 
-    fn name(self) -> &'static str {
+    /// Its name; OpenTelemetry's where it has one.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
             Self::Completion => "text_completion",
+            Self::Embeddings => "embeddings",
+            Self::Classify => "classify",
+            Self::Score => "score",
+            Self::Rerank => "rerank",
         }
+    }
+
+    /// Whether the model says something.
+    pub(super) fn generates(self) -> bool {
+        matches!(self, Self::Chat | Self::Completion)
     }
 }
 

@@ -137,7 +137,7 @@ impl SharedFields {
             shows_prompt: self.return_token_ids.unwrap_or(false) && !self.streams(),
             cache_salt: self.cache_salt()?,
             constraint: None,
-            priority: self.priority()?,
+            priority: priority(self.priority)?,
         })
     }
 
@@ -228,19 +228,6 @@ impl SharedFields {
         Ok(Some(salt.clone()))
     }
 
-    /// A request may say that it can wait, and not that others should.
-    fn priority(&self) -> Result<Priority, ApiError> {
-        match self.priority.unwrap_or(0) {
-            0 => Ok(Priority::Normal),
-            1.. => Ok(Priority::Low),
-            _ => {
-                let message = "`priority` can be 0, or more for a request that can wait; requests cannot \
-                               go before others";
-                Err(ApiError::unsupported("priority", message))
-            }
-        }
-    }
-
     fn truncate(&self, context: usize) -> Result<Option<usize>, ApiError> {
         match self.truncate_prompt_tokens {
             None => Ok(None),
@@ -255,11 +242,27 @@ impl SharedFields {
     }
 }
 
+/// A request may say that it can wait, and not that others should.
+///
+/// # Errors
+/// 501 where it does.
+pub(in crate::http) fn priority(given: Option<i64>) -> Result<Priority, ApiError> {
+    match given.unwrap_or(0) {
+        0 => Ok(Priority::Normal),
+        1.. => Ok(Priority::Low),
+        _ => {
+            let message = "`priority` can be 0, or more for a request that can wait; requests cannot \
+                           go before others";
+            Err(ApiError::unsupported("priority", message))
+        }
+    }
+}
+
 /// The adapters that a body names beside its `model`.
 ///
 /// # Errors
 /// The path of what is wrong.
-pub(super) fn named_adapters(body: &JsonBody) -> Result<NamedAdapters, ApiError> {
+pub(in crate::http) fn named_adapters(body: &JsonBody) -> Result<NamedAdapters, ApiError> {
     NamedAdapters::read(&[
         ("adapters", Spelling::Adapters, body.get("adapters")),
         ("lora", Spelling::Lora, body.get("lora")),

@@ -6,11 +6,14 @@ use crate::http::{ApiError, json::JsonBody};
 use serde_json::Value;
 
 /// Which values change nothing.
-type Neutral = fn(&Value) -> bool;
+pub(in crate::http) type Neutral = fn(&Value) -> bool;
 
-const NEVER: Neutral = |_| false;
-const FALSE: Neutral = |value| value == &Value::Bool(false);
-const EMPTY: Neutral = |value| match value {
+/// None.
+pub(in crate::http) const NEVER: Neutral = |_| false;
+/// `false`.
+pub(in crate::http) const FALSE: Neutral = |value| value == &Value::Bool(false);
+/// What has nothing in it.
+pub(in crate::http) const EMPTY: Neutral = |value| match value {
     Value::String(text) => text.is_empty(),
     Value::Array(items) => items.is_empty(),
     Value::Object(fields) => fields.is_empty(),
@@ -60,7 +63,11 @@ pub(super) fn check_chat(body: &JsonBody) -> Result<(), ApiError> {
     check(body, IN_CHAT)
 }
 
-fn check(body: &JsonBody, refused: &[(&str, Neutral)]) -> Result<(), ApiError> {
+/// Whether a body asks only for what is served.
+///
+/// # Errors
+/// 501 with the first field that is not.
+pub(in crate::http) fn check(body: &JsonBody, refused: &[(&str, Neutral)]) -> Result<(), ApiError> {
     for (field, is_neutral) in refused {
         if body.get(field).is_some_and(|value| !is_neutral(value)) {
             let message = format!("`{field}` is not supported; leave it out");

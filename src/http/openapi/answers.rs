@@ -1,6 +1,7 @@
 //! Bodies of answers as clients read them. Nothing makes these types: handlers write JSON, and tests hold what a
 //! server answers to what stands here.
 #![expect(dead_code, reason = "they are described, never made")]
+use super::reading_answers;
 use crate::http::Route;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ pub(super) fn answer(route: &Route) -> Value {
         (_, "/admin/events") => reference("Events"),
         ("GET", "/admin/aliases") => reference("Aliases"),
         (_, path) if path.starts_with("/admin/aliases/") => reference("Alias"),
-        _ => json!({}),
+        (_, path) => reading_answers::answer(path).unwrap_or_else(|| json!({})),
     }
 }
 

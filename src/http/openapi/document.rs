@@ -2,8 +2,10 @@
 use super::{
     answers::{Answers, answer},
     bodies::Bodies,
+    reading_answers::ReadingAnswers,
+    reading_bodies::ReadingBodies,
 };
-use crate::http::{Dialect, ROUTES, Route, auth::Access};
+use crate::http::{Dialect, ROUTES, Route, auth::Access, colliding};
 use axum::{
     http::header,
     response::{IntoResponse, Response},
@@ -21,7 +23,9 @@ pub(in crate::http) async fn document() -> Response {
 
 fn whole() -> Value {
     let mut schemas = schemas(&Bodies::openapi());
-    schemas.append(&mut self::schemas(&Answers::openapi()));
+    for more in [ReadingBodies::openapi(), Answers::openapi(), ReadingAnswers::openapi()] {
+        schemas.append(&mut self::schemas(&more));
+    }
     schemas.append(&mut errors());
     let mut paths = Map::new();
     for route in ROUTES {
@@ -78,7 +82,17 @@ fn errors() -> Map<String, Value> {
         "required": ["error", "error_type"],
         "properties": {"error": text(), "error_type": text()},
     });
-    Map::from_iter([("OpenAiError".to_owned(), openai), ("LoraxError".to_owned(), lorax)])
+    let kinds = ["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"];
+    let tei = json!({
+        "type": "object",
+        "required": ["error", "error_type"],
+        "properties": {"error": text(), "error_type": {"enum": kinds}},
+    });
+    Map::from_iter([
+        ("OpenAiError".to_owned(), openai),
+        ("LoraxError".to_owned(), lorax),
+        ("TeiError".to_owned(), tei),
+    ])
 }
 
 fn reference(schema: &str) -> Value {
@@ -119,6 +133,7 @@ fn tag(route: &Route) -> &'static str {
     match (route.dialect, route.path) {
         (Dialect::Lorax, _) => "LoRAX and TGI",
         (Dialect::Vllm, _) => "vLLM",
+        (Dialect::Tei, _) => "TEI",
         (_, path) if path.starts_with("/admin") => "admin",
         (_, path) if path.starts_with("/v1/") => "OpenAI",
         _ => "server",
@@ -218,6 +233,14 @@ fn body(route: &Route) -> Option<Value> {
         (_, "/v1/completions") => json_of("CompletionRequest"),
         (_, "/v1/chat/completions") => json_of("ChatCompletionRequest"),
         (_, "/generate" | "/generate_stream" | "/") => json_of("GenerateRequest"),
+        (_, "/v1/embeddings") => json_of("EmbeddingRequest"),
+        (_, "/classify") => json_of("ClassifyRequest"),
+        (_, "/classify_batch") => json_of("ClassifyBatchRequest"),
+        (_, "/score" | "/v1/score") => json_of("ScoreRequest"),
+        (_, "/rerank" | "/v1/rerank" | "/v2/rerank") => json_of("RerankRequest"),
+        (_, "/embed" | "/embed_all" | "/embed_sparse") => json_of("EmbedRequest"),
+        (_, "/predict") => json_of("PredictRequest"),
+        (_, "/similarity") => json_of("SimilarityRequest"),
         (_, "/tokenize") => json_of("TokenizeRequest"),
         (_, "/detokenize") => json_of("DetokenizeRequest"),
         (_, "/v1/load_lora_adapter") => json_of("LoadLoraAdapter"),
@@ -259,6 +282,39 @@ fn contents(route: &Route) -> Vec<&'static str> {
     }
 }
 
+fn error_schema(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OpenAi | Dialect::Vllm => "OpenAiError",
+        Dialect::Lorax => "LoraxError",
+        Dialect::Tei => "TeiError",
+    }
+}
+
+/// What the clients of a dialect are told of a body that is wrong.
+fn malformed(dialect: Dialect) -> &'static [(&'static str, &'static str)] {
+    match dialect {
+        Dialect::OpenAi | Dialect::Vllm => {
+            &[("400", "a field is wrong"), ("501", "a field is known and not served")]
+        }
+        Dialect::Lorax => &[("422", "a field is wrong, or known and not served")],
+        Dialect::Tei => {
+            &[("400", "nothing to read"), ("422", "a field is wrong, or known and not served")]
+        }
+    }
+}
+
+/// A reference to one schema, or the choice of several.
+fn one_of<'a>(schemas: impl Iterator<Item = &'a str>) -> Value {
+    let mut all: Vec<_> = schemas.map(reference).collect();
+    match all.pop() {
+        Some(only) if all.is_empty() => only,
+        last => {
+            all.extend(last);
+            json!({"anyOf": all})
+        }
+    }
+}
+
 fn responses(route: &Route) -> Value {
     let mut responses = Map::new();
     let of_kind = |kind: &&str| {
@@ -280,15 +336,8 @@ fn responses(route: &Route) -> Value {
             responses.insert("201".into(), success);
         }
     }
-    let (schema, malformed) = match route.dialect {
-        Dialect::Lorax => {
-            ("LoraxError", &[("422", "a field is wrong, or known and not served")][..])
-        }
-        Dialect::OpenAi | Dialect::Vllm => (
-            "OpenAiError",
-            &[("400", "a field is wrong"), ("501", "a field is known and not served")][..],
-        ),
-    };
+    let dialects = colliding::dialects(route);
+    let schema = one_of(dialects.iter().map(|dialect| error_schema(*dialect)));
     let admin = [
         ("403", "no admin key, or no source that is allowed"),
         ("404", "nothing has this name"),
@@ -305,7 +354,7 @@ fn responses(route: &Route) -> Value {
     ];
     let mut failures: Vec<(&str, &str)> = vec![("503", "it starts, drains, or lost its engine")];
     if route.access != Access::Open {
-        failures.extend_from_slice(malformed);
+        failures.extend(dialects.iter().flat_map(|dialect| malformed(*dialect)));
         failures.push(("401", "no valid key"));
         failures.extend(work);
     }
@@ -316,7 +365,7 @@ fn responses(route: &Route) -> Value {
         failures.push(("404", "no such file"));
     }
     for (status, description) in failures {
-        let content = json!({"application/json": {"schema": reference(schema)}});
+        let content = json!({"application/json": {"schema": schema}});
         responses.insert(status.into(), json!({"description": description, "content": content}));
     }
     Value::Object(responses)
@@ -325,7 +374,7 @@ fn responses(route: &Route) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{lorax, openai, tokens};
+    use crate::http::{lorax, openai, tei, tokens, vllm};
     use std::collections::BTreeSet;
 
     /// Names of the properties of a schema, its parts included.
@@ -374,6 +423,9 @@ mod tests {
             ("ChatCompletionRequest", openai::chat_fields()),
             ("GenerateParameters", lorax::parameter_fields()),
             ("TokenizeRequest", tokens::tokenize_fields()),
+            ("EmbeddingRequest", openai::embedding_fields()),
+            ("RerankRequest", vllm::rerank_fields()),
+            ("EmbedRequest", tei::embed_fields()),
         ] {
             assert!(!read.is_empty(), "{name}");
             let described = schema(name);

@@ -3,6 +3,8 @@ mod answers;
 mod bodies;
 mod document;
 mod page;
+mod reading_answers;
+mod reading_bodies;
 
 pub(super) use document::document;
 pub(super) use page::{file, page};
