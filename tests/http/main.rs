@@ -16,6 +16,7 @@ mod mixes;
 mod openai;
 mod openapi;
 mod operations;
+mod reading_refused;
 mod robustness;
 #[path = "../forms/schemas.rs"]
 mod schemas;
