@@ -123,7 +123,8 @@ fn sequence(texts: &[Value], path: &str) -> Result<EncodeInput, ApiError> {
     }
 }
 
-fn missing(field: &str) -> ApiError {
+/// 400: there must be such a field.
+pub(in crate::http) fn missing(field: &str) -> ApiError {
     ApiError::malformed(field, format!("`{field}` is missing"))
 }
 

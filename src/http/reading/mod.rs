@@ -16,5 +16,5 @@ pub(super) use call::Call;
 pub(super) use entities::{EntityShown, best, shown_entities, whole_text};
 pub(super) use fields::ReadFields;
 pub(super) use head::Head;
-pub(super) use inputs::{counted, inputs, sequences, texts};
+pub(super) use inputs::{counted, inputs, missing, sequences, texts};
 pub(super) use read::{Scores, numbers, scores, token_vectors, vectors};

@@ -5,7 +5,7 @@ use crate::{
     http::{
         ApiError, AppState,
         json::rendered,
-        reading::{Ask, Call, counted, read, texts},
+        reading::{Ask, Call, counted, missing, read, texts},
     },
 };
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 #[derive(Debug, Deserialize)]
 struct RerankFields {
-    query: String,
+    query: Option<String>,
     raw_scores: Option<bool>,
     return_text: Option<bool>,
 }
@@ -31,13 +31,14 @@ pub(in crate::http) async fn rerank(app: &AppState, call: Call) -> Result<Respon
     const FIELD: &str = "texts";
     let begun = Instant::now();
     let fields: RerankFields = call.body.read()?;
+    let query = fields.query.ok_or_else(|| missing("query"))?;
     let truncation = call.body.read::<Cut>()?.truncation();
     let texts = counted(texts(call.body.get(FIELD), FIELD)?, FIELD, app.config.max_texts)?;
     let length = |text: &String| text.chars().count();
-    let characters = texts.len() * length(&fields.query) + texts.iter().map(length).sum::<usize>();
+    let characters = texts.len() * length(&query) + texts.iter().map(length).sum::<usize>();
     let chosen = call.chosen(app)?;
     let request = ScoreRequest {
-        pairs: texts.iter().map(|text| (fields.query.clone(), text.clone())).collect(),
+        pairs: texts.iter().map(|text| (query.clone(), text.clone())).collect(),
         field: FIELD,
         raw: fields.raw_scores.unwrap_or(false),
         adapters: chosen.adapters,

@@ -5,7 +5,7 @@ use crate::{
         ApiError, AppState,
         json::rendered,
         openai::refused::{self, NEVER, Neutral},
-        reading::{Ask, Call, Head, ReadFields, counted, read, texts},
+        reading::{Ask, Call, Head, ReadFields, counted, missing, read, texts},
         served,
     },
 };
@@ -25,7 +25,7 @@ const REFUSED: &[(&str, Neutral)] = &[
 
 #[derive(Debug, Deserialize)]
 struct RerankFields {
-    query: String,
+    query: Option<String>,
     top_n: Option<usize>,
     return_documents: Option<bool>,
 }
@@ -67,9 +67,10 @@ pub(in crate::http) async fn rerank(app: &AppState, call: Call) -> Result<Respon
     let documents = counted(texts(call.body.get(FIELD), FIELD)?, FIELD, app.config.max_texts)?;
     let (truncation, priority) = (shared.truncation()?, shared.priority()?);
     let chosen = call.chosen(app)?;
-    let query = |text: &String| (fields.query.clone(), text.clone());
+    let query = fields.query.ok_or_else(|| missing("query"))?;
+    let pair = |text: &String| (query.clone(), text.clone());
     let request = ScoreRequest {
-        pairs: documents.iter().map(query).collect(),
+        pairs: documents.iter().map(pair).collect(),
         field: FIELD,
         raw: shared.use_activation() == Some(false),
         adapters: chosen.adapters,
