@@ -4,12 +4,17 @@
 //! 1 GFLOP/s. `lorad bench machine` says what this machine could give. All cores are used; `LORAD_THREADS`
 //! says otherwise.
 use candle_core::{Device, Tensor};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
 use lorad::kernel::{
     Act, Activation, AttentionArgs, BaseWeight, CpuKernels, Kernels, KvPrecision, KvShape,
-    LoraTarget, LowRank, NormWeights, Precision, Reach, RopeKvArgs, RopeTable, RowSegment,
+    LinearDelta, LoraTarget, LowRank, NormWeights, Precision, Reach, RopeKvArgs, RopeTable,
+    RowSegment,
 };
 use std::hint::black_box;
+use std::ops::Range;
 use std::thread::available_parallelism;
 
 /// `[out, in]` of queries, keys and values; attention's output; gate and up; down. The head is apart.
@@ -87,7 +92,8 @@ fn lora(criterion: &mut Criterion) {
     let kernels = kernels();
     let mut group = criterion.benchmark_group("lora 576x576 rank 16");
     let pair = || LowRank::new(tensor(16, 576), tensor(16, 576)).expect("ranks agree");
-    let slots: Vec<_> = (0..16).map(|_| Some(pair().into())).collect();
+    let load = |pair| kernels.load_low_rank(&pair, kernels.auto_precision()).expect("host memory");
+    let slots: Vec<_> = (0..16).map(|_| Some(load(pair()).into())).collect();
     for (rows, adapters) in [(1, 1), (16, 1), (16, 4), (16, 16), (64, 4)] {
         let segment = |slot: usize| {
             let rows = slot * rows / adapters..(slot + 1) * rows / adapters;
@@ -96,7 +102,7 @@ fn lora(criterion: &mut Criterion) {
         let segments: Vec<RowSegment> = (0..adapters).map(segment).collect();
         let (x, mut y) = (act(&kernels, rows, 576), act(&kernels, rows, 576));
         let elements = 2 * rows as u64 * 16 * (576 + 576);
-        let bytes = (adapters * pair().bytes()) as u64;
+        let bytes = (adapters * load(pair()).bytes()) as u64;
         group.throughput(Throughput::ElementsAndBytes { elements, bytes });
         group.bench_function(format!("{rows} rows, {adapters} adapters"), |bencher| {
             let targets = [LoraTarget { columns: 0..576, slots: &slots }];
@@ -175,5 +181,132 @@ fn rows(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, linear, lora, attention, rows);
+/// `MiniLM`'s.
+const HIDDEN: usize = 384;
+const INNER: usize = 1536;
+/// `[out, in]` of queries, keys and values; attention's output; up; down.
+const TEXT_LAYER: [[usize; 2]; 4] =
+    [[3 * HIDDEN, HIDDEN], [HIDDEN, HIDDEN], [INNER, HIDDEN], [HIDDEN, INNER]];
+/// Of a short text.
+const TOKENS: usize = 12;
+
+/// A layer of `MiniLM` over short texts, part by part: its products, what reads around them, and its adapters.
+fn encoder(criterion: &mut Criterion) {
+    let kernels = kernels();
+    let mut group = criterion.benchmark_group("encoder");
+    let weights = TEXT_LAYER.map(|shape| weight(&kernels, shape, Precision::Bf16));
+    for texts in [1, 16, 64] {
+        let rows = texts * TOKENS;
+        let inputs = [HIDDEN, INNER].map(|cols| act(&kernels, rows, cols));
+        group.throughput(Throughput::Elements(texts as u64));
+        group.bench_function(format!("{texts} texts: products"), |bencher| {
+            bencher.iter(|| {
+                for weight in &weights {
+                    let x = &inputs[usize::from(weight.in_features() == INNER)];
+                    black_box(kernels.linear(x, weight, None).expect("shapes agree"));
+                }
+            });
+        });
+        text_deltas(&mut group, &kernels, texts);
+        text_attention(&mut group, &kernels, texts);
+        let (scale, mut wide) = (act(&kernels, 1, HIDDEN), act(&kernels, rows, INNER));
+        group.bench_function(format!("{texts} texts: two norms"), |bencher| {
+            let scale = NormWeights::base(&scale);
+            bencher.iter(|| {
+                for _ in 0..2 {
+                    let y = kernels.layer_norm(&inputs[0], scale, Some(scale), 1e-12);
+                    black_box(y.expect("shapes agree"));
+                }
+            });
+        });
+        group.bench_function(format!("{texts} texts: gelu"), |bencher| {
+            bencher.iter(|| kernels.activate(&mut wide, Activation::Gelu).expect("host memory"));
+        });
+    }
+}
+
+/// Adapters on queries and values, and on all of a layer.
+fn text_deltas(group: &mut BenchmarkGroup<'_, WallTime>, kernels: &CpuKernels, texts: usize) {
+    // A layer and a part of its output.
+    let some = [(0, 0), (0, 2)].as_slice();
+    let all = [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (3, 0)].as_slice();
+    for (sites, rank, adapters) in [(some, 8, 1), (some, 8, 8), (all, 16, 1), (all, 16, 8)] {
+        let segment = |slot: usize| {
+            let start = |slot: usize| slot * texts / adapters * TOKENS;
+            RowSegment { rows: start(slot)..start(slot + 1), slot, weight: 1.0 }
+        };
+        let segments: Vec<RowSegment> = (0..adapters).map(segment).collect();
+        let mut layers: Vec<_> = TEXT_LAYER
+            .iter()
+            .enumerate()
+            .map(|(layer, [out, cols])| {
+                let width = if layer == 0 { HIDDEN } else { *out };
+                let parts = sites.iter().filter(|(of, _)| *of == layer).map(|(_, part)| *part);
+                let load = |_| {
+                    let pair = LowRank::new(tensor(rank, *cols), tensor(rank, width));
+                    let pair = pair.expect("one rank");
+                    let pair = kernels.load_low_rank(&pair, Precision::Bf16).expect("host memory");
+                    Some(pair.into())
+                };
+                let slots = |part: usize| -> (Range<usize>, Vec<Option<LinearDelta>>) {
+                    (part * width..(part + 1) * width, (0..adapters).map(load).collect())
+                };
+                let (x, y) = (texts * TOKENS, texts * TOKENS);
+                (
+                    act(kernels, x, *cols),
+                    act(kernels, y, *out),
+                    parts.map(slots).collect::<Vec<_>>(),
+                )
+            })
+            .collect();
+        let name = format!("{texts} texts: {} sites, {adapters} adapters", sites.len());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                for (x, y, parts) in layers.iter_mut().filter(|(.., parts)| !parts.is_empty()) {
+                    let targets = parts
+                        .iter()
+                        .map(|(columns, slots)| LoraTarget { columns: columns.clone(), slots });
+                    let targets: Vec<_> = targets.collect();
+                    kernels.add_lora(y, x, &targets, &segments).expect("shapes agree");
+                }
+            });
+        });
+    }
+}
+
+/// Keys and values of texts written, and attention over them: 12 heads of 32.
+fn text_attention(group: &mut BenchmarkGroup<'_, WallTime>, kernels: &CpuKernels, texts: usize) {
+    let (heads, precision) = (12, KvPrecision::Bf16);
+    let shape = KvShape {
+        layers: 1,
+        blocks: texts,
+        block_size: 32,
+        kv_heads: heads,
+        head_dim: 32,
+        precision,
+    };
+    let mut cache = kernels.new_kv(shape).expect("memory");
+    let mut qkv = act(kernels, texts * TOKENS, 3 * shape.row());
+    let slot = |row: usize| (row / TOKENS * shape.block_size + row % TOKENS) as u32;
+    let slots: Vec<u32> = (0..texts * TOKENS).map(slot).collect();
+    let rope = RopeKvArgs { heads, positions: &[], table: None, slot_mapping: &slots };
+    group.bench_function(format!("{texts} texts: keys and values"), |bencher| {
+        bencher.iter(|| kernels.rope_write_kv(&mut qkv, &mut cache, 0, &rope).expect("fits"));
+    });
+    let starts = |step: usize| (0..=texts).map(|i| (i * step) as u32).collect::<Vec<_>>();
+    let args = AttentionArgs {
+        block_tables: &(0..texts as u32).collect::<Vec<_>>(),
+        block_starts: &starts(1),
+        query_starts: &starts(TOKENS),
+        context_lens: &vec![TOKENS as u32; texts],
+        heads,
+        scale: 0.2,
+        reach: Reach::Around(None),
+    };
+    group.bench_function(format!("{texts} texts: attention"), |bencher| {
+        bencher.iter(|| black_box(kernels.paged_attention(&qkv, &cache, 0, &args).expect("fits")));
+    });
+}
+
+criterion_group!(benches, linear, lora, attention, rows, encoder);
 criterion_main!(benches);
