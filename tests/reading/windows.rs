@@ -56,11 +56,11 @@ async fn outputs_find_their_texts_in_whatever_order_they_come() {
 #[tokio::test]
 async fn a_full_queue_refuses_a_request_only_while_none_of_its_texts_is_in_it() {
     let stub = Stub::holding(3);
-    let others = stub.occupy(3);
+    let mut others = stub.occupy(3);
     let (generator, _) = service(&stub, embeds());
     let full = generator.encode(texts(&["rain"; 5], embedding())).await.err().unwrap();
     assert_eq!((full.kind(), full.code()), (ErrorKind::Overloaded, "queue_full"));
-    drop(others.into_iter().next());
+    others.pop();
     let reading =
         tokio::spawn(async move { generator.encode(texts(&["rain"; 5], embedding())).await });
     until("the first", || stub.submissions().len() == 1).await;
