@@ -6,7 +6,10 @@ use lorad::{
         Precision, Reference,
     },
     lora::{AdapterSlot, LoraRouting, LoraSlots, SlotUse},
-    model::{ForwardBatch, LoadOptions, LoadedModel, ModelSource, Progress, StepContext, load},
+    model::{
+        ForwardBatch, LoadOptions, LoadedModel, ModelSource, Output, Progress, StepContext,
+        WantedOutput, load,
+    },
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -58,6 +61,16 @@ pub(crate) struct Sequence {
     /// Its adapters, each from a token of the sequence on.
     adapters: Vec<SlotUse>,
     blocks: Vec<u32>,
+}
+
+/// A text that is read whole, and what is wanted of it.
+#[derive(Clone)]
+pub(crate) struct Text {
+    pub(crate) tokens: Vec<u32>,
+    /// Which text each token belongs to; empty for the first.
+    pub(crate) types: Vec<u32>,
+    pub(crate) adapter: Option<AdapterSlot>,
+    pub(crate) output: Output,
 }
 
 impl Sequence {
@@ -185,6 +198,49 @@ impl Harness {
         let tokens = sequence.tokens[prompt.len()..].to_vec();
         self.release(sequence);
         (tokens, rows)
+    }
+
+    /// Reads texts in one forward pass.
+    pub(crate) fn read(&mut self, texts: &[Text]) -> kernel::Result<Vec<Vec<f32>>> {
+        let sequence = |text: &Text| Sequence::new(&text.tokens, text.adapter);
+        let mut sequences: Vec<_> = texts.iter().map(sequence).collect();
+        let mut work: Vec<_> = sequences
+            .iter_mut()
+            .map(|sequence| {
+                let left = sequence.left();
+                (sequence, left)
+            })
+            .collect();
+        let mut batch = self.batch(&mut work);
+        (batch.logit_rows, batch.logit_lora) = (Vec::new(), LoraRouting::default());
+        if texts.iter().any(|text| !text.types.is_empty()) {
+            let types = |text: &Text| match text.types.len() {
+                0 => vec![0; text.tokens.len()],
+                _ => text.types.clone(),
+            };
+            batch.token_types = texts.iter().flat_map(types).collect();
+        }
+        let is_causal = self.model.lm.is_causal();
+        let (mut row, mut uses) = (0, Vec::new());
+        for text in texts {
+            let end = row + text.tokens.len() as u32;
+            let rows = if is_causal { end - 1..end } else { row..end };
+            uses.push((text.output.width(rows.len()), text.adapter));
+            batch.outputs.push(WantedOutput { rows, output: text.output });
+            row = end;
+        }
+        batch.output_lora = LoraRouting::new(uses);
+        let context = StepContext {
+            batch: &batch,
+            kv: &mut self.kv,
+            lora: &self.lora,
+            kernels: self.kernels.as_ref(),
+        };
+        let step = self.model.lm.forward(context);
+        for sequence in sequences {
+            self.release(sequence);
+        }
+        Ok(step?.outputs)
     }
 
     /// Gives a sequence's blocks back.

@@ -4,6 +4,7 @@ mod answers;
 mod checkpoint;
 mod copies;
 mod encoder_checkpoints;
+mod encoders;
 mod family;
 mod gguf_adapters;
 mod golden_logits;
