@@ -88,7 +88,7 @@ async fn names_of_labels_come_with_the_upload_and_are_part_of_the_version() {
     assert_eq!(labels(&plain), json!(["LABEL_0", "LABEL_1", "LABEL_2"]));
     assert_eq!(
         (&plain.json()["task"], &plain.json()["head"]),
-        (&json!("SEQ_CLS"), &json!([3, 32]))
+        (&json!("SEQ_CLS"), &json!([3, 64]))
     );
     let model = r#"{"id2label": {"0": "a", "1": "b", "2": "c"}}"#;
     let beside = put(&server, "desk", classifier(&[("config.json", model)])).await;
