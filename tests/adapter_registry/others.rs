@@ -159,7 +159,7 @@ fn inspection_says_whether_a_model_can_serve_it() {
     assert!(alone.to_string().contains("self_attn.q_proj"), "{alone}");
     assert!(alone.to_string().ends_with("not compared with a model."), "{alone}");
     assert!(look(Some(small_layout())).to_string().ends_with("can serve it."));
-    let other = adapter_maker::layout(2, 16, 8, 4, 12);
+    let other = adapter_maker::base::whole(&adapter_maker::layout(2, 16, 8, 4, 12), 2, 16, false);
     assert!(look(Some(other)).misfit.expect("too wide").contains("[2, 16]"));
     let json = serde_json::to_value(&alone).expect("JSON");
     assert_eq!(json["version"], id(0).to_string());

@@ -133,8 +133,8 @@ fn a_restart_reads_no_weights() {
 fn a_store_of_another_base_is_left_out() {
     let root = TempDir::new().expect("a directory");
     publish(&in_directory(root.path()), "a", 0, PublishRule::Create).expect("free");
-    let other =
-        Arc::new(adapter_maker::base::MadeBase::new(adapter_maker::layout(2, 16, 8, 4, 12)));
+    let other = adapter_maker::base::whole(&adapter_maker::layout(2, 16, 8, 4, 12), 2, 16, false);
+    let other = Arc::new(adapter_maker::base::MadeBase::new(other));
     let (registry, report) =
         AdapterRegistry::open(&config(root.path()), other, "other").expect("a store");
     assert_eq!((registry.len(), report.skipped.len()), (0, 1));
