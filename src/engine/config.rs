@@ -10,7 +10,8 @@ pub struct EngineConfig {
     #[arg(visible_alias = "max-num-seqs", value_parser = at_least_one, value_name = "N")]
     pub max_sequences: usize,
 
-    /// Tokens in one step, of prompts and answers together; longer prompts are computed in pieces.
+    /// Tokens in one step, of prompts and answers together; longer prompts are computed in pieces, longer texts of
+    /// encoders in one.
     #[arg(long, env = "LORAD_MAX_BATCHED_TOKENS", default_value_t = Self::default().max_batched_tokens)]
     #[arg(visible_alias = "max-num-batched-tokens", value_parser = at_least_one, value_name = "N")]
     pub max_batched_tokens: usize,

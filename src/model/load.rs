@@ -241,7 +241,8 @@ fn max_positions(spec: &Spec, options: &LoadOptions, kv: KvPrecision) -> Result<
     }
     let (layers, attention) = match spec {
         Spec::Decoder(spec) => (spec.dims.layers, &spec.attention),
-        Spec::Encoder(spec) => (1, &spec.attention),
+        // Its cache holds one step, whatever it is given.
+        Spec::Encoder(_) => return Ok(wanted),
     };
     let token = 2 * layers * attention.kv_heads * attention.head_dim * kv.bytes();
     let held = options.kv_cache_bytes.map_or(wanted, |bytes| bytes / token);

@@ -1,5 +1,6 @@
 //! Texts read instead of continued, with an engine that says what the test tells it to.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+mod goldens;
 mod refused;
 mod scores;
 mod stub;

@@ -140,12 +140,12 @@ impl Generator {
     }
 }
 
-/// Bytes of text.
+/// Roughly the work that it makes, in bytes of text.
 fn size(input: &EncodeInput) -> usize {
     match input {
         EncodeInput::Text(text) => text.len(),
         EncodeInput::Pair(first, second) => first.len() + second.len(),
-        EncodeInput::Tokens(_) => 0,
+        EncodeInput::Tokens(ids) => ids.len() / 64,
     }
 }
 

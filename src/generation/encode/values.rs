@@ -1,6 +1,6 @@
 //! From the engine's numbers to embeddings and probabilities.
 use super::{EncodedValue, entities, plan::Finish, text::Text};
-use crate::engine::{Labels, Reading};
+use crate::engine::Reading;
 
 /// What was wanted of a text, of the numbers that the engine gave; `None` where they are not as many as there should be.
 pub(super) fn finish(
@@ -30,7 +30,7 @@ pub(super) fn finish(
                 return None;
             }
             if !raw {
-                make_probabilities(&mut values, labels);
+                make_probabilities(&mut values, labels.reading);
             }
             Some(EncodedValue::Scores(values))
         }
@@ -39,7 +39,8 @@ pub(super) fn finish(
             if width == 0 || values.len() != width * text.ids.len() {
                 return None;
             }
-            values.chunks_mut(width).for_each(|scores| make_probabilities(scores, labels));
+            // transformers' pipeline shares among a token's labels whatever the head's makers say.
+            values.chunks_mut(width).for_each(|scores| make_probabilities(scores, Reading::OneOf));
             let spans = text.spans.as_deref()?;
             Some(EncodedValue::Entities(entities::found(labels, &values, spans, spelled)))
         }
@@ -57,8 +58,8 @@ pub(super) fn make_unit(vector: &mut [f32]) {
 }
 
 /// What the head's scores say: shares of one, or each by itself.
-fn make_probabilities(scores: &mut [f32], labels: &Labels) {
-    match labels.reading {
+fn make_probabilities(scores: &mut [f32], reading: Reading) {
+    match reading {
         Reading::Raw => {}
         Reading::OneOf if scores.len() > 1 => softmax(scores),
         // A single label has nothing to share with.
@@ -84,7 +85,7 @@ fn softmax(scores: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::HeadKind;
+    use crate::engine::{HeadKind, Labels};
 
     fn labels(reading: Reading, count: usize) -> Labels {
         let names = (0..count).map(|label| label.to_string()).collect();
@@ -114,6 +115,20 @@ mod tests {
         assert!(near(&scores(Reading::OneOf, false, &[0.0]), &[0.5]), "a label alone");
         let far = scores(Reading::OneOf, false, &[1000.0, -1000.0]);
         assert!(near(&far, &[1.0, 0.0]), "{far:?}");
+    }
+
+    #[test]
+    fn the_labels_of_a_token_share_whatever_their_head_says_of_texts() {
+        let text = Text { ids: vec![5], second: None, spans: Some(vec![Some(0..2)]) };
+        for reading in [Reading::OneOf, Reading::Independent, Reading::Raw] {
+            let how = Finish::Entities { labels: labels(reading, 2) };
+            let found = finish(&how, vec![0.0, 3.0_f32.ln()], (&text, "it"));
+            let Some(EncodedValue::Entities(found)) = found else { panic!("{found:?}") };
+            assert_eq!((found[0].label.as_str(), found[0].text.as_str()), ("1", "it"));
+            assert!((found[0].score - 0.75).abs() < 1e-6, "{found:?}");
+        }
+        let how = Finish::Entities { labels: labels(Reading::OneOf, 2) };
+        assert_eq!(finish(&how, vec![0.0; 3], (&text, "it")), None);
     }
 
     #[test]
