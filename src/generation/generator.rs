@@ -35,7 +35,7 @@ const WORD_BYTES: usize = 32;
 /// More tokens are turned to text on a blocking thread.
 const INLINE_TOKENS: usize = 8192;
 /// What is only tokenised, or turned back, may be this many contexts long.
-const CONTEXTS: usize = 4;
+pub(super) const CONTEXTS: usize = 4;
 
 /// The base model as clients know it.
 #[derive(Clone, Debug)]
@@ -212,6 +212,20 @@ impl Generator {
         }
         let is_short = ids.len() <= INLINE_TOKENS;
         self.work(is_short, move |inner| inner.text(&ids)).await
+    }
+
+    /// Lets the tokenizer work on a text of any length that the model may be given, on a blocking thread.
+    pub(super) async fn on_tokenizer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tokenizer) -> Result<T, GenerateError> + Send + 'static,
+    ) -> Result<T, GenerateError> {
+        self.work(false, move |inner| work(&inner.tokenizer)).await
+    }
+
+    /// Those that are text.
+    pub(super) fn without_special(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        ids.retain(|id| !self.0.tokenizer.pieces().is_special(*id));
+        ids
     }
 
     /// Starts the answers to a request.

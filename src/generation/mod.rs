@@ -18,6 +18,7 @@ mod meter;
 mod pieces;
 mod probe;
 mod request;
+mod spans;
 mod stop_strings;
 mod stream;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use request::{
     Completion, FinishedBecause, GenerateEvent, GenerateRequest, Prompt, PromptTokens,
     ServedAdapter, StopReason, Token, Usage, WeightedAdapter,
 };
+pub use spans::PlacedToken;
 pub use stream::Generation;
 /// Longer texts are rendered and tokenised on a blocking thread: about half a millisecond's work.
 const INLINE_BYTES: usize = 2048;

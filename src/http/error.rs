@@ -12,6 +12,10 @@ use std::borrow::Cow;
 /// Longest message shown to a client, characters: an error must not be an amplifier.
 const MAX_MESSAGE: usize = 1000;
 
+/// What the model is not made for: TEI's backend fails at that.
+const UNFIT: [&str; 4] =
+    ["model_does_not_embed", "model_does_not_score", "head_does_not_score", "no_classification_head"];
+
 /// A failure as every dialect can show it. Its own response is OpenAI's error object.
 #[derive(Clone, Debug)]
 pub struct ApiError {
@@ -90,6 +94,11 @@ impl ApiError {
             "`{field}` has {count} texts, more than the limit of {most}; send several requests"
         );
         Self::new(StatusCode::BAD_REQUEST, "too_many_texts", message).with_param(field)
+    }
+
+    /// 400: the head is one of tokens.
+    pub fn no_text_labels(message: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "no_classification_head", message).with_param("model")
     }
 
     /// 501: a route of another server's that this one does not serve.
@@ -382,6 +391,9 @@ impl ApiError {
     fn tei_kind(&self) -> (&'static str, StatusCode) {
         match self.status {
             status @ StatusCode::BAD_REQUEST if self.reason == "empty_input" => ("Empty", status),
+            StatusCode::BAD_REQUEST if UNFIT.contains(&self.reason()) => {
+                ("Backend", StatusCode::FAILED_DEPENDENCY)
+            }
             StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => {
                 ("Validation", StatusCode::UNPROCESSABLE_ENTITY)
             }

@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod fan_out;
 mod health;
+mod info;
 mod json;
 mod layers;
 mod llama;

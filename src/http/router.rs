@@ -5,7 +5,7 @@ use super::{
     auth::{Access, guard},
     colliding,
     drain::until_the_end,
-    events, health,
+    events, health, info,
     json::BodyLimit,
     layers, llama, lorax, metrics, openai, openapi, spans, tei, tokens, vllm,
 };
@@ -125,7 +125,7 @@ pub const ROUTES: &[Route] = &[
         .lorax()
         .asks(),
     route("POST", "/", "LoRAX and TGI: either, by `stream`", || post(lorax::compat)).lorax().asks(),
-    route("GET", "/info", "LoRAX and TGI: the model and its limits", || get(lorax::info))
+    route("GET", "/info", "LoRAX, TGI and TEI: the model and its limits", || get(info::info))
         .free()
         .lorax(),
     route("POST", "/v1/embeddings", "texts to vectors", || post(openai::embeddings)).asks(),
@@ -166,6 +166,7 @@ pub const ROUTES: &[Route] = &[
         .tei()
         .asks(),
     route("POST", "/tokenize", "text or a conversation to tokens", || post(tokens::tokenize)),
+    route("POST", "/decode", "TEI: tokens to texts", || post(tei::decode)).tei(),
     route("POST", "/detokenize", "tokens to text", || post(tokens::detokenize)),
     route(
         "GET",

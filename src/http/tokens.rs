@@ -1,7 +1,11 @@
-//! `POST /tokenize` and `POST /detokenize`: vLLM's form, and LoRAX's where the body has `inputs`.
-use super::{ApiError, AppState, json::JsonBody, lorax, openai};
+//! `POST /tokenize` and `POST /detokenize`: vLLM's form; where the body has `inputs`, LoRAX's of a text and TEI's of a list.
+use super::{ApiError, AppState, Dialect, colliding, json::JsonBody, lorax, openai, tei};
 use crate::generation::Prompt;
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,17 +24,29 @@ struct DetokenizeFields {
 pub(super) async fn tokenize(
     State(app): State<AppState>,
     body: JsonBody,
-) -> Result<Json<Value>, ApiError> {
-    if body.get("inputs").is_some() {
-        return lorax::tokenize(&app, &body).await;
-    }
+) -> Result<Response, ApiError> {
+    let dialect = match colliding::dialect("/tokenize", &body) {
+        Dialect::Lorax if body.get("inputs").is_some_and(Value::is_array) => Dialect::Tei,
+        dialect => dialect,
+    };
+    let answer = match dialect {
+        Dialect::Tei => tei::tokenize(&app, &body).await,
+        Dialect::Lorax => lorax::tokenize(&app, &body).await.map(IntoResponse::into_response),
+        Dialect::OpenAi | Dialect::Vllm => {
+            prompt_tokens(&app, &body).await.map(IntoResponse::into_response)
+        }
+    };
+    answer.map_err(|error| error.in_dialect(dialect))
+}
+
+async fn prompt_tokens(app: &AppState, body: &JsonBody) -> Result<Json<Value>, ApiError> {
     let fields: TokenizeFields = body.read()?;
     let prompt = match fields.prompt {
         Some(text) => {
             Prompt::Text { text, add_special_tokens: fields.add_special_tokens.unwrap_or(true) }
         }
         None if body.get("messages").is_some() => {
-            openai::chat_prompt(&body, &openai::Tools::read(&body)?)?
+            openai::chat_prompt(body, &openai::Tools::read(body)?)?
         }
         None => {
             let message = "the body needs a `prompt`, `messages` or `inputs`";

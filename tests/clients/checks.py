@@ -12,6 +12,11 @@ import urllib.request
 
 URL = os.environ["LORAD_URL"]
 GUARDED = os.environ["LORAD_GUARDED_URL"]
+# Servers of models that read: one with labels, one that embeds. Both are called `bert`.
+CLASSIFIER = os.environ["LORAD_CLASSIFIER_URL"]
+EMBEDDER = os.environ["LORAD_EMBEDDER_URL"]
+READER = "query-value"
+NEWS = ["The old bridge was closed.", "Rain."]
 BASE, ADAPTER, OTHER = "llama", "layers", "dora"
 API_KEY, ADMIN_KEY = "a-client", "an-operator"
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../golden/llama")
@@ -88,6 +93,11 @@ def another_server(*flags):
     finally:
         process.kill()
         process.wait()
+
+
+def near(one, other, tolerance=1e-5):
+    """Whether two lists of numbers are the same but for rounding."""
+    return len(one) == len(other) and all(abs(a - b) <= tolerance for a, b in zip(one, other))
 
 
 def run(*checks):

@@ -1,6 +1,6 @@
 """What huggingface_hub's InferenceClient makes of a running server."""
 
-from checks import ADAPTER, URL, raises, run
+from checks import ADAPTER, CLASSIFIER, EMBEDDER, NEWS, READER, URL, near, raises, run
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, ValidationError
 
@@ -29,4 +29,13 @@ def chat():
     raises(HfHubHTTPError, lambda: client.chat_completion(**asked, model="nope"))
 
 
-run(text_generation, chat)
+def reading():
+    embedding = InferenceClient(f"{EMBEDDER}/embed").feature_extraction(NEWS[0])
+    assert embedding.shape[0] == 1 and near([float((embedding**2).sum())], [1.0])
+    adapted = InferenceClient(f"{EMBEDDER}/embed", headers={"x-adapter-id": READER}).feature_extraction(NEWS[0])
+    assert not near(embedding[0], adapted[0])
+    one, other = InferenceClient(f"{EMBEDDER}/similarity").sentence_similarity(NEWS[0], NEWS)
+    assert near([one], [1.0]) and other < 0.999
+
+
+run(text_generation, chat, reading)

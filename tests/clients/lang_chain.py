@@ -3,8 +3,8 @@
 from typing import Literal
 
 import pydantic
-from checks import ADAPTER, URL, run
-from langchain_openai import ChatOpenAI
+from checks import ADAPTER, EMBEDDER, NEWS, READER, URL, near, run
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 chat = ChatOpenAI(base_url=f"{URL}/v1", api_key="any", model=ADAPTER, temperature=0, max_tokens=5, max_retries=0, stream_usage=True)
 
@@ -33,4 +33,14 @@ def structured():
         assert isinstance(wanting.invoke("hi"), Sighting), method
 
 
-run(invoke_and_stream, structured)
+def embeddings():
+    def embedding(model):
+        # tiktoken knows OpenAI's models alone.
+        return OpenAIEmbeddings(base_url=f"{EMBEDDER}/v1", api_key="any", model=model, check_embedding_ctx_length=False)
+
+    base, adapted = embedding("bert").embed_documents(NEWS), embedding(READER).embed_documents(NEWS)
+    assert len(base) == 2 and not near(base[0], adapted[0])
+    assert near(embedding(READER).embed_query(NEWS[1]), adapted[1])
+
+
+run(invoke_and_stream, structured, embeddings)

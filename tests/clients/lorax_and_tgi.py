@@ -6,7 +6,7 @@ import lorax
 import lorax.errors
 import text_generation
 import text_generation.errors
-from checks import ADAPTER, URL, publish, raises, run
+from checks import ADAPTER, CLASSIFIER, EMBEDDER, NEWS, URL, publish, raises, run
 
 
 def same_answer_whole_and_streamed(client, **fields):
@@ -80,4 +80,12 @@ def text_generation_client():
     raises(text_generation.errors.ValidationError, lambda: client.generate("one", max_new_tokens=10**6))
 
 
-run(lorax_client, details, merged, structured, errors, text_generation_client)
+def reading():
+    vector = lorax.Client(EMBEDDER).embed(NEWS[0]).embeddings
+    assert len(vector) > 8 and all(isinstance(number, float) for number in vector)
+    (entity,) = lorax.Client(CLASSIFIER).classify(NEWS[0])
+    assert entity["entity_group"].endswith("newsworthy") and 0 < entity["score"] < 1
+    assert (entity["word"], entity["start"], entity["end"]) == (NEWS[0], 0, len(NEWS[0]))
+
+
+run(reading, lorax_client, details, merged, structured, errors, text_generation_client)

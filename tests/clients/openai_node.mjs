@@ -79,6 +79,19 @@ const checks = {
     assert.equal(call.function.name, "weather");
     assert(["Ulm", "Oslo"].includes(JSON.parse(call.function.arguments).place));
   },
+
+  async embeddings() {
+    const reader = connect(process.env.LORAD_EMBEDDER_URL, "any");
+    const input = ["The old bridge was closed.", "Rain."];
+    const base = await reader.embeddings.create({ model: "bert", input });
+    assert.equal(base.data.length, 2);
+    const length = base.data[0].embedding.reduce((sum, number) => sum + number * number, 0);
+    assert(Math.abs(length - 1) < 1e-5);
+    const float = await reader.embeddings.create({ model: "bert", input: input[1], encoding_format: "float" });
+    float.data[0].embedding.forEach((number, at) => assert(Math.abs(number - base.data[1].embedding[at]) < 1e-5));
+    const adapted = await reader.embeddings.create({ model: "query-value", input });
+    assert.notDeepEqual(adapted.data[0].embedding, base.data[0].embedding);
+  },
 };
 
 for (const [name, check] of Object.entries(checks)) {

@@ -6,8 +6,8 @@ from typing import Literal
 
 import openai
 import pydantic
-from checks import ADAPTER, ADMIN_KEY, API_KEY, BASE, GUARDED, OTHER, URL, another_server
-from checks import eventually, gauge, nothing_runs, publish, raises, run
+from checks import ADAPTER, ADMIN_KEY, API_KEY, BASE, CLASSIFIER, EMBEDDER, GUARDED, NEWS, OTHER, READER, URL
+from checks import another_server, eventually, gauge, near, nothing_runs, publish, raises, run
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="any", max_retries=0)
 PROMPT = {"prompt": "one two", "max_tokens": 5, "temperature": 0}
@@ -291,6 +291,25 @@ def tools():
     assert refused.param == "tool_choice.function.name"
 
 
+def embeddings():
+    reader = openai.OpenAI(base_url=f"{EMBEDDER}/v1", api_key="any", max_retries=0)
+    # As base64, which the library asks for and reads unless it is told otherwise.
+    base = reader.embeddings.create(model="bert", input=NEWS)
+    assert [item.index for item in base.data] == [0, 1] and base.usage.total_tokens == base.usage.prompt_tokens > 6
+    numbers = reader.embeddings.create(model="bert", input=NEWS[1], encoding_format="float").data[0].embedding
+    assert near(numbers, base.data[1].embedding) and near([sum(x * x for x in numbers)], [1.0])
+    adapted = reader.embeddings.create(model=READER, input=NEWS)
+    assert adapted.model == READER and not near(adapted.data[0].embedding, base.data[0].embedding)
+    refused = raises(openai.BadRequestError, lambda: reader.embeddings.create(model="bert", input=[NEWS[0], ""]))
+    assert refused.param == "input[1]"
+    raises(openai.NotFoundError, lambda: reader.embeddings.create(model="nope", input="a"), "nope")
+
+
+def reads_only():
+    reader = openai.OpenAI(base_url=f"{CLASSIFIER}/v1", api_key="any", max_retries=0)
+    raises(openai.BadRequestError, lambda: reader.completions.create(model="bert", **PROMPT), "model_does_not_generate")
+
+
 run(
     models,
     completions,
@@ -305,4 +324,6 @@ run(
     drained,
     structured,
     tools,
+    embeddings,
+    reads_only,
 )

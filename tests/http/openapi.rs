@@ -37,7 +37,7 @@ fn misfit(document: &Value, schema: &Value, value: &Value, path: &str) -> Option
         let schema = document.pointer(&target[1..]).expect("a reference that leads somewhere");
         return misfit(document, schema, value, path);
     }
-    if let Some(choices) = schema["oneOf"].as_array() {
+    if let Some(choices) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
         let failures: Vec<_> =
             choices.iter().map(|schema| misfit(document, schema, value, path)).collect();
         let fits = failures.iter().any(Option::is_none);
@@ -100,7 +100,7 @@ impl Described {
         assert!(answer.status.is_success(), "{method} {pattern}: {}", answer.text);
         let responses = &self.document["paths"][pattern][method.to_lowercase()]["responses"];
         let schema = &responses[answer.status.as_str()]["content"]["application/json"]["schema"];
-        let says = ["$ref", "type", "oneOf"].iter().any(|key| !schema[key].is_null());
+        let says = ["$ref", "type", "oneOf", "anyOf"].iter().any(|key| !schema[key].is_null());
         assert!(says, "nothing is said of {method} {pattern}");
         let misfit = misfit(&self.document, schema, &answer.json(), pattern);
         assert_eq!(misfit, None, "{}", answer.text);
@@ -132,6 +132,8 @@ async fn answers_to_requests_are_as_the_document_says() {
         ("/tokenize", json!({"prompt": "a b", "return_token_strs": true})),
         ("/tokenize", json!({"prompt": "a b"})),
         ("/tokenize", json!({"inputs": "a b"})),
+        ("/tokenize", json!({"inputs": ["a b", "c"]})),
+        ("/decode", json!({"ids": [[5], [6, 7]]})),
         ("/detokenize", json!({"tokens": [5]})),
         ("/lora-adapters", json!([{"id": 0, "scale": 0.5}])),
     ] {

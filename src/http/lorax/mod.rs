@@ -8,4 +8,4 @@ mod routes;
 #[cfg(test)]
 pub(super) use parameters::parameter_fields;
 pub(super) use reading::{classify, classify_batch, embed};
-pub(super) use routes::{compat, generate, generate_stream, info, tokenize};
+pub(super) use routes::{compat, generate, generate_stream, tokenize};

@@ -117,50 +117,28 @@ async fn started(
     Ok((known, answers))
 }
 
-/// `GET /info`: both spellings of every limit.
-pub(in crate::http) async fn info(State(app): State<AppState>) -> Json<Value> {
-    let model = app.generator.model();
-    let most_input = model.max_context.saturating_sub(1);
-    let engine = app.generator.snapshot();
-    Json(json!({
-        "model_id": model.name,
-        "model_sha": null,
-        "model_dtype": model.precision,
-        "model_device_type": model.device,
-        "model_pipeline_tag": "text-generation",
-        "max_concurrent_requests": app.config.max_requests,
-        "max_best_of": app.config.max_prompts,
-        "max_stop_sequences": 4,
-        "max_input_length": most_input,
-        "max_input_tokens": most_input,
-        "max_total_tokens": model.max_context,
-        "waiting_served_ratio": 0.0,
-        "max_batch_total_tokens": engine.kv_blocks * engine.block_size,
-        "max_waiting_tokens": 0,
-        "validation_workers": 1,
-        "eager_prefill": true,
-        "max_client_batch_size": 1,
-        "router": "lorad",
-        "version": env!("CARGO_PKG_VERSION"),
-        "sha": null,
-        "docker_label": null,
-        "request_logger_url": null,
-    }))
-}
-
 #[derive(Debug, Deserialize)]
 struct TokenizeFields {
     inputs: String,
     add_special_tokens: Option<bool>,
 }
 
-/// `POST /tokenize` with `inputs`. Offsets count characters of the tokens' own texts.
+/// `POST /tokenize` with `inputs`. Offsets count characters of the tokens' own texts, or of the text itself where the model
+/// only reads: its tokens may leave blanks out.
 pub(in crate::http) async fn tokenize(
     app: &AppState,
     body: &JsonBody,
 ) -> Result<Json<Value>, ApiError> {
     let fields: TokenizeFields = body.read()?;
     let special = fields.add_special_tokens.unwrap_or(true);
+    if !app.generator.model().abilities.generates {
+        let placed = app.generator.places(fields.inputs, special).await?;
+        let described = placed.into_iter().map(|token| {
+            let (start, stop) = token.characters.map_or((0, 0), |at| (at.start, at.end));
+            json!({"id": token.id, "text": token.text, "start": start, "stop": stop})
+        });
+        return Ok(Json(described.collect()));
+    }
     let tokens = app.generator.tokenize(fields.inputs, special).await?;
     let mut start = 0;
     let described = tokens.iter().map(|token| {

@@ -1,6 +1,7 @@
 //! `/v1/models`: the base, its adapters and the aliases of both.
 use crate::{
-    adapter::{AdapterEntry, AdapterName, alias::Alias},
+    adapter::{AdapterDescription, AdapterEntry, AdapterName, alias::Alias},
+    generation::{Abilities, HeadKind},
     http::{ApiError, AppState, admin, auth::Caller, split::is_usable, unix_seconds},
 };
 use axum::{
@@ -70,7 +71,7 @@ fn base_card(app: &AppState, name: &str) -> Value {
     let model = app.generator.model();
     let mut card = card(name, &model.root, unix_seconds(app.started));
     card["max_model_len"] = model.max_context.into();
-    card
+    able(card, &model.abilities, None)
 }
 
 /// `parent` is what tells an adapter from a base; `root` names the content it has now.
@@ -78,6 +79,30 @@ fn adapter_card(app: &AppState, entry: &AdapterEntry) -> Value {
     let root = format!("{}@{}", entry.name, entry.version);
     let mut card = card(entry.name.as_str(), &root, unix_seconds(entry.published_at));
     card["parent"] = app.generator.model().name.as_str().into();
+    able(card, &app.generator.model().abilities, Some(&entry.description))
+}
+
+/// The card with what can be asked for: an adapter that brings a head answers with its labels instead of the base's, and does
+/// not continue texts.
+fn able(mut card: Value, base: &Abilities, adapter: Option<&AdapterDescription>) -> Value {
+    let own = adapter.filter(|adapter| adapter.head.is_some());
+    let labels: Option<(bool, &[String])> = match (own, &base.labels) {
+        (Some(own), _) => Some((own.task.as_deref() == Some("TOKEN_CLS"), &own.labels)),
+        (None, Some(labels)) => Some((labels.kind == HeadKind::Token, &labels.names)),
+        (None, None) => None,
+    };
+    let embeds = base.embedding.is_some();
+    let tasks = [
+        ("generate", base.generates && own.is_none()),
+        ("embed", embeds),
+        ("classify", labels.is_some_and(|(of_tokens, _)| !of_tokens)),
+        ("token_classify", labels.is_some_and(|(of_tokens, _)| of_tokens)),
+        ("score", labels.map_or(embeds, |(of_tokens, names)| !of_tokens && names.len() == 1)),
+    ];
+    card["tasks"] = tasks.iter().filter(|(_, can)| *can).map(|(task, _)| *task).collect();
+    if let Some((_, names)) = labels {
+        card["labels"] = names.into();
+    }
     card
 }
 

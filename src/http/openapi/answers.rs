@@ -49,7 +49,10 @@ pub(super) fn answer(route: &Route) -> Value {
         (_, "/generate") => reference("GenerateResponse"),
         (_, "/") => list_of("GenerateResponse"),
         (_, "/info") => reference("ServerInfo"),
-        (_, "/tokenize") => json!({"oneOf": [reference("TokenizeResponse"), list_of("Piece")]}),
+        (_, "/tokenize") => {
+            let each = json!({"type": "array", "items": list_of("PlacedPiece")});
+            json!({"anyOf": [reference("TokenizeResponse"), list_of("Piece"), each]})
+        }
         (_, "/detokenize") => reference("DetokenizeResponse"),
         ("GET", "/lora-adapters") => list_of("LoraAdapter"),
         ("POST", "/lora-adapters") => reference("Success"),
@@ -249,6 +252,10 @@ struct Model {
     parent: Option<String>,
     #[schema(required)]
     max_model_len: Option<u64>,
+    /// What the base or an adapter can be asked for: `generate`, `embed`, `classify`, `token_classify`, `score`.
+    tasks: Option<Vec<String>>,
+    /// Of the head that classifies.
+    labels: Option<Vec<String>>,
 }
 
 /// `DELETE /v1/models/{id}`

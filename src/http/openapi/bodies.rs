@@ -275,7 +275,7 @@ struct GenerateRequest {
     stream: Option<bool>,
 }
 
-/// `POST /tokenize`: one of `prompt`, `messages` and LoRAX's `inputs`.
+/// `POST /tokenize`: one of `prompt`, `messages` and LoRAX's and TEI's `inputs`.
 #[derive(ToSchema)]
 struct TokenizeRequest {
     /// A text.
@@ -283,8 +283,9 @@ struct TokenizeRequest {
     /// A conversation, as for chat.
     #[schema(value_type = Option<Vec<Object>>)]
     messages: Option<Vec<Value>>,
-    /// A text, answered as LoRAX does.
-    inputs: Option<String>,
+    /// A text, answered as LoRAX does, or a list of texts, as TEI does.
+    #[schema(value_type = Option<Value>)]
+    inputs: Option<Value>,
     /// Let the tokenizer begin the text as its rules say.
     #[schema(default = true)]
     add_special_tokens: Option<bool>,

@@ -242,6 +242,7 @@ fn body(route: &Route) -> Option<Value> {
         (_, "/predict") => json_of("PredictRequest"),
         (_, "/similarity") => json_of("SimilarityRequest"),
         (_, "/tokenize") => json_of("TokenizeRequest"),
+        (_, "/decode") => json_of("DecodeRequest"),
         (_, "/detokenize") => json_of("DetokenizeRequest"),
         (_, "/v1/load_lora_adapter") => json_of("LoadLoraAdapter"),
         (_, "/v1/unload_lora_adapter") => json_of("UnloadLoraAdapter"),
@@ -298,7 +299,11 @@ fn malformed(dialect: Dialect) -> &'static [(&'static str, &'static str)] {
         }
         Dialect::Lorax => &[("422", "a field is wrong, or known and not served")],
         Dialect::Tei => {
-            &[("400", "nothing to read"), ("422", "a field is wrong, or known and not served")]
+            &[
+                ("400", "nothing to read"),
+                ("422", "a field is wrong, or known and not served"),
+                ("424", "the model is not made for this"),
+            ]
         }
     }
 }

@@ -12,6 +12,7 @@ use utoipa::{OpenApi, ToSchema};
     RerankResponse,
     Finding,
     Prediction,
+    PlacedPiece,
     Rank,
     LoraxEmbedding,
 )))]
@@ -38,6 +39,7 @@ pub(super) fn answer(path: &str) -> Option<Value> {
             json!({"oneOf": [one(), list_of(one())]})
         }
         "/similarity" => numbers(),
+        "/decode" => list_of(json!({"type": "string"})),
         _ => return None,
     })
 }
@@ -160,6 +162,19 @@ struct RankedDocument {
 #[derive(ToSchema)]
 struct Document {
     text: String,
+}
+
+/// A token of `POST /tokenize` of a list.
+#[derive(ToSchema)]
+struct PlacedPiece {
+    id: u32,
+    text: String,
+    special: bool,
+    /// Characters before it; null for a special token.
+    #[schema(required)]
+    start: Option<u64>,
+    #[schema(required)]
+    stop: Option<u64>,
 }
 
 /// One of `POST /predict`, the best first.

@@ -13,6 +13,7 @@ use utoipa::{OpenApi, ToSchema};
     RerankRequest,
     EmbedRequest,
     PredictRequest,
+    DecodeRequest,
     SimilarityRequest,
 )))]
 pub(super) struct ReadingBodies;
@@ -212,6 +213,17 @@ struct PredictRequest {
     /// Scores as the head gives them.
     #[schema(default = false)]
     raw_scores: Option<bool>,
+}
+
+/// `POST /decode`
+#[derive(ToSchema)]
+struct DecodeRequest {
+    /// Token ids, or a list of lists of them.
+    #[schema(value_type = Vec<Value>)]
+    ids: Vec<Value>,
+    /// Leave special tokens out.
+    #[schema(default = true)]
+    skip_special_tokens: Option<bool>,
 }
 
 /// `POST /similarity`

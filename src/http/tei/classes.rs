@@ -80,7 +80,7 @@ fn of_text(said: Scores) -> Result<Vec<f32>, ApiError> {
         Scores::Found(_) => {
             let message =
                 "this model labels tokens, not texts: POST /classify answers with what it finds";
-            Err(ApiError::invalid("model", message))
+            Err(ApiError::no_text_labels(message))
         }
     }
 }

@@ -5,6 +5,7 @@ mod fields;
 mod headers;
 mod rerank;
 mod similarity;
+mod tokens;
 
 pub(super) use classes::predict;
 #[cfg(test)]
@@ -12,3 +13,4 @@ pub(super) use embed::embed_fields;
 pub(super) use embed::{embed, embed_all, embed_sparse};
 pub(super) use rerank::rerank;
 pub(super) use similarity::similarity;
+pub(super) use tokens::{decode, tokenize};
