@@ -106,6 +106,8 @@ mod tests {
         let last = others.last().expect("a token");
         assert_eq!(last.characters.as_ref().map(|at| at.end), Some(3), "{places:?}");
         assert!(others.iter().all(|token| token.characters.is_some()));
-        assert!(tokenizer.places("a", false).expect("places").iter().all(|token| token.text != "<s>"));
+        assert!(
+            tokenizer.places("a", false).expect("places").iter().all(|token| token.text != "<s>")
+        );
     }
 }

@@ -13,8 +13,12 @@ use std::borrow::Cow;
 const MAX_MESSAGE: usize = 1000;
 
 /// What the model is not made for: TEI's backend fails at that.
-const UNFIT: [&str; 4] =
-    ["model_does_not_embed", "model_does_not_score", "head_does_not_score", "no_classification_head"];
+const UNFIT: [&str; 4] = [
+    "model_does_not_embed",
+    "model_does_not_score",
+    "head_does_not_score",
+    "no_classification_head",
+];
 
 /// A failure as every dialect can show it. Its own response is OpenAI's error object.
 #[derive(Clone, Debug)]

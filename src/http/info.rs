@@ -87,7 +87,7 @@ fn model_type(abilities: &Abilities) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generation::EmbeddingSetup;
+    use crate::generation::{EmbeddingSetup, Reading};
     use std::collections::BTreeMap;
 
     fn reads(pooling: Option<Pooling>, labels: &[&str]) -> Abilities {
@@ -101,7 +101,7 @@ mod tests {
             default_prompt: None,
         });
         let names = labels.iter().map(|&name| name.to_owned()).collect();
-        let labels = Labels { kind: HeadKind::Sequence, names, independent: false };
+        let labels = Labels { kind: HeadKind::Sequence, names, reading: Reading::OneOf };
         let labels = Some(labels).filter(|labels| !labels.names.is_empty());
         Abilities { generates: false, embedding, labels }
     }

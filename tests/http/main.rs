@@ -16,7 +16,9 @@ mod mixes;
 mod openai;
 mod openapi;
 mod operations;
+mod reading;
 mod reading_refused;
+mod reading_terms;
 mod robustness;
 #[path = "../forms/schemas.rs"]
 mod schemas;

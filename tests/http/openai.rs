@@ -163,8 +163,10 @@ async fn models_are_the_base_and_its_adapters() {
     let models = server.get("/v1/models").await.ok();
     assert_eq!(models["object"], "list");
     let cards = models["data"].as_array().expect("cards");
-    let fields = ["id", "object", "created", "owned_by", "root", "parent", "max_model_len"];
+    let fields =
+        ["id", "object", "created", "owned_by", "root", "parent", "max_model_len", "tasks"];
     assert!(cards.iter().all(|card| keys(card) == fields));
+    assert!(cards.iter().all(|card| card["tasks"] == json!(["generate"])), "{models}");
     assert_eq!((&cards[0]["id"], &cards[0]["parent"]), (&json!("llama"), &Value::Null));
     assert_eq!(cards[0]["max_model_len"], 256);
     let layers = cards.iter().find(|card| card["id"] == "layers").expect("the adapter");

@@ -298,13 +298,11 @@ fn malformed(dialect: Dialect) -> &'static [(&'static str, &'static str)] {
             &[("400", "a field is wrong"), ("501", "a field is known and not served")]
         }
         Dialect::Lorax => &[("422", "a field is wrong, or known and not served")],
-        Dialect::Tei => {
-            &[
-                ("400", "nothing to read"),
-                ("422", "a field is wrong, or known and not served"),
-                ("424", "the model is not made for this"),
-            ]
-        }
+        Dialect::Tei => &[
+            ("400", "nothing to read"),
+            ("422", "a field is wrong, or known and not served"),
+            ("424", "the model is not made for this"),
+        ],
     }
 }
 
