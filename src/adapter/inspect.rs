@@ -68,12 +68,12 @@ impl fmt::Display for Inspection {
         if !about.ignored_fields.is_empty() {
             writeln!(f, "ignored fields  {}", about.ignored_fields.join(", "))?;
         }
-        writeln!(f, "\n{:<20}{:>8}{:>14}{:>14}  ranks", "layer", "blocks", "parameters", "norm")?;
+        writeln!(f, "\n{:<24}{:>8}{:>14}{:>14}  ranks", "layer", "blocks", "parameters", "norm")?;
         for row in &about.projections {
             let (module, norm, ranks) = (&row.module, row.delta_norm, joined(&row.ranks));
             writeln!(
                 f,
-                "{module:<20}{:>8}{:>14}{norm:>14.6}  {ranks}",
+                "{module:<24}{:>8}{:>14}{norm:>14.6}  {ranks}",
                 row.layers, row.parameters
             )?;
         }
