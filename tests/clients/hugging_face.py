@@ -34,6 +34,8 @@ def reading():
     assert embedding.shape[0] == 1 and near([float((embedding**2).sum())], [1.0])
     adapted = InferenceClient(f"{EMBEDDER}/embed", headers={"x-adapter-id": READER}).feature_extraction(NEWS[0])
     assert not near(embedding[0], adapted[0])
+    best = InferenceClient(f"{CLASSIFIER}/predict").text_classification(NEWS[0])
+    assert best.label.endswith("newsworthy") and best.score > 1 / 3
     one, other = InferenceClient(f"{EMBEDDER}/similarity").sentence_similarity(NEWS[0], NEWS)
     assert near([one], [1.0]) and other < 0.999
 

@@ -83,9 +83,12 @@ def text_generation_client():
 def reading():
     vector = lorax.Client(EMBEDDER).embed(NEWS[0]).embeddings
     assert len(vector) > 8 and all(isinstance(number, float) for number in vector)
-    (entity,) = lorax.Client(CLASSIFIER).classify(NEWS[0])
+    client = lorax.Client(CLASSIFIER)
+    (entity,) = client.classify(NEWS[0]).entities
     assert entity["entity_group"].endswith("newsworthy") and 0 < entity["score"] < 1
     assert (entity["word"], entity["start"], entity["end"]) == (NEWS[0], 0, len(NEWS[0]))
+    assert client.classify_batch(NEWS)[0].entities == [entity]
+    raises(lorax.errors.ValidationError, lambda: client.classify(""), "empty")
 
 
 run(reading, lorax_client, details, merged, structured, errors, text_generation_client)
