@@ -140,3 +140,58 @@ async fn aliases_limits_and_private_adapters_hold_for_reading_too() {
     classify("known", "dora").await.error(404);
     classify("admin", "dora").await.ok();
 }
+
+#[tokio::test]
+async fn a_base_that_generates_classifies_beside_it() {
+    let server = Server::golden("llama_tied");
+    let card = server.get("/v1/models/labels").await.ok();
+    assert_eq!(card["tasks"], json!(["classify"]), "{card}");
+    let said = json!({"prompt": "one two", "max_tokens": 8, "temperature": 0, "ignore_eos": true});
+    let classified = json!({"model": "labels", "input": ["one two", "three"]});
+    let alone = (
+        server.post("/v1/completions", &said).await.ok()["choices"].clone(),
+        server.post("/classify", &classified).await.ok()["data"].clone(),
+    );
+    assert_eq!(
+        alone.1[0]["probs"].as_array().map(Vec::len),
+        card["labels"].as_array().map(Vec::len)
+    );
+    let both = (0..8).map(async |_| {
+        tokio::join!(server.post("/v1/completions", &said), server.post("/classify", &classified))
+    });
+    for (said, classified) in futures_util::future::join_all(both).await {
+        assert_eq!((&said.ok()["choices"], &classified.ok()["data"]), (&alone.0, &alone.1));
+    }
+    let error =
+        server.post("/v1/completions", &json!({"prompt": "a", "model": "labels"})).await.error(400);
+    assert_eq!(error["reason"], "adapter_does_not_generate");
+}
+
+#[tokio::test]
+async fn a_shadow_reads_the_same_and_its_decisions_are_compared() {
+    let server = Server::golden("bert_seqcls");
+    for (alias, target, shadow) in
+        [("same", "norms", "norms"), ("other", "two-labels", "five-labels")]
+    {
+        // A version by its content is another target than the name.
+        let card = server.get(&format!("/v1/models/{shadow}")).await.ok();
+        let form = json!({"targets": [{"model": target}], "shadow": card["root"]});
+        let put = server.request("PUT", &format!("/admin/aliases/{alias}")).json(&form);
+        assert!(Answer::of(put).await.status.is_success());
+    }
+    for (alias, result) in [("same", "same"), ("other", "different")] {
+        let body = json!({"model": alias, "input": ["Rain.", "Snow."]});
+        server.post("/classify", &body).await.ok();
+        let is_told = |line: &str| {
+            line.starts_with("lorad_shadow_compared_total")
+                && line.contains(&format!("alias=\"{alias}\""))
+                && line.contains(&format!("result=\"{result}\""))
+        };
+        let mut tries = 0;
+        while !server.get("/metrics").await.text.lines().any(is_told) {
+            assert!(tries < 600, "{alias} is never compared");
+            tries += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+}

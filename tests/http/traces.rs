@@ -230,6 +230,30 @@ async fn a_generation_is_a_span_of_its_callers_trace_and_says_no_word_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reading_is_a_span_of_its_own_kind() {
+    let collector = Collector::default();
+    let (server, traces) = traced(Script::Echo, &collector.start().await).await;
+    for (path, body) in [
+        ("/v1/embeddings", json!({"input": "the-text", "model": "twin"})),
+        ("/classify", json!({"input": "the-text", "model": "twin"})),
+        ("/score", json!({"text_1": "the-text", "text_2": "b", "model": "twin"})),
+        ("/rerank", json!({"query": "the-text", "documents": ["b"], "model": "twin"})),
+    ] {
+        server.post(path, &body).await.error(400);
+    }
+    finish(traces).await;
+    let (_, spans) = collector.spans();
+    for operation in ["embeddings", "classify", "score", "rerank"] {
+        let name = format!("{operation} twin");
+        let span = spans.iter().find(|span| span.name == name).expect(operation);
+        assert_eq!(span.attributes["gen_ai.operation.name"], operation);
+        assert!(!span.attributes["error.type"].is_empty(), "this base does not read");
+    }
+    let bodies = collector.0.lock().expect("no panic").concat();
+    assert!(!String::from_utf8_lossy(&bodies).contains("the-text"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_samples_nothing_gets_nothing_sampled() {
     let collector = Collector::default();
     let (server, traces) = traced(Script::Echo, &collector.start().await).await;
