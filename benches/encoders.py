@@ -48,7 +48,7 @@ class Bench:
         self.texts = Path(path).read_text().splitlines()
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         load = lambda: AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, dtype=getattr(torch, dtype)).eval()
-        self.plain, self.names = load(), sorted(p.name for p in Path(folder).iterdir() if p.is_dir())
+        self.plain, self.names = load(), sorted(p.name for p in Path(folder).iterdir() if (p / "adapter_config.json").is_file())
         first, *rest = self.names
         self.tuned = PeftModel.from_pretrained(load(), Path(folder) / first, adapter_name=first).eval()
         for name in rest:
