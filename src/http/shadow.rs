@@ -113,25 +113,38 @@ impl Shadows {
         let Prepared { alias, requests, place } = prepared;
         let is_greedy = requests.iter().all(|request| request.sampling.temperature == 0.0);
         let (tell, told) = oneshot::channel();
-        let (app, mut ended) = (app.clone(), self.ending());
+        let (app, ended) = (app.clone(), self.ending());
         tokio::spawn(async move {
             let _place = place;
             let answer = answer(&app, requests, count);
-            let outcome = tokio::select! {
-                outcome = answer => outcome,
-                _ = ended.wait_for(|ended| *ended) => return app.metrics.shadowed(&alias, "cancelled"),
-            };
-            let Some(shadow) = outcome else { return app.metrics.shadowed(&alias, "failed") };
-            app.metrics.shadowed(&alias, "done");
-            let real = tokio::select! {
-                real = told => real,
-                _ = ended.wait_for(|ended| *ended) => return,
-            };
-            // A real answer that did not come to its end is not to be compared.
-            let Ok(real) = real else { return };
-            compare(&app, &alias, is_greedy, (&real, &shadow));
+            if let Some((real, shadow)) = both(&app, &alias, ended, (told, answer)).await {
+                compare(&app, &alias, is_greedy, (&real, &shadow));
+            }
         });
         Mirror { seen: Seen::new(count, begun), tell }
+    }
+}
+
+/// The real answer, once it is told, and the shadow's; nothing where either did not come to its end, or shadows may not run
+/// on. How the shadow ended is counted.
+pub(super) async fn both<R, S>(
+    app: &AppState,
+    alias: &str,
+    mut ended: watch::Receiver<bool>,
+    (told, answer): (oneshot::Receiver<R>, impl Future<Output = Option<S>>),
+) -> Option<(R, S)> {
+    let outcome = tokio::select! {
+        outcome = answer => outcome,
+        _ = ended.wait_for(|ended| *ended) => {
+            app.metrics.shadowed(alias, "cancelled");
+            return None;
+        }
+    };
+    app.metrics.shadowed(alias, if outcome.is_some() { "done" } else { "failed" });
+    let shadow = outcome?;
+    tokio::select! {
+        real = told => Some((real.ok()?, shadow)),
+        _ = ended.wait_for(|ended| *ended) => None,
     }
 }
 

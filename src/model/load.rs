@@ -2,6 +2,7 @@
 use super::{
     BaseModel, BaseWeights, EmbeddingFacts, ModelError, ModelSource, Pooling, TextAssets,
     arch::read_spec,
+    base_weights::BaseSite,
     checkpoint::{Checkpoint, Files, GgufCheckpoint, SafetensorsCheckpoint, Weights, holds},
     decoder::Decoder,
     encoder::Encoder,
@@ -11,11 +12,11 @@ use super::{
     spec::Spec,
 };
 use crate::{
-    kernel::{Kernels, KvChoice, KvPrecision, Precision},
-    lora::LoraLayout,
+    kernel::{BaseWeight, Kernels, KvChoice, KvPrecision, Precision},
+    lora::{ClassHead, LoraLayout, Site},
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 const DOWNLOAD: &str =
     "downloading {msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
@@ -205,30 +206,36 @@ fn load_model(
     spec: &Spec,
     limits: (usize, KvPrecision),
 ) -> Result<(Box<dyn BaseModel>, BaseWeights), ModelError> {
-    let packed = Vec::new();
     match spec {
         Spec::Decoder(spec) => {
             let model = Decoder::load(weights, spec, limits)?;
-            let base = BaseWeights {
-                packed,
-                layout: model.lora_layout().clone(),
-                sites: model.base_sites(),
-                embedding: Arc::clone(model.embedding_table()),
-                class_head: model.class_head().cloned(),
-            };
+            let parts = (model.base_sites(), model.embedding_table(), model.class_head());
+            let base = base_weights(model.lora_layout(), parts);
             Ok((Box::new(model), base))
         }
         Spec::Encoder(spec) => {
             let model = Encoder::load(weights, spec, limits)?;
-            let base = BaseWeights {
-                packed,
-                layout: model.lora_layout().clone(),
-                sites: model.base_sites(),
-                embedding: Arc::clone(model.embedding_table()),
-                class_head: model.class_head().cloned(),
-            };
+            let parts = (model.base_sites(), model.embedding_table(), model.class_head());
+            let base = base_weights(model.lora_layout(), parts);
             Ok((Box::new(model), base))
         }
+    }
+}
+
+fn base_weights(
+    layout: &LoraLayout,
+    (sites, embedding, class_head): (
+        BTreeMap<Site, BaseSite>,
+        &Arc<BaseWeight>,
+        Option<&ClassHead>,
+    ),
+) -> BaseWeights {
+    BaseWeights {
+        packed: Vec::new(),
+        layout: layout.clone(),
+        sites,
+        embedding: Arc::clone(embedding),
+        class_head: class_head.cloned(),
     }
 }
 

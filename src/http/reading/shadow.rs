@@ -1,6 +1,10 @@
 //! A shadow that reads the same texts.
 use super::Ask;
-use crate::http::{AppState, fan_out::admit, shadow::Reserved};
+use crate::http::{
+    AppState,
+    fan_out::admit,
+    shadow::{Reserved, both},
+};
 use tokio::sync::oneshot;
 
 impl Reserved {
@@ -12,7 +16,7 @@ impl Reserved {
     ) -> oneshot::Sender<Option<Vec<String>>> {
         let (tell, told) = oneshot::channel();
         let (app, ask) = (app.clone(), ask.of_shadow(self.adapters()));
-        let mut ended = app.shadows.ending();
+        let ended = app.shadows.ending();
         let Self { alias, place, .. } = self;
         tokio::spawn(async move {
             let _place = place;
@@ -20,17 +24,10 @@ impl Reserved {
                 let _permits = admit(&app, ask.adapters()).ok()?;
                 ask.answer(&app.generator).await.ok()
             };
-            let outcome = tokio::select! {
-                outcome = answer => outcome,
-                _ = ended.wait_for(|ended| *ended) => return app.metrics.shadowed(&alias, "cancelled"),
+            let Some((real, shadow)) = both(&app, &alias, ended, (told, answer)).await else {
+                return;
             };
-            let Some(shadow) = outcome else { return app.metrics.shadowed(&alias, "failed") };
-            app.metrics.shadowed(&alias, "done");
-            let real = tokio::select! {
-                real = told => real,
-                _ = ended.wait_for(|ended| *ended) => return,
-            };
-            if let (Ok(Some(real)), Some(shadow)) = (real, A::decisions(&shadow)) {
+            if let (Some(real), Some(shadow)) = (real, A::decisions(&shadow)) {
                 app.metrics.shadow_compared(&alias, real == shadow);
             }
         });

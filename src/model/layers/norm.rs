@@ -72,8 +72,7 @@ impl LayerNorm {
         site: NormSite,
         eps: f32,
     ) -> Result<Self, ModelError> {
-        let len = layout.norm(site).expect("the layout has every norm");
-        let name = layout.names().norm(site).expect("the layout has no norm without a name");
+        let (name, len) = place(layout, site);
         let (weight, _) = weights.joined(&[(format!("{name}.weight"), len)])?;
         let bias = if layout.norms_have_biases() {
             Some(weights.joined(&[(format!("{name}.bias"), len)])?.0)
@@ -90,8 +89,7 @@ impl LayerNorm {
         site: NormSite,
         eps: f32,
     ) -> Result<Self, ModelError> {
-        let len = layout.norm(site).expect("the layout has every norm");
-        let name = layout.names().norm(site).expect("the layout has no norm without a name");
+        let (name, len) = place(layout, site);
         if weights.holds(&format!("{name}.weight")) {
             return Self::load(weights, layout, site, eps);
         }
@@ -114,4 +112,10 @@ impl LayerNorm {
         let biases = self.bias.as_ref().map(|base| NormWeights { base, slots, segments });
         step.kernels.layer_norm(x, weights, biases, self.eps)
     }
+}
+
+/// A norm's path and the length of its weight.
+fn place(layout: &LoraLayout, site: NormSite) -> (String, usize) {
+    let len = layout.norm(site).expect("the layout has every norm");
+    (layout.names().norm(site).expect("the layout has no norm without a name"), len)
 }
