@@ -147,9 +147,22 @@ fn compile(
     let bytes = of_source + parser.parser.lexer_stats().num_bytes;
     let start = Matcher::new(Ok(parser));
     let mut trial = start.deep_clone();
-    match trial.compute_mask_or_eos() {
-        Ok(_) => Ok(Arc::new(Compiled { start, end, bytes })),
-        Err(error) => Err(first_token(&trial, &error.to_string())),
+    match take_first_token(&mut trial) {
+        Ok(()) => Ok(Arc::new(Compiled { start, end, bytes })),
+        Err(message) => Err(first_token(&trial, &message)),
+    }
+}
+
+/// Finds what an answer may begin with, and begins it where there is no choice: text without a choice is found as far as
+/// it goes, so that it is over a limit shows only when it is taken.
+fn take_first_token(trial: &mut Matcher) -> Result<(), String> {
+    let mask = trial.compute_mask_or_eos().map_err(|error| error.to_string())?;
+    let mut allowed = mask.iter();
+    match (allowed.next(), allowed.next()) {
+        (Some(forced), None) if !trial.is_stopped() => {
+            trial.consume_token(forced).map_err(|error| error.to_string())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -202,6 +215,24 @@ mod tests {
         let text = metrics.expose(&EngineFigures::default(), Exposition::Prometheus);
         assert!(text.contains("result=\"busy\"} 1\n"), "{text}");
         assert!(text.contains("result=\"too_complex\"} 1\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn text_without_a_choice_has_an_end() {
+        let (metrics, compiler) = (Metrics::new("x"), compiler(Duration::from_mins(1)));
+        let regex = |text: &str| Source::of(AnswerForm::Regex(text.into())).expect("a regex");
+        let error = compiler.compile(regex("a{1000000}"), &metrics).await.err();
+        assert!(matches!(error, Some(GrammarError::TooComplex(_))), "{error:?}");
+        let compiled =
+            compiler.compile(regex("a{10000}b"), &metrics).await.expect("long, but not too long");
+        let mut answer = compiled.start.deep_clone();
+        for _ in 0..20 {
+            let mask = answer.compute_mask_or_eos().expect("a next token");
+            let forced: Vec<u32> = mask.iter().collect();
+            let text = compiler.tokenizer.pieces().bytes(forced[0]);
+            assert!(forced.len() == 1 && text.iter().all(|byte| *byte == b'a'), "{forced:?}");
+            answer.consume_token(forced[0]).expect("the only one");
+        }
     }
 
     #[tokio::test]

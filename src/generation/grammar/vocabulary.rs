@@ -6,6 +6,10 @@ use std::sync::Arc;
 /// Longest token a grammar can produce, bytes; the tree of tokens takes no longer ones.
 const MAX_TOKEN_BYTES: usize = 1000;
 
+/// As much of a text that a grammar leaves no choice about is split into tokens, bytes. At each step only the next one
+/// is asked for, which what comes so much later cannot change.
+const MAX_FORCED_BYTES: usize = 4 * MAX_TOKEN_BYTES;
+
 /// Every token's bytes in a tree. One more token than the model has stands for the end of an answer: which tokens end
 /// it is the engine's to know.
 pub(super) struct Vocabulary {
@@ -52,7 +56,9 @@ impl TokenizerEnv for Vocabulary {
         &self.trie
     }
 
+    /// Of a long text the first tokens.
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
+        let bytes = &bytes[..bytes.len().min(MAX_FORCED_BYTES)];
         self.trie.tokenize_with_greedy_fallback(bytes, |text| {
             self.exact(text).unwrap_or_else(|| self.trie.greedy_tokenize(text.as_bytes()))
         })
