@@ -19,7 +19,7 @@ use crate::{
     generation::{Generator, WeightedAdapter},
     telemetry::{Metrics, Traces},
 };
-use std::{sync::Arc, time::SystemTime};
+use std::{ops::Deref, sync::Arc, time::SystemTime};
 use tracing::Span;
 
 /// Which adapters answer a request, and in whose name.
@@ -53,9 +53,22 @@ enum Named {
     Alias(Arc<Alias>),
 }
 
-/// Everything behind the door. Clones are handles to the same things.
+/// Everything behind the door. Clones are handles to the same [`Rooms`], and cost next to nothing: every layer of
+/// every request takes one.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Rooms>);
+
+impl Deref for AppState {
+    type Target = Rooms;
+
+    fn deref(&self) -> &Rooms {
+        &self.0
+    }
+}
+
+/// What is behind the door.
+#[derive(Clone)]
+pub struct Rooms {
     /// Text in, text out.
     pub generator: Generator,
     /// The adapters that requests can name.
@@ -88,7 +101,7 @@ impl AppState {
         let (keys, drain, uploads) = (Keys::new(&config), Drain::default(), Uploads::new(None));
         let aliases = Aliases::new(&generator.model().name, None);
         let (config, started, shadows) = (Arc::new(config), SystemTime::now(), Shadows::new());
-        let app = Self {
+        let app = Self(Arc::new(Rooms {
             generator,
             registry,
             aliases,
@@ -101,7 +114,7 @@ impl AppState {
             uploads,
             shadows,
             drain,
-        };
+        }));
         app.record_changes();
         app
     }
@@ -109,13 +122,13 @@ impl AppState {
     /// The same door, whose uploads wait in `staging`; else they wait in the system's directory of temporary files.
     #[must_use]
     pub fn with_staging(self, staging: Staging) -> Self {
-        Self { uploads: Uploads::new(Some(staging)), ..self }
+        self.with(|rooms| rooms.uploads = Uploads::new(Some(staging)))
     }
 
     /// The same door with these aliases; else they live as long as it does.
     #[must_use]
     pub fn with_aliases(self, aliases: Aliases) -> Self {
-        let app = Self { aliases, ..self };
+        let app = self.with(|rooms| rooms.aliases = aliases);
         app.record_changes();
         app
     }
@@ -123,7 +136,12 @@ impl AppState {
     /// The same door, whose requests leave traces.
     #[must_use]
     pub fn with_traces(self, traces: Traces) -> Self {
-        Self { traces, ..self }
+        self.with(|rooms| rooms.traces = traces)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Rooms)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
     }
 
     fn record_changes(&self) {
