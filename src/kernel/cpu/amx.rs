@@ -13,8 +13,6 @@ use std::sync::OnceLock;
 pub(super) const TILE: usize = 16;
 /// Columns of a panel: two tiles side by side.
 pub(super) const WIDTH: usize = 2 * TILE;
-/// Rows of a block: two tiles one above the other.
-pub(super) const HEIGHT: usize = 2 * TILE;
 
 /// The proof that the machine has AMX for bfloat16, that the system lets this process use it, and that
 /// AVX-512 with BF16 is there too.
@@ -41,7 +39,7 @@ impl Amx {
 
 /// Configured tiles of this thread, released in the end, so that a thread at rest carries no tile state.
 pub(super) struct Tiles {
-    heights: [usize; 2],
+    height: usize,
     /// The configuration is the thread's own.
     thread: PhantomData<*const ()>,
 }
@@ -49,30 +47,31 @@ pub(super) struct Tiles {
 impl Tiles {
     /// Configured for blocks of full height; the token proves that they exist.
     pub(super) fn new(_: Amx) -> Self {
-        let heights = [TILE, TILE];
-        configure(&Shape::new(heights));
-        Self { heights, thread: PhantomData }
+        configure(&Shape::of_block(TILE));
+        Self { height: TILE, thread: PhantomData }
     }
 
-    /// The sums of `block`, one term of `in` after the other, 32 at a time: the same for any heights.
+    /// The sums of `block`, one term of `in` after the other, 32 at a time: the same for any height.
     ///
     /// # Panics
     /// When the block's parts do not fit each other.
     pub(super) fn multiply(&mut self, block: &Block<'_>, sums: &mut Sums) {
-        let [upper, lower] = block.rows;
         let steps = block.panel.len() / (WIDTH * TILE);
-        let heights = [upper, lower].map(|rows| rows.len().checked_div(steps * TILE).unwrap_or(0));
+        let height = block.rows.len().checked_div(steps * TILE).unwrap_or(0);
         assert_eq!(block.panel.len(), steps * WIDTH * TILE, "a panel is whole steps");
-        assert_eq!([upper.len(), lower.len()], heights.map(|h| h * steps * TILE), "whole rows");
-        assert!(heights[0] <= TILE && heights[1] <= TILE, "a tile has sixteen rows");
-        if steps == 0 || heights[0] == 0 {
+        assert_eq!(block.rows.len(), height * steps * TILE, "whole rows");
+        assert!(height <= TILE, "a tile has sixteen rows");
+        if steps == 0 || height == 0 {
             return sums.0.fill(0.0);
         }
-        if heights != self.heights {
-            configure(&Shape::new(heights));
-            self.heights = heights;
+        if height != self.height {
+            configure(&Shape::of_block(height));
+            self.height = height;
         }
-        if heights[1] == 0 { single(block, steps, sums) } else { double(block, steps, sums) }
+        match block.ahead {
+            Ahead::Stream(start) => stream(block, start, steps, sums),
+            Ahead::Share { start, lines } => share(block, (start, lines), steps, sums),
+        }
     }
 }
 
@@ -84,26 +83,26 @@ impl Drop for Tiles {
 
 /// Some rows against one panel.
 pub(super) struct Block<'a> {
-    /// Two tiles of up to [`TILE`] rows: `[steps, rows, TILE]` pairs each; the lower may have no rows.
-    pub(super) rows: [&'a [u32]; 2],
+    /// Up to [`TILE`] rows: `[steps, rows, TILE]` pairs.
+    pub(super) rows: &'a [u32],
     /// `[steps, TILE, WIDTH]` pairs.
     pub(super) panel: &'a [u32],
     /// What to ask the memory for meanwhile.
     pub(super) ahead: Ahead,
 }
 
-/// Weights to bring near during a product, evenly along it.
+/// Weights to bring near during a product; where they begin is in bytes from the panel's start, and need not exist.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
-    /// Where they begin, in bytes from the panel's start; it need not exist.
-    pub(super) start: usize,
-    /// Cache lines for each step of 32 along `in`.
-    pub(super) lines: usize,
+pub(super) enum Ahead {
+    /// As many as the product reads: this block is the only one that comes by.
+    Stream(usize),
+    /// Some cache lines at each step of 32 along `in`: other blocks bring the rest.
+    Share { start: usize, lines: usize },
 }
 
-/// `[HEIGHT, WIDTH]`; the lower tile's rows begin at row [`TILE`].
+/// `[TILE, WIDTH]`
 #[repr(C, align(64))]
-pub(super) struct Sums(pub(super) [f32; HEIGHT * WIDTH]);
+pub(super) struct Sums(pub(super) [f32; TILE * WIDTH]);
 
 /// What `ldtilecfg` takes: each register's rows and bytes in a row.
 #[repr(C, align(64))]
@@ -116,9 +115,9 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Registers 0 to 3 sums, 4 and 5 rows, 6 and 7 weights.
-    fn new([upper, lower]: [usize; 2]) -> Self {
-        let heights = [upper, upper, lower, lower, upper, lower, TILE, TILE];
+    /// Registers 0 and 1 sums, 4 rows, 6 weights.
+    fn of_block(height: usize) -> Self {
+        let heights = [height, height, 0, 0, height, 0, TILE, 0];
         Self::of(heights.map(|height| (height, TILE * size_of::<u32>())))
     }
 
@@ -151,11 +150,14 @@ pub(super) fn configure(shape: &Shape) {
     unsafe { asm!("ldtilecfg [{}]", in(reg) shape, options(nostack, readonly)) }
 }
 
-/// One tile of rows, at the pace of the memory: asks for 32 lines a step, whatever the block says, without a loop.
-fn single(block: &Block<'_>, steps: usize, sums: &mut Sums) {
-    let rows = block.rows[0];
+/// One tile of rows, at the pace of the memory: asks for 32 lines a step, without a loop.
+///
+/// Both halves of a panel go through one register. The processor has few more tiles than there are names for, which its
+/// two hardware threads share: each name in use leaves one less to load the next tile into while the last is multiplied.
+/// Beside a busy neighbour two tiles of rows in eight registers take twice as long as this.
+fn stream(block: &Block<'_>, ahead: usize, steps: usize, sums: &mut Sums) {
     // SAFETY: `Tiles` has configured the registers; `multiply` has checked that the rows hold `steps` tiles of
-    // that height and the panel `steps` pairs of tiles, the sums hold all tiles, a prefetch cannot fault.
+    // that height and the panel `steps` pairs of tiles, the sums hold both tiles, a prefetch cannot fault.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -163,13 +165,13 @@ fn single(block: &Block<'_>, steps: usize, sums: &mut Sums) {
             "2:",
             "tileloadd tmm4, [{x} + {line} * 1]",
             "tileloadd tmm6, [{w} + {line} * 2]",
-            "tileloadd tmm7, [{w} + {line} * 2 + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm6, [{w} + {line} * 2 + 64]",
             ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
             "prefetcht0 [{next} + \\line * 128]",
             "prefetcht0 [{next} + \\line * 128 + 64]",
             ".endr",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm1, tmm4, tmm6",
             "add {next}, 2048",
             "add {x}, {x_step}",
             "add {w}, 2048",
@@ -177,38 +179,32 @@ fn single(block: &Block<'_>, steps: usize, sums: &mut Sums) {
             "jnz 2b",
             "tilestored [{sums} + {line} * 2], tmm0",
             "tilestored [{sums} + {line} * 2 + 64], tmm1",
-            x = inout(reg) rows.as_ptr() => _,
-            x_step = in(reg) rows.len() / steps * size_of::<u32>(),
+            x = inout(reg) block.rows.as_ptr() => _,
+            x_step = in(reg) block.rows.len() / steps * size_of::<u32>(),
             w = inout(reg) block.panel.as_ptr() => _,
-            next = inout(reg) block.panel.as_ptr().wrapping_byte_add(block.ahead.start) => _,
+            next = inout(reg) block.panel.as_ptr().wrapping_byte_add(ahead) => _,
             line = in(reg) 64_usize,
             steps = inout(reg) steps => _,
             sums = in(reg) sums,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
             options(nostack),
         );
     }
 }
 
-/// Two tiles of rows, the upper one full. The rows, too many for the first cache, are loaded with the hint
-/// that they will not be needed soon, so that the panel stays there.
-fn double(block: &Block<'_>, steps: usize, sums: &mut Sums) {
-    let [upper, lower] =
-        block.rows.map(|rows| (rows.as_ptr(), rows.len() / steps * size_of::<u32>()));
-    // SAFETY: as in `single`, for both tiles of rows.
+/// One tile of many rows. They are too many for the first cache, so they are loaded with the hint that they will not be
+/// needed soon, and the panel stays there.
+fn share(block: &Block<'_>, (ahead, lines): (usize, usize), steps: usize, sums: &mut Sums) {
+    // SAFETY: as in `stream`.
     unsafe {
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
             "2:",
+            "tileloaddt1 tmm4, [{x} + {line} * 1]",
             "tileloadd tmm6, [{w} + {line} * 2]",
-            "tileloaddt1 tmm4, [{upper} + {line} * 1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloaddt1 tmm5, [{lower} + {line} * 1]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tileloadd tmm7, [{w} + {line} * 2 + 64]",
+            "tileloadd tmm6, [{w} + {line} * 2 + 64]",
             "mov {left}, {lines}",
             "test {left}, {left}",
             "jz 4f",
@@ -218,30 +214,23 @@ fn double(block: &Block<'_>, steps: usize, sums: &mut Sums) {
             "dec {left}",
             "jnz 3b",
             "4:",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {upper}, {upper_step}",
-            "add {lower}, {lower_step}",
+            "tdpbf16ps tmm1, tmm4, tmm6",
+            "add {x}, {x_step}",
             "add {w}, 2048",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{sums} + {line} * 2], tmm0",
             "tilestored [{sums} + {line} * 2 + 64], tmm1",
-            "tilestored [{sums} + {line} * 2 + 2048], tmm2",
-            "tilestored [{sums} + {line} * 2 + 2112], tmm3",
-            upper = inout(reg) upper.0 => _,
-            upper_step = in(reg) upper.1,
-            lower = inout(reg) lower.0 => _,
-            lower_step = in(reg) lower.1,
+            x = inout(reg) block.rows.as_ptr() => _,
+            x_step = in(reg) block.rows.len() / steps * size_of::<u32>(),
             w = inout(reg) block.panel.as_ptr() => _,
-            next = inout(reg) block.panel.as_ptr().wrapping_byte_add(block.ahead.start) => _,
-            lines = in(reg) block.ahead.lines,
+            next = inout(reg) block.panel.as_ptr().wrapping_byte_add(ahead) => _,
+            lines = in(reg) lines,
             left = out(reg) _,
             line = in(reg) 64_usize,
             steps = inout(reg) steps => _,
             sums = in(reg) sums,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
             options(nostack),
         );
     }

@@ -178,7 +178,7 @@ impl Place {
     }
 }
 
-/// Configured tiles of this thread: 0 and 1 sums, 4 queries, 5 probabilities, 6 keys, 3 and 7 values.
+/// Configured tiles of this thread: 0 and 1 sums, 4 queries, 5 probabilities, 6 keys, 7 values.
 struct Tiles {
     rows: usize,
     step: usize,
@@ -191,7 +191,7 @@ impl Tiles {
     fn new(_: Amx, rows: usize, step: usize) -> Self {
         assert!((1..=TILE).contains(&rows) && (step == TILE || step == WIDTH), "whole tiles");
         let (pairs, line) = (step / 2, TILE * size_of::<u32>());
-        let heights = [rows, rows, 0, pairs, rows, rows, TILE, pairs];
+        let heights = [rows, rows, 0, 0, rows, rows, TILE, pairs];
         let mut registers = heights.map(|height| (height, line));
         registers[5].1 = pairs * size_of::<u32>();
         configure(&Shape::of(registers));
@@ -276,8 +276,8 @@ impl Tiles {
                 "tileloadd tmm5, [{p} + {p_row} * 1]",
                 "tileloadd tmm7, [{v} + {row} * 1]",
                 "tdpbf16ps tmm0, tmm5, tmm7",
-                "tileloadd tmm3, [{v} + {row} * 1 + 64]",
-                "tdpbf16ps tmm1, tmm5, tmm3",
+                "tileloadd tmm7, [{v} + {row} * 1 + 64]",
+                "tdpbf16ps tmm1, tmm5, tmm7",
                 "mov {left}, {lines}",
                 "test {left}, {left}",
                 "jz 4f",
@@ -305,7 +305,7 @@ impl Tiles {
                 row = in(reg) row * size_of::<u32>(),
                 lines = in(reg) lines,
                 out = in(reg) out.as_mut_ptr(),
-                out("tmm0") _, out("tmm1") _, out("tmm3") _, out("tmm5") _, out("tmm7") _,
+                out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm7") _,
                 options(nostack),
             );
         }

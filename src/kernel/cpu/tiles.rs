@@ -1,7 +1,7 @@
-//! `x · Wᵀ + bias` in bfloat16 on tiles: one pass over a panel of weights for 32 rows.
+//! `x · Wᵀ + bias` in bfloat16 on tiles: one pass over a panel of weights for 16 rows.
 #![expect(unsafe_code, reason = "threads write their own columns of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::amx::{Ahead, Amx, Block, HEIGHT, Sums, TILE, Tiles, WIDTH};
+use super::amx::{Ahead, Amx, Block, Sums, TILE, Tiles, WIDTH};
 use super::linear::{Linear, write_vector};
 use super::machine::{Machine, rows_per_item};
 use super::pack::PackedWeight;
@@ -69,7 +69,7 @@ struct Worker {
 
 impl Worker {
     fn new(amx: Amx) -> Self {
-        let sums = || Sums([0.0; HEIGHT * WIDTH]);
+        let sums = || Sums([0.0; TILE * WIDTH]);
         Self { tiles: Tiles::new(amx), sums: [sums(), sums()] }
     }
 }
@@ -92,7 +92,7 @@ impl Product<'_> {
     /// until they are there nobody can read them.
     fn panel(&self, Worker { tiles, sums }: &mut Worker, panel: usize) {
         let columns = panel * WIDTH..((panel + 1) * WIDTH).min(self.linear.out_features);
-        let blocks = self.linear.rows.div_ceil(HEIGHT);
+        let blocks = self.linear.rows.div_ceil(TILE);
         for block in 0..blocks {
             tiles.multiply(&self.block(panel, block, blocks), &mut sums[block % 2]);
             if block > 0 {
@@ -105,9 +105,8 @@ impl Product<'_> {
     }
 
     fn block(&self, panel: usize, block: usize, blocks: usize) -> Block<'_> {
-        let height = HEIGHT * self.steps;
-        let x = &self.x[block * height..((block + 1) * height).min(self.x.len())];
-        let rows = x.split_at(x.len().min(TILE * self.steps)).into();
+        let height = TILE * self.steps;
+        let rows = &self.x[block * height..((block + 1) * height).min(self.x.len())];
         Block { rows, panel: self.weights(panel), ahead: self.ahead(block, blocks) }
     }
 
@@ -121,15 +120,15 @@ impl Product<'_> {
     fn ahead(&self, block: usize, blocks: usize) -> Ahead {
         const STEP_LINES: usize = WIDTH * TILE * size_of::<u32>() / LINE;
         if blocks == 1 {
-            return Ahead { start: AHEAD_BYTES, lines: STEP_LINES };
+            return Ahead::Stream(AHEAD_BYTES);
         }
         let lines = STEP_LINES.div_ceil(blocks);
         let steps = self.steps / TILE;
-        Ahead { start: steps * (STEP_LINES + block * lines) * LINE, lines }
+        Ahead::Share { start: steps * (STEP_LINES + block * lines) * LINE, lines }
     }
 
     fn write(&self, block: usize, columns: &Range<usize>, sums: &Sums) {
-        let rows = block * HEIGHT..((block + 1) * HEIGHT).min(self.linear.rows);
+        let rows = block * TILE..((block + 1) * TILE).min(self.linear.rows);
         let columns = columns.clone();
         self.amx.wide.vectorize(Write { product: self, rows, columns, sums });
     }
