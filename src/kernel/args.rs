@@ -1,7 +1,7 @@
 //! What the operations take besides activations.
 use super::{KernelError, Precision, Result};
 use candle_core::{DType, Tensor};
-use std::ops::Range;
+use std::{any::Any, ops::Range, sync::Arc};
 
 /// Consecutive rows of a batch that use one adapter slot.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,14 @@ pub struct RowSegment {
 pub struct LowRank {
     a: Tensor,
     b: Tensor,
+    packed: Option<PackedPair>,
+}
+
+/// Both factors once more, as the kernels that made it read them.
+#[derive(Clone, Debug)]
+struct PackedPair {
+    factors: Arc<dyn Any + Send + Sync>,
+    bytes: usize,
 }
 
 impl LowRank {
@@ -35,7 +43,7 @@ impl LowRank {
                 format!("factors {:?} {:?}, {:?} {:?}", a.dims(), a.dtype(), b.dims(), b.dtype());
             return Err(KernelError::mismatch("low_rank", detail));
         }
-        Ok(Self { a, b })
+        Ok(Self { a, b, packed: None })
     }
 
     /// `[rank, in]`
@@ -63,9 +71,27 @@ impl LowRank {
         self.b.dims()[1]
     }
 
-    /// Bytes of both factors.
+    /// Bytes of both factors, and of what kernels have made of them.
     pub fn bytes(&self) -> usize {
-        (self.in_features() + self.out_features()) * self.rank() * self.a.dtype().size_in_bytes()
+        let values = (self.in_features() + self.out_features()) * self.rank();
+        values * self.a.dtype().size_in_bytes() + self.packed_bytes()
+    }
+
+    /// Bytes of what kernels have made of both factors.
+    pub(crate) fn packed_bytes(&self) -> usize {
+        self.packed.as_ref().map_or(0, |packed| packed.bytes)
+    }
+
+    /// What kernels have made of both factors.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "made on x86 alone"))]
+    pub(super) fn packed(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.packed.as_ref().map(|packed| packed.factors.as_ref())
+    }
+
+    /// With what kernels have made of both factors.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "made on x86 alone"))]
+    pub(super) fn with_packed(self, factors: Arc<dyn Any + Send + Sync>, bytes: usize) -> Self {
+        Self { packed: Some(PackedPair { factors, bytes }), ..self }
     }
 
     /// As a base of `precision` wants it: itself for f32, else rounded to bfloat16, which no base rounds less than.

@@ -83,6 +83,16 @@ pub trait Kernels: Send + Sync {
     /// When the device fails.
     fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank>;
 
+    /// A loaded pair as it is best where texts are read whole: a segment has as many rows as a text has tokens.
+    ///
+    /// Its products may round what the base's round; a row's are the same bits in any company all the same.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn ready_for_texts(&self, pair: LowRank) -> Result<LowRank> {
+        Ok(pair)
+    }
+
     /// Brings rows that take the place of a base's `[n, in]` to the device, in memory of their own that goes with
     /// them.
     ///

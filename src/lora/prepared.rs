@@ -46,7 +46,12 @@ impl ResidentForm {
                     let detail = format!("{site} is changed by itself and as a part");
                     return Err(KernelError::mismatch("load", detail));
                 }
-                sites.push((site, delta.load(kernels, self.precision_at(site))?));
+                let mut delta = delta.load(kernels, self.precision_at(site))?;
+                if !self.layout.generates() {
+                    let pair = delta.low_rank.take().map(|pair| kernels.ready_for_texts(pair));
+                    delta.low_rank = pair.transpose()?;
+                }
+                sites.push((site, delta));
             }
         }
         let norm = |(norm, weight)| Ok((norm, kernels.load_vector(weight)?));
@@ -100,7 +105,7 @@ impl PreparedAdapter {
         let mut seen = HashSet::new();
         let mut once = |tensor: &Tensor| once(&mut seen, tensor);
         let pair = |pair: &LowRank, once: &mut dyn FnMut(&Tensor) -> usize| {
-            once(pair.a()) + once(pair.b())
+            once(pair.a()) + once(pair.b()) + pair.packed_bytes()
         };
         let mut sum = 0;
         for (_, delta) in &self.sites {

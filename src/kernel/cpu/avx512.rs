@@ -7,10 +7,11 @@ use std::arch::x86_64::{
     __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
     _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps,
     _mm512_and_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32,
-    _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 /// The proof that the machine has AVX-512 F, BW and VL, and with `DOT` also BF16.
@@ -203,6 +204,17 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     fn round_to_parts(self, x: &[f32], to: &mut [u32]) {
         if !DOT {
             return round_wide(x, to);
+        }
+        let (lines, x) = x.as_chunks::<32>();
+        let (to_lines, to) = to.split_at_mut(lines.len() * 16);
+        for (x, to) in lines.iter().zip(to_lines.as_chunks_mut::<16>().0) {
+            let (lower, upper) = (self.load(x), self.load(&x[16..]));
+            // SAFETY: the token proves AVX-512 BF16.
+            let rounded = unsafe { _mm512_cvtne2ps_pbh(upper, lower) };
+            // SAFETY: both types are thirty-two bfloat16 bit patterns.
+            let rounded: __m512i = unsafe { std::mem::transmute(rounded) };
+            // SAFETY: the array has 64 bytes.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), rounded) }
         }
         let (full, rest) = x.as_chunks::<16>();
         let (to, to_rest) = to.split_at_mut(full.len() * 8);

@@ -12,6 +12,8 @@ use super::isa::{Isa, Level};
 use super::kv::KvLayout;
 use super::linear::Linear;
 use super::lora::AddLora;
+#[cfg(target_arch = "x86_64")]
+use super::lora_tiles::TilePair;
 use super::machine::{Machine, rows_per_item};
 use super::memory::Arena;
 use super::norm::Norm;
@@ -134,6 +136,15 @@ impl Kernels for CpuKernels {
         host::values(pair.a())?;
         host::values(pair.b())?;
         pair.beside(precision)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn ready_for_texts(&self, pair: LowRank) -> Result<LowRank> {
+        let is_rounded = pair.a().dtype() == DType::BF16;
+        match self.machine.level.tiles() {
+            Some(_) if is_rounded && pair.rank() > 0 => TilePair::beside(pair),
+            _ => Ok(pair),
+        }
     }
 
     fn new_kv(&self, shape: KvShape) -> Result<KvCache> {

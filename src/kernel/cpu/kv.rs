@@ -15,19 +15,22 @@ use super::isa::Level;
 use super::machine::Machine;
 use super::memory::{Arena, Plain};
 use super::pool::Pieces;
-use super::simd::{Simd, Task, pair};
+use super::simd::{Simd, Task, pair, round_to_pairs};
 
 /// Below this many numbers one thread writes them faster than it wakes another.
 const SERIAL: usize = 8_192;
 
+/// Words of a key rounded side by side before each goes its own way.
+const KEY_WORDS: usize = 32;
+
 /// Four bytes of the cache.
-pub(super) trait Word: Plain {
+pub(super) trait Word: Plain + Default {
     /// Numbers a word holds.
     const NUMBERS: usize;
-    /// Up to [`Word::NUMBERS`] numbers, the rest 0.
-    fn of(numbers: &[f32]) -> Self;
-    /// Puts one of its numbers.
-    fn set(&mut self, number: usize, value: f32);
+    /// Takes in `numbers`, the rest of the last word 0.
+    fn fill(words: &mut [Self], numbers: &[f32]);
+    /// Puts the same one of each word's numbers.
+    fn set(words: &mut [Self], number: usize, values: &[f32]);
     /// One of its numbers.
     fn get(self, number: usize) -> f32;
     /// That number of each of the first words.
@@ -48,13 +51,13 @@ impl Word for f32 {
     const NUMBERS: usize = 1;
 
     #[inline(always)]
-    fn of(numbers: &[f32]) -> Self {
-        numbers[0]
+    fn fill(words: &mut [Self], numbers: &[f32]) {
+        words.copy_from_slice(numbers);
     }
 
     #[inline(always)]
-    fn set(&mut self, _: usize, value: f32) {
-        *self = value;
+    fn set(words: &mut [Self], _: usize, values: &[f32]) {
+        words.copy_from_slice(values);
     }
 
     #[inline(always)]
@@ -73,16 +76,18 @@ impl Word for u32 {
     const NUMBERS: usize = 2;
 
     #[inline(always)]
-    fn of(numbers: &[f32]) -> Self {
-        pair(numbers[0], numbers.get(1).copied().unwrap_or(0.0))
+    fn fill(words: &mut [Self], numbers: &[f32]) {
+        round_to_pairs(numbers, words);
     }
 
     #[inline(always)]
-    fn set(&mut self, number: usize, value: f32) {
-        *self = match number {
-            0 => (*self & 0xffff_0000) | pair(value, 0.0),
-            _ => (*self & 0xffff) | pair(0.0, value),
-        };
+    fn set(words: &mut [Self], number: usize, values: &[f32]) {
+        let words = words.iter_mut().zip(values);
+        if number == 0 {
+            words.for_each(|(to, value)| *to = (*to & 0xffff_0000) | pair(*value, 0.0));
+        } else {
+            words.for_each(|(to, value)| *to = (*to & 0xffff) | pair(0.0, *value));
+        }
     }
 
     #[inline(always)]
@@ -265,14 +270,17 @@ impl<W: Word> Task for WriteHead<'_, W> {
             let group = layout.group(block, self.head, offset / layout.lanes);
             // SAFETY: a head's groups belong to one item of the job, and one borrow at a time.
             let keys = unsafe { self.keys.piece(group..group + layout.group_len()) };
-            let key = k[from..from + head_dim].chunks(W::NUMBERS);
-            let lane = keys[lane..].iter_mut().step_by(layout.lanes);
-            lane.zip(key).for_each(|(to, key)| *to = W::of(key));
+            let mut words = [W::default(); KEY_WORDS];
+            let mut lane = keys[lane..].iter_mut().step_by(layout.lanes);
+            for key in k[from..from + head_dim].chunks(KEY_WORDS * W::NUMBERS) {
+                let words = &mut words[..key.len().div_ceil(W::NUMBERS)];
+                W::fill(words, key);
+                words.iter().zip(lane.by_ref()).for_each(|(word, to)| *to = *word);
+            }
             let row = layout.values(block, self.head) + offset / W::NUMBERS * head_dim;
             // SAFETY: a head's values belong to one item of the job, and one borrow at a time.
             let values = unsafe { self.values.piece(row..row + head_dim) };
-            let value = &v[from..from + head_dim];
-            values.iter_mut().zip(value).for_each(|(to, value)| to.set(number, *value));
+            W::set(values, number, &v[from..from + head_dim]);
         }
     }
 }

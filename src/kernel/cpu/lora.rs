@@ -42,14 +42,21 @@ impl AddLora<'_> {
         let mut rest = self.segments;
         while !rest.is_empty() {
             let (disjoint, after) = rest.split_at(disjoint(rest));
-            self.add(machine, disjoint, &y);
             rest = after;
+            #[cfg(target_arch = "x86_64")]
+            if let Some(amx) = machine.level.tiles()
+                && self.are_tiles(disjoint)
+            {
+                self.add_tiles((machine, amx), disjoint, &y);
+                continue;
+            }
+            self.add(machine, disjoint, &y);
         }
         Ok(())
     }
 
     /// Every segment with every pair its rows meet.
-    fn used<'a>(
+    pub(super) fn used<'a>(
         &'a self,
         segments: &'a [RowSegment],
     ) -> impl Iterator<Item = (&'a RowSegment, &'a LowRank)> {
@@ -107,7 +114,7 @@ impl AddLora<'_> {
 }
 
 /// What a segment's rows meet at a target, if it changes anything.
-fn held<'a>(target: &LoraTarget<'a>, segment: &RowSegment) -> Option<&'a LowRank> {
+pub(super) fn held<'a>(target: &LoraTarget<'a>, segment: &RowSegment) -> Option<&'a LowRank> {
     target.low_rank(segment.slot).filter(|pair| pair.rank() > 0)
 }
 

@@ -35,15 +35,15 @@ impl<'a> Norm<'a> {
 
     /// `y = x / sqrt(mean(x²) + eps) · weight` of each row.
     pub(super) fn rows(&self, machine: &Machine, x: &[f32], y: &mut [f32]) {
-        self.copied(machine, x, y, |weight, _, y| {
-            machine.level.run(RmsNorm { weight, eps: self.eps, y });
+        self.between(machine, x, y, |(weight, _), x, y| {
+            machine.level.run(RmsNorm { weight, eps: self.eps, x, y });
         });
     }
 
     /// `y = (x − mean(x)) / sqrt(var(x) + eps) · weight + bias` of each row.
     pub(super) fn centred_rows(&self, machine: &Machine, x: &[f32], y: &mut [f32]) {
-        self.copied(machine, x, y, |weight, bias, y| {
-            machine.level.run(LayerNorm { weight, bias, eps: self.eps, y });
+        self.between(machine, x, y, |(weight, bias), x, y| {
+            machine.level.run(LayerNorm { weight, bias, eps: self.eps, x, y });
         });
     }
 
@@ -56,59 +56,59 @@ impl<'a> Norm<'a> {
     ) {
         let chunk = rows_per_item(cols);
         machine.pool.chunks(x, chunk * cols, |index, x| {
-            self.chunk(machine, index * chunk, (x, cols), |weight, _, rows| {
-                for row in rows.chunks_exact_mut(cols) {
+            let first = index * chunk;
+            self.chunk(machine, first..first + x.len() / cols, |(weight, _), rows| {
+                let rows = rows.start - first..rows.end - first;
+                for row in x[rows.start * cols..rows.end * cols].chunks_exact_mut(cols) {
                     let y = &mut row[columns.clone()];
-                    machine.level.run(RmsNorm { weight, eps: self.eps, y });
+                    machine.level.run(HeadNorm { weight, eps: self.eps, y });
                 }
             });
         });
     }
 
-    /// Calls `norm` with a weight, a bias, and the rows of `y` that share them, which hold what `x` has.
-    fn copied(
+    /// Calls `norm` with a weight and a bias, and the rows of `x` and `y` that share them.
+    fn between(
         &self,
         machine: &Machine,
         x: &[f32],
         y: &mut [f32],
-        norm: impl Fn(&[f32], Option<&[f32]>, &mut [f32]) + Sync,
+        norm: impl Fn(Vectors<'_>, &[f32], &mut [f32]) + Sync,
     ) {
         let cols = self.weights.base.len();
         let chunk = rows_per_item(cols);
         machine.pool.chunks(y, chunk * cols, |index, y| {
-            y.copy_from_slice(&x[index * chunk * cols..][..y.len()]);
-            self.chunk(machine, index * chunk, (y, cols), &norm);
+            let first = index * chunk;
+            self.chunk(machine, first..first + y.len() / cols, |vectors, rows| {
+                let x = &x[rows.start * cols..rows.end * cols];
+                norm(vectors, x, &mut y[(rows.start - first) * cols..(rows.end - first) * cols]);
+            });
         });
     }
 
-    /// The same for a chunk that begins with row `first`.
+    /// Calls `norm` with a weight and a bias, and those of `rows` that share them.
     fn chunk(
         &self,
         machine: &Machine,
-        first: usize,
-        (rows, cols): (&mut [f32], usize),
-        norm: impl Fn(&[f32], Option<&[f32]>, &mut [f32]),
+        rows: Range<usize>,
+        mut norm: impl FnMut(Vectors<'_>, Range<usize>),
     ) {
-        for run in self.weights.given.runs(first..first + rows.len() / cols) {
+        for run in self.weights.given.runs(rows) {
             let weight = self.weights.of(machine, run.start);
-            let mut norm = |run: Range<usize>, bias: Option<&[f32]>| {
-                norm(
-                    &weight,
-                    bias,
-                    &mut rows[(run.start - first) * cols..(run.end - first) * cols],
-                );
-            };
             let Some(biases) = &self.biases else {
-                norm(run, None);
+                norm((&weight, None), run);
                 continue;
             };
             for run in biases.given.runs(run) {
                 let bias = biases.of(machine, run.start);
-                norm(run, Some(&bias));
+                norm((&weight, Some(&bias)), run);
             }
         }
     }
 }
+
+/// A weight and a bias.
+type Vectors<'a> = (&'a [f32], Option<&'a [f32]>);
 
 /// A vector for each row.
 struct ByRow<'a> {
@@ -157,10 +157,33 @@ impl Deref for Vector<'_> {
 struct RmsNorm<'a> {
     weight: &'a [f32],
     eps: f32,
+    x: &'a [f32],
     y: &'a mut [f32],
 }
 
 impl Task for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let len = self.weight.len();
+        for (x, y) in self.x.chunks_exact(len).zip(self.y.chunks_exact_mut(len)) {
+            let mean = sum_of_squares(simd, x) / len as f32;
+            let scale = 1.0 / (mean + self.eps).sqrt();
+            combine(simd, &Scaled(scale), y, x);
+            combine(simd, &Times, y, self.weight);
+        }
+    }
+}
+
+/// As [`RmsNorm`] in place.
+struct HeadNorm<'a> {
+    weight: &'a [f32],
+    eps: f32,
+    y: &'a mut [f32],
+}
+
+impl Task for HeadNorm<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -178,6 +201,7 @@ struct LayerNorm<'a> {
     weight: &'a [f32],
     bias: Option<&'a [f32]>,
     eps: f32,
+    x: &'a [f32],
     y: &'a mut [f32],
 }
 
@@ -187,9 +211,9 @@ impl Task for LayerNorm<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let len = self.weight.len();
-        for y in self.y.chunks_exact_mut(len) {
-            let mean = sum(simd, y) / len as f32;
-            combine(simd, &Minus(mean), y, self.weight);
+        for (x, y) in self.x.chunks_exact(len).zip(self.y.chunks_exact_mut(len)) {
+            let mean = sum(simd, x) / len as f32;
+            combine(simd, &Shifted(-mean), y, x);
             let variance = sum_of_squares(simd, y) / len as f32;
             let scale = 1.0 / (variance + self.eps).sqrt();
             combine(simd, &Scale(scale), y, self.weight);
@@ -223,6 +247,7 @@ fn sum_of_squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
     simd.sum(sums) + rest
 }
 
+/// `y = y · factor · x`
 struct Scale(f32);
 
 impl Step for Scale {
@@ -232,11 +257,32 @@ impl Step for Scale {
     }
 }
 
-struct Minus(f32);
+/// `y = x · factor`
+struct Scaled(f32);
 
-impl Step for Minus {
+impl Step for Scaled {
     #[inline(always)]
-    fn step<S: Simd>(&self, simd: S, y: S::V, _: S::V) -> S::V {
-        simd.add(y, simd.splat(-self.0))
+    fn step<S: Simd>(&self, simd: S, _: S::V, x: S::V) -> S::V {
+        simd.mul(x, simd.splat(self.0))
+    }
+}
+
+/// `y = x + shift`
+struct Shifted(f32);
+
+impl Step for Shifted {
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, _: S::V, x: S::V) -> S::V {
+        simd.add(x, simd.splat(self.0))
+    }
+}
+
+/// `y = y · x`
+struct Times;
+
+impl Step for Times {
+    #[inline(always)]
+    fn step<S: Simd>(&self, simd: S, y: S::V, x: S::V) -> S::V {
+        simd.mul(y, x)
     }
 }

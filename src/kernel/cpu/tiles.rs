@@ -164,11 +164,12 @@ impl Task for Write<'_> {
 }
 
 /// Up to [`TILE`] rows.
-struct RoundTile<'a> {
-    x: &'a [f32],
-    in_features: usize,
-    height: usize,
-    to: &'a mut [u32],
+pub(super) struct RoundTile<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) in_features: usize,
+    pub(super) height: usize,
+    /// `[steps, height, TILE]` pairs, all written.
+    pub(super) to: &'a mut [u32],
 }
 
 impl Task for RoundTile<'_> {

@@ -15,6 +15,8 @@ pub(super) struct Candidate {
     bf16_tolerance: f32,
     /// The same of attention over a cache in bf16.
     kv_tolerance: f32,
+    /// The same of deltas of whole texts.
+    text_tolerance: f32,
 }
 
 /// Rounding of some hundred f32 products and sums, relative to the largest value of the result.
@@ -46,6 +48,8 @@ fn cpu_candidates() -> impl Iterator<Item = Candidate> {
         if isa == Isa::Amx {
             // Queries and probabilities are rounded too: half a unit in 8 bits each.
             candidate.kv_tolerance = 5e-3;
+            // So are rows and what a pair shrinks them to.
+            candidate.text_tolerance = 5e-3;
         }
         candidate
     })
@@ -71,8 +75,15 @@ fn candidate(
 ) -> Candidate {
     // candle's operations are the ones that neither keep a row's order nor multiply integers.
     let (kernels, integers) = (Box::new(kernels), row_invariant);
-    let kv_tolerance = F32_TOLERANCE;
-    Candidate { name: name.into(), kernels, row_invariant, integers, bf16_tolerance, kv_tolerance }
+    Candidate {
+        name: name.into(),
+        kernels,
+        row_invariant,
+        integers,
+        bf16_tolerance,
+        kv_tolerance: F32_TOLERANCE,
+        text_tolerance: bf16_tolerance,
+    }
 }
 
 impl Candidate {
@@ -96,6 +107,11 @@ impl Candidate {
     pub(super) fn check(&self, got: &Act, want: &Act, precision: Precision) -> Result<(), String> {
         let bf16 = precision == Precision::Bf16;
         self.near(got, want, if bf16 { self.bf16_tolerance } else { F32_TOLERANCE })
+    }
+
+    /// As [`Candidate::check`], of pairs made ready for whole texts.
+    pub(super) fn check_texts(&self, got: &Act, want: &Act) -> Result<(), String> {
+        self.near(got, want, self.text_tolerance)
     }
 
     /// As [`Candidate::check`], of attention over a cache of `precision`.

@@ -91,6 +91,45 @@ proptest! {
     }
 
     #[test]
+    fn lora_of_whole_texts(
+        rows in 1..70_usize,
+        (k, n) in (1..120_usize, 1..120_usize),
+        ranks in vec(1..70_usize, 1..5),
+        seed: u64,
+    ) {
+        let mut noise = Noise(seed);
+        let (x, y) = (noise.values(rows * k), noise.values(rows * n));
+        let slots: Vec<LowRank> = ranks.iter().map(|rank| noise.pair(*rank, k, n)).collect();
+        // Texts of up to 23 rows.
+        let slot = |row: usize| row / 23 % slots.len();
+        let run = |start: usize| RowSegment {
+            rows: start..(start + 23).min(rows),
+            slot: slot(start),
+            weight: 0.5,
+        };
+        let segments: Vec<RowSegment> = (0..rows).step_by(23).map(run).collect();
+        for candidate in invariant() {
+            let kernels = &candidate.kernels;
+            let (x, mut whole) = (candidate.act(&x, k), candidate.act(&y, n));
+            let load = |pair: &LowRank| {
+                let pair = kernels.load_low_rank(pair, Precision::Bf16).unwrap();
+                Some(kernels.ready_for_texts(pair).unwrap().into())
+            };
+            let slots: Vec<_> = slots.iter().map(load).collect();
+            let targets = [LoraTarget { columns: 0..n, slots: &slots }];
+            kernels.add_lora(&mut whole, &x, &targets, &segments).unwrap();
+            rows_agree(candidate, &whole, |row| {
+                let at = row as usize;
+                let mut y = candidate.act(&y[at * n..(at + 1) * n], n);
+                let x = kernels.select_rows(&x, &[row]).unwrap();
+                let segment = RowSegment { rows: 0..1, slot: slot(at), weight: 0.5 };
+                kernels.add_lora(&mut y, &x, &targets, &[segment]).unwrap();
+                y
+            })?;
+        }
+    }
+
+    #[test]
     fn norms_gate_and_activation(rows in 1..40_usize, inner in 1..100_usize, which in 0..5_usize, seed: u64) {
         let (mut noise, cols) = (Noise(seed), 2 * inner);
         let (x, weight) = (noise.values(rows * cols), noise.values(cols));

@@ -43,6 +43,42 @@ proptest! {
             candidate.check(&y, &want, Precision::F32).map_err(TestCaseError::fail)?;
         }
     }
+
+    #[test]
+    fn add_lora_to_whole_texts(
+        (rows, k) in (1..70_usize, 1..100_usize),
+        outs in vec(1..90_usize, 1..4),
+        ranks in vec(option::weighted(0.8, 1..75_usize), 1..5),
+        raw in vec((0.0..1.0, 0.0..1.0, 0..5_usize, -1.5..1.5_f32), 0..4),
+        seed: u64,
+    ) {
+        let mut noise = Noise(seed);
+        let n: usize = outs.iter().map(|out| out + 1).sum();
+        let (x, y) = (noise.values(rows * k), noise.values(rows * n));
+        let mut slots_of = |out: usize| -> Vec<Option<LowRank>> {
+            ranks.iter().map(|rank| rank.map(|rank| noise.pair(rank, k, out))).collect()
+        };
+        let slots: Vec<_> = outs.iter().map(|out| slots_of(*out)).collect();
+        let segments = segments(&raw, rows, ranks.len());
+        for candidate in candidates() {
+            let ((x, x_ref), (mut y, mut want)) = (both(candidate, &x, k), both(candidate, &y, n));
+            let load_slots = |kernels: &dyn Kernels| -> Vec<Vec<Option<LinearDelta>>> {
+                let load = |pair: &LowRank| {
+                    let pair = kernels.load_low_rank(pair, Precision::Bf16).unwrap();
+                    kernels.ready_for_texts(pair).unwrap().into()
+                };
+                let load_all = |held: &Vec<Option<LowRank>>| {
+                    held.iter().map(|slot| slot.as_ref().map(load)).collect()
+                };
+                slots.iter().map(load_all).collect()
+            };
+            let (held, held_ref) = (load_slots(&*candidate.kernels), load_slots(&Reference));
+            let targets_held = targets(&outs, &held);
+            candidate.kernels.add_lora(&mut y, &x, &targets_held, &segments).unwrap();
+            Reference.add_lora(&mut want, &x_ref, &targets(&outs, &held_ref), &segments).unwrap();
+            candidate.check_texts(&y, &want).map_err(TestCaseError::fail)?;
+        }
+    }
 }
 
 /// Layers of `outs` columns side by side, a column of nobody's before each.
