@@ -1,5 +1,5 @@
 //! Activations: f32 rows on their way through the model.
-use super::cpu::Buffers;
+use super::cpu::{Buffer, Buffers};
 use super::{KernelError, Result};
 use candle_core::Tensor;
 
@@ -25,21 +25,22 @@ impl Drop for Act {
 #[derive(Debug)]
 pub(super) enum ActData {
     /// Host memory of the CPU kernels, `rows * cols` long or longer.
-    Host(Vec<f32>),
+    Host(Buffer<f32>),
     /// A candle tensor `[rows, cols]` f32.
     Device(Tensor),
 }
 
 impl Act {
     /// From host values; the caller has checked the length.
-    pub(super) fn host(values: Vec<f32>, rows: usize, cols: usize) -> Self {
+    pub(super) fn host(values: impl Into<Buffer<f32>>, rows: usize, cols: usize) -> Self {
+        let values = values.into();
         debug_assert!(values.len() >= rows * cols, "the kernel sized its buffer");
         Self { rows, cols, data: ActData::Host(values), home: None }
     }
 
     /// From host values that go back to `home` in the end.
     pub(super) fn recycled(
-        values: Vec<f32>,
+        values: Buffer<f32>,
         rows: usize,
         cols: usize,
         home: &Buffers<f32>,

@@ -5,15 +5,55 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// More than a step holds at once; beyond this many the smallest goes back to the allocator.
 const MOST: usize = 16;
 
-/// Free vectors of one element type; clones share them.
+/// A cache line, in bytes.
+const LINE: usize = 64;
+
+/// A vector that begins with a cache line: one of registers as long as a line never straddles two.
+#[derive(Debug, Default)]
+pub(in super::super) struct Buffer<T> {
+    values: Vec<T>,
+    start: usize,
+}
+
+impl<T: Copy + Default> Buffer<T> {
+    /// At least `len` elements.
+    fn new(len: usize) -> Self {
+        let spare = LINE / size_of::<T>();
+        let values = vec![T::default(); len + spare];
+        let start = values.as_ptr().align_offset(LINE).min(spare);
+        Self { values, start }
+    }
+}
+
+/// As it is, wherever it begins.
+impl<T> From<Vec<T>> for Buffer<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self { values, start: 0 }
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.values[self.start..]
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.values[self.start..]
+    }
+}
+
+/// Free buffers of one element type; clones share them.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Buffers<T>(Arc<Mutex<Vec<Vec<T>>>>);
+pub(in super::super) struct Buffers<T>(Arc<Mutex<Vec<Buffer<T>>>>);
 
 impl<T: Copy + Default> Buffers<T> {
     /// At least `len` elements of arbitrary value: whoever takes them writes what it reads.
-    pub(in super::super) fn take(&self, len: usize) -> Vec<T> {
+    pub(in super::super) fn take(&self, len: usize) -> Buffer<T> {
         // Few different lengths, so that what grows by a token a step finds room for many steps.
-        self.best(len).unwrap_or_else(|| vec![T::default(); len.next_power_of_two()])
+        self.best(len).unwrap_or_else(|| Buffer::new(len.next_power_of_two()))
     }
 
     /// `len` elements of arbitrary value that come back by themselves.
@@ -22,7 +62,7 @@ impl<T: Copy + Default> Buffers<T> {
     }
 
     /// For a later [`Buffers::take`].
-    pub(in super::super) fn give(&self, buffer: Vec<T>) {
+    pub(in super::super) fn give(&self, buffer: Buffer<T>) {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         free.push(buffer);
         if free.len() > MOST {
@@ -34,7 +74,7 @@ impl<T: Copy + Default> Buffers<T> {
     }
 
     /// The smallest free one that is large enough.
-    fn best(&self, len: usize) -> Option<Vec<T>> {
+    fn best(&self, len: usize) -> Option<Buffer<T>> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = free.iter().enumerate().filter(|(_, buffer)| buffer.len() >= len);
         let best = fits.min_by_key(|(_, buffer)| buffer.len())?.0;
@@ -44,7 +84,7 @@ impl<T: Copy + Default> Buffers<T> {
 
 /// A borrowed buffer.
 pub(super) struct Scratch<'a, T: Copy + Default> {
-    values: Vec<T>,
+    values: Buffer<T>,
     len: usize,
     home: &'a Buffers<T>,
 }
@@ -84,10 +124,19 @@ mod tests {
     }
 
     #[test]
+    fn a_new_buffer_begins_with_a_cache_line() {
+        for len in [1, 100, 100_000] {
+            let (floats, bytes) = (Buffer::<f32>::new(len), Buffer::<u8>::new(len));
+            assert!(floats.len() >= len && bytes.len() >= len);
+            assert_eq!((floats.as_ptr() as usize % LINE, bytes.as_ptr() as usize % LINE), (0, 0));
+        }
+    }
+
+    #[test]
     fn only_so_many_are_kept_and_those_the_largest() {
         let buffers = Buffers::<f32>::default();
         for len in 1..=MOST + 5 {
-            buffers.give(vec![0.0; len]);
+            buffers.give(vec![0.0; len].into());
         }
         let free = buffers.0.lock().unwrap();
         assert_eq!(free.len(), MOST);

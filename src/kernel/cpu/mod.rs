@@ -47,7 +47,7 @@ mod lora_tiles;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-pub(super) use buffers::Buffers;
+pub(super) use buffers::{Buffer, Buffers};
 pub use isa::Isa;
 pub use kernels::CpuKernels;
 pub(super) use memory::Pages;
