@@ -71,8 +71,8 @@ impl ResidentForm {
         }
     }
 
-    /// Bytes that [`ResidentForm::prepare`] will make of an adapter, to plan with: what a device adds between rows,
-    /// and what the parts of a fused layer need more than the whole, is not in it.
+    /// Bytes that [`ResidentForm::prepare`] will make of an adapter, to plan with: what a device adds between rows
+    /// or makes of pairs for whole texts, and what the parts of a fused layer need more than the whole, is not in it.
     pub fn estimate(&self, weights: &LoraWeights) -> usize {
         let sites = weights.sites().map(|(site, delta)| {
             let vectors = [&delta.gain, &delta.shift].into_iter().flatten().map(bytes);

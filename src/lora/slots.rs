@@ -199,7 +199,7 @@ mod tests {
     fn a_prepared_adapter_knows_its_bytes_and_a_plan_comes_near() {
         let kernels = CpuKernels::new(1).unwrap();
         let shape = SiteShape { in_features: 64, out_features: 64 };
-        let layout = LoraLayout::from_iter([(SITE, shape)]);
+        let layout = LoraLayout::from_iter([(SITE, shape), (Site::Head, shape)]);
         let pair = || LowRank::new(zeros(2, 64), zeros(2, 64)).unwrap();
         let gain = || Some(zeros(1, 64).squeeze(0).unwrap());
         let plain = LoraWeights::from_iter([(SITE, LinearDelta { gain: gain(), ..pair().into() })]);
@@ -217,6 +217,15 @@ mod tests {
                 (form.prepare(&whole, &kernels).unwrap().bytes(), form.estimate(&whole));
             assert!(planned <= held && held <= planned + planned / 4, "{planned} {held}");
         }
+        let reads = LoraLayout::from_iter([(SITE, shape)]);
+        let form = ResidentForm::new(Precision::Bf16, &reads);
+        let held = form.prepare(&plain, &kernels).unwrap();
+        let packed = held.sites[0].1.low_rank.as_ref().unwrap().packed_bytes();
+        assert_eq!(
+            held.bytes(),
+            form.estimate(&plain) + packed,
+            "what is made for whole texts counts"
+        );
     }
 
     #[test]

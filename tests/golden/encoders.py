@@ -38,6 +38,8 @@ BERT = {
     "two-labels": dict(**QUERY_VALUE, labels=["no", "yes"], says="config.json"),
     "five-labels": dict(target_modules=["key", "output.dense"], labels=DESK, says="adapter_config.json"),
 }
+# what an adapter's own config.json says of its labels
+PROBLEM = "single_label_classification"
 # base: {adapter: LoraConfig arguments}; "labels" are the adapter's own, "says" the file that names them
 ADAPTERS = {
     "bert_seqcls": {
@@ -183,7 +185,7 @@ def make_adapter(base, name, arguments, seed):
         named = dict(id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
         settings |= named if says == "adapter_config.json" else {}
         if says == "config.json":
-            write_json(folder / says, {**named, "problem_type": "single_label_classification"})
+            write_json(folder / says, {**named, "problem_type": PROBLEM})
     write_json(folder / "adapter_config.json", settings)
     torch.manual_seed(seed + 1)
     read = PeftModel.from_pretrained(load(HERE / base, head, labels and len(labels)), folder).eval()
@@ -216,7 +218,8 @@ class Book:
         return row | {what: f"{key}.{what}"}
 
     @torch.no_grad()
-    def add(self, key, adapter, model, head, labels, texts):
+    def add(self, key, adapter, model, head, labels, texts, problem=None):
+        """`problem` is what an adapter's own config.json says of its labels; else the base's counts."""
         inputs = self.inputs(texts, model)
         row = dict(adapter=adapter, text=texts[0], pair=texts[1] if len(texts) > 1 else None, ids=inputs["input_ids"][0].tolist())
         if "token_type_ids" in inputs:
@@ -227,7 +230,8 @@ class Book:
         if head is None:
             row = self.embedding(row, key, answer)
         else:
-            independent = model.config.problem_type == "multi_label_classification" or answer.shape[-1] == 1
+            problem = problem or model.config.problem_type
+            independent = problem == "multi_label_classification" or answer.shape[-1] == 1
             row |= dict(labels=labels, independent=independent)
             row = self.keep(row, key, "scores", answer)
             row = self.keep(row, key, "probabilities", answer.sigmoid() if independent else answer.softmax(-1))
@@ -277,8 +281,9 @@ def record(base, number, file="golden"):
     for i, (name, arguments) in enumerate(ADAPTERS[base].items()):
         head = HEADS[arguments.get("task_type", SEQUENCE)]
         tuned = make_adapter(base, name, arguments, 8000 + 100 * number + i)
+        problem = PROBLEM if arguments.get("says") == "config.json" else None
         for j, texts in enumerate([inputs[i % 3], inputs[(i + 1) % 3], *pairs]):
-            book.add(f"{name}.{j}", name, tuned, head, label_names(arguments, tuned, head), texts)
+            book.add(f"{name}.{j}", name, tuned, head, label_names(arguments, tuned, head), texts, problem)
         distance = moved(tuned, plain, book.inputs(inputs[1], tuned))
         assert distance > 0.2, f"{base}/{name} moves hidden states by {distance:.2f}"
     book.write()

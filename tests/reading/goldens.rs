@@ -18,8 +18,6 @@ use std::{
 use tempfile::TempDir;
 
 const TOLERANCE: f32 = 1e-3;
-/// Its own config.json has one label fit, and the probabilities are by its base's, where each does or not.
-const OTHERWISE: (&str, Option<&str>) = ("distilbert_seqcls", Some("two-labels"));
 
 #[derive(Parser)]
 struct Line {
@@ -97,9 +95,6 @@ impl Golden {
                 let normalize = Some(case.line["normalize"] == true);
                 let wanted = Wanted::Embedding { normalize, dimensions: None, prompt: None };
                 (setup.pooling == pooling).then(|| (wanted, self.numbers(case, "embedding")))
-            }
-            "sequence" if (self.name, case.adapter.as_deref()) == OTHERWISE => {
-                Some((Wanted::Labels { raw: true }, self.numbers(case, "scores")))
             }
             "sequence" => {
                 Some((Wanted::Labels { raw: false }, self.numbers(case, "probabilities")))
