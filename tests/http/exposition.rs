@@ -203,10 +203,22 @@ async fn gateways_read_one_line_of_adapters_whose_value_is_the_time() {
         let body = json!({"prompt": "a", "max_tokens": 1, "model": model});
         server.post("/v1/completions", &body).await.ok();
     }
-    let (now, second) = lines().await;
-    let mut running: Vec<_> = now["running_lora_adapters"].split(',').collect();
-    running.sort_unstable();
-    assert_eq!(running, ["all-linear", "layers"], "both are ready, though nothing runs");
+    let ready = |labels: &BTreeMap<String, String>| {
+        let mut names: Vec<_> =
+            labels["running_lora_adapters"].split(',').map(str::to_owned).collect();
+        names.sort_unstable();
+        names
+    };
+    // The engine puts up its numbers a moment after it has answered.
+    let (mut now, mut second) = lines().await;
+    for _ in 0..200 {
+        if ready(&now).len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+        (now, second) = lines().await;
+    }
+    assert_eq!(ready(&now), ["all-linear", "layers"], "both are ready, though nothing runs");
     assert_eq!(now["waiting_lora_adapters"], "");
     let epoch = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs_f64();
     assert!(second > first && (epoch - second).abs() < 60.0, "{first} {second} {epoch}");
