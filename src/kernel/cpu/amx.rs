@@ -154,7 +154,7 @@ pub(super) fn configure(shape: &Shape) {
 ///
 /// Both halves of a panel go through one register. The processor has few more tiles than there are names for, which its
 /// two hardware threads share: each name in use leaves one less to load the next tile into while the last is multiplied.
-/// Beside a busy neighbour two tiles of rows in eight registers take twice as long as this.
+/// Two tiles of rows in eight registers would load less, and beside a busy neighbour wait for each other at every step.
 fn stream(block: &Block<'_>, ahead: usize, steps: usize, sums: &mut Sums) {
     // SAFETY: `Tiles` has configured the registers; `multiply` has checked that the rows hold `steps` tiles of
     // that height and the panel `steps` pairs of tiles, the sums hold both tiles, a prefetch cannot fault.

@@ -72,10 +72,10 @@ impl AddLora<'_> {
             return;
         }
         let targets = self.targets.len();
-        let items = targets * segments.iter().map(pieces).sum::<usize>();
+        let items = targets * count(segments, ROWS);
         let run = |index: usize| {
             let target = &self.targets[index % targets];
-            let Some((segment, rows)) = piece(segments, index / targets) else { return };
+            let Some((segment, rows)) = piece((segments, ROWS), index / targets) else { return };
             if let Some(pair) = held(target, segment) {
                 let rows = (rows, segment.weight);
                 match pair.a().dtype() {
@@ -126,19 +126,23 @@ fn disjoint(segments: &[RowSegment]) -> usize {
     overlap.map_or(segments.len(), |last| last + 1)
 }
 
-/// How many pieces of [`ROWS`] a segment is cut into.
-fn pieces(segment: &RowSegment) -> usize {
-    segment.rows.len().div_ceil(ROWS)
+/// How many pieces of `size` rows `segments` are cut into.
+pub(super) fn count(segments: &[RowSegment], size: usize) -> usize {
+    segments.iter().map(|segment| segment.rows.len().div_ceil(size)).sum()
 }
 
-/// Piece `index` of all the segments' pieces.
-fn piece(segments: &[RowSegment], mut index: usize) -> Option<(&RowSegment, Range<usize>)> {
+/// Piece `index` of all the segments' pieces of `size` rows.
+pub(super) fn piece(
+    (segments, size): (&[RowSegment], usize),
+    mut index: usize,
+) -> Option<(&RowSegment, Range<usize>)> {
     for segment in segments {
-        if index < pieces(segment) {
-            let start = segment.rows.start + index * ROWS;
-            return Some((segment, start..(start + ROWS).min(segment.rows.end)));
+        let pieces = segment.rows.len().div_ceil(size);
+        if index < pieces {
+            let start = segment.rows.start + index * size;
+            return Some((segment, start..(start + size).min(segment.rows.end)));
         }
-        index -= pieces(segment);
+        index -= pieces;
     }
     None
 }

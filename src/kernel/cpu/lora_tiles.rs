@@ -8,7 +8,7 @@
 use super::super::{LowRank, Result, RowSegment};
 use super::amx::{Amx, Shape, TILE, configure, release};
 use super::host::values_of;
-use super::lora::{AddLora, held};
+use super::lora::{AddLora, count, held, piece};
 use super::machine::Machine;
 use super::memory::{Arena, Pages};
 use super::pool::Pieces;
@@ -142,16 +142,10 @@ impl AddLora<'_> {
         if work == 0 {
             return;
         }
-        let pieces = |segment: &RowSegment| segment.rows.len().div_ceil(TILE);
-        let items: usize = segments.iter().map(pieces).sum();
-        let run = |mut index: usize| {
-            for segment in segments {
-                if index < pieces(segment) {
-                    let start = segment.rows.start + index * TILE;
-                    let rows = start..(start + TILE).min(segment.rows.end);
-                    return self.rows((machine, amx), segment, rows, y);
-                }
-                index -= pieces(segment);
+        let items = count(segments, TILE);
+        let run = |index: usize| {
+            if let Some((segment, rows)) = piece((segments, TILE), index) {
+                self.rows((machine, amx), segment, rows, y);
             }
         };
         if work * (self.in_features + self.out_features / self.targets.len()) < SERIAL {

@@ -4,7 +4,9 @@ use super::{
     dense::ACTIVATIONS,
     inputs::{Noise, around, paged},
 };
-use crate::kernel::{Act, LoraTarget, LowRank, NormWeights, Precision, RowSegment};
+use crate::kernel::{
+    Act, Kernels, LoraTarget, LowRank, NormWeights, Precision, Result as KernelResult, RowSegment,
+};
 use proptest::{collection::vec, prelude::*};
 use std::slice::from_ref;
 
@@ -23,6 +25,41 @@ fn rows_agree(
     for (row, expected) in values.chunks_exact(whole.cols()).enumerate() {
         let alone = candidate.read(&one(row as u32));
         prop_assert_eq!(bits(&alone), bits(expected), "{}: row {}", candidate.name, row);
+    }
+    Ok(())
+}
+
+/// Deltas of adapters of `ranks`, each loaded by `load` and met by runs of up to `run` rows: a row's as if it were alone.
+fn deltas_agree(
+    ((rows, k, n), ranks, seed): ((usize, usize, usize), &[usize], u64),
+    run: usize,
+    load: impl Fn(&dyn Kernels, usize, &LowRank) -> KernelResult<LowRank>,
+) -> Result<(), TestCaseError> {
+    let mut noise = Noise(seed);
+    let (x, y) = (noise.values(rows * k), noise.values(rows * n));
+    let pairs: Vec<LowRank> = ranks.iter().map(|rank| noise.pair(*rank, k, n)).collect();
+    let slot = |row: usize| row / run % pairs.len();
+    let segment = |start: usize| RowSegment {
+        rows: start..(start + run).min(rows),
+        slot: slot(start),
+        weight: 0.5,
+    };
+    let segments: Vec<RowSegment> = (0..rows).step_by(run).map(segment).collect();
+    for candidate in invariant() {
+        let kernels = &*candidate.kernels;
+        let (x, mut whole) = (candidate.act(&x, k), candidate.act(&y, n));
+        let load = |(i, pair)| Some(load(kernels, i, pair).unwrap().into());
+        let slots: Vec<_> = pairs.iter().enumerate().map(load).collect();
+        let targets = [LoraTarget { columns: 0..n, slots: &slots }];
+        kernels.add_lora(&mut whole, &x, &targets, &segments).unwrap();
+        rows_agree(candidate, &whole, |row| {
+            let at = row as usize;
+            let mut y = candidate.act(&y[at * n..(at + 1) * n], n);
+            let x = kernels.select_rows(&x, &[row]).unwrap();
+            let segment = RowSegment { rows: 0..1, slot: slot(at), weight: 0.5 };
+            kernels.add_lora(&mut y, &x, &targets, &[segment]).unwrap();
+            y
+        })?;
     }
     Ok(())
 }
@@ -56,38 +93,11 @@ proptest! {
         ranks in vec(1..70_usize, 1..5),
         seed: u64,
     ) {
-        let mut noise = Noise(seed);
-        let (x, y) = (noise.values(rows * k), noise.values(rows * n));
-        let slots: Vec<Option<LowRank>> =
-            ranks.iter().map(|rank| Some(noise.pair(*rank, k, n))).collect();
-        // Neighbours of one adapter: runs of up to three rows.
-        let slot = |row: usize| row / 3 % slots.len();
-        let run = |start: usize| RowSegment {
-            rows: start..(start + 3).min(rows),
-            slot: slot(start),
-            weight: 0.5,
+        // Every other adapter as it stands beside a base in f32; neighbours of one adapter in runs of up to three rows.
+        let load = |kernels: &dyn Kernels, index: usize, pair: &LowRank| {
+            kernels.load_low_rank(pair, [Precision::F32, Precision::Bf16][index % 2])
         };
-        let segments: Vec<RowSegment> = (0..rows).step_by(3).map(run).collect();
-        for candidate in invariant() {
-            let kernels = &candidate.kernels;
-            let (x, mut whole) = (candidate.act(&x, k), candidate.act(&y, n));
-            // Every other adapter as it stands beside a base in f32.
-            let load = |(i, pair): (usize, &Option<LowRank>)| {
-                let precision = [Precision::F32, Precision::Bf16][i % 2];
-                pair.as_ref().map(|pair| kernels.load_low_rank(pair, precision).unwrap().into())
-            };
-            let slots: Vec<_> = slots.iter().enumerate().map(load).collect();
-            let targets = [LoraTarget { columns: 0..n, slots: &slots }];
-            kernels.add_lora(&mut whole, &x, &targets, &segments).unwrap();
-            rows_agree(candidate, &whole, |row| {
-                let at = row as usize;
-                let mut y = candidate.act(&y[at * n..(at + 1) * n], n);
-                let x = kernels.select_rows(&x, &[row]).unwrap();
-                let segment = RowSegment { rows: 0..1, slot: slot(at), weight: 0.5 };
-                kernels.add_lora(&mut y, &x, &targets, &[segment]).unwrap();
-                y
-            })?;
-        }
+        deltas_agree(((rows, k, n), &ranks, seed), 3, load)?;
     }
 
     #[test]
@@ -97,36 +107,10 @@ proptest! {
         ranks in vec(1..70_usize, 1..5),
         seed: u64,
     ) {
-        let mut noise = Noise(seed);
-        let (x, y) = (noise.values(rows * k), noise.values(rows * n));
-        let slots: Vec<LowRank> = ranks.iter().map(|rank| noise.pair(*rank, k, n)).collect();
-        // Texts of up to 23 rows.
-        let slot = |row: usize| row / 23 % slots.len();
-        let run = |start: usize| RowSegment {
-            rows: start..(start + 23).min(rows),
-            slot: slot(start),
-            weight: 0.5,
+        let load = |kernels: &dyn Kernels, _: usize, pair: &LowRank| {
+            kernels.ready_for_texts(kernels.load_low_rank(pair, Precision::Bf16)?)
         };
-        let segments: Vec<RowSegment> = (0..rows).step_by(23).map(run).collect();
-        for candidate in invariant() {
-            let kernels = &candidate.kernels;
-            let (x, mut whole) = (candidate.act(&x, k), candidate.act(&y, n));
-            let load = |pair: &LowRank| {
-                let pair = kernels.load_low_rank(pair, Precision::Bf16).unwrap();
-                Some(kernels.ready_for_texts(pair).unwrap().into())
-            };
-            let slots: Vec<_> = slots.iter().map(load).collect();
-            let targets = [LoraTarget { columns: 0..n, slots: &slots }];
-            kernels.add_lora(&mut whole, &x, &targets, &segments).unwrap();
-            rows_agree(candidate, &whole, |row| {
-                let at = row as usize;
-                let mut y = candidate.act(&y[at * n..(at + 1) * n], n);
-                let x = kernels.select_rows(&x, &[row]).unwrap();
-                let segment = RowSegment { rows: 0..1, slot: slot(at), weight: 0.5 };
-                kernels.add_lora(&mut y, &x, &targets, &[segment]).unwrap();
-                y
-            })?;
-        }
+        deltas_agree(((rows, k, n), &ranks, seed), 23, load)?;
     }
 
     #[test]

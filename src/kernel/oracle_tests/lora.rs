@@ -1,9 +1,11 @@
 //! Low-rank deltas: any ranks, any segments, several adapters in a batch.
 use super::{
-    candidates::candidates,
+    candidates::{Candidate, candidates},
     inputs::{Noise, both, segments},
 };
-use crate::kernel::{Kernels, LinearDelta, LoraTarget, LowRank, Precision, Reference};
+use crate::kernel::{
+    Act, Kernels, LinearDelta, LoraTarget, LowRank, Precision, Reference, Result as KernelResult,
+};
 use proptest::{collection::vec, option, prelude::*};
 
 proptest! {
@@ -19,29 +21,9 @@ proptest! {
         seed: u64,
     ) {
         let precision = if rounded { Precision::Bf16 } else { Precision::F32 };
-        let mut noise = Noise(seed);
-        // A column of nobody's before each layer's own.
-        let n: usize = outs.iter().map(|out| out + 1).sum();
-        let (x, y) = (noise.values(rows * k), noise.values(rows * n));
-        let mut slots_of = |out: usize| -> Vec<Option<LowRank>> {
-            ranks.iter().map(|rank| rank.map(|rank| noise.pair(rank, k, out))).collect()
-        };
-        let slots: Vec<_> = outs.iter().map(|out| slots_of(*out)).collect();
-        let segments = segments(&raw, rows, ranks.len());
-        for candidate in candidates() {
-            let ((x, x_ref), (mut y, mut want)) = (both(candidate, &x, k), both(candidate, &y, n));
-            let load_slots = |kernels: &dyn Kernels| -> Vec<Vec<Option<LinearDelta>>> {
-                let load = |pair: &LowRank| kernels.load_low_rank(pair, precision).unwrap().into();
-                let load_all = |held: &Vec<Option<LowRank>>| {
-                    held.iter().map(|slot| slot.as_ref().map(load)).collect()
-                };
-                slots.iter().map(load_all).collect()
-            };
-            let (held, held_ref) = (load_slots(&*candidate.kernels), load_slots(&Reference));
-            candidate.kernels.add_lora(&mut y, &x, &targets(&outs, &held), &segments).unwrap();
-            Reference.add_lora(&mut want, &x_ref, &targets(&outs, &held_ref), &segments).unwrap();
-            candidate.check(&y, &want, Precision::F32).map_err(TestCaseError::fail)?;
-        }
+        let load = |kernels: &dyn Kernels, pair: &LowRank| kernels.load_low_rank(pair, precision);
+        let check = |of: &Candidate, y: &Act, want: &Act| of.check(y, want, Precision::F32);
+        as_the_oracle(((rows, k), &outs, &ranks), (&raw, seed), (load, check))?;
     }
 
     #[test]
@@ -52,33 +34,46 @@ proptest! {
         raw in vec((0.0..1.0, 0.0..1.0, 0..5_usize, -1.5..1.5_f32), 0..4),
         seed: u64,
     ) {
-        let mut noise = Noise(seed);
-        let n: usize = outs.iter().map(|out| out + 1).sum();
-        let (x, y) = (noise.values(rows * k), noise.values(rows * n));
-        let mut slots_of = |out: usize| -> Vec<Option<LowRank>> {
-            ranks.iter().map(|rank| rank.map(|rank| noise.pair(rank, k, out))).collect()
+        let load = |kernels: &dyn Kernels, pair: &LowRank| {
+            kernels.ready_for_texts(kernels.load_low_rank(pair, Precision::Bf16)?)
         };
-        let slots: Vec<_> = outs.iter().map(|out| slots_of(*out)).collect();
-        let segments = segments(&raw, rows, ranks.len());
-        for candidate in candidates() {
-            let ((x, x_ref), (mut y, mut want)) = (both(candidate, &x, k), both(candidate, &y, n));
-            let load_slots = |kernels: &dyn Kernels| -> Vec<Vec<Option<LinearDelta>>> {
-                let load = |pair: &LowRank| {
-                    let pair = kernels.load_low_rank(pair, Precision::Bf16).unwrap();
-                    kernels.ready_for_texts(pair).unwrap().into()
-                };
-                let load_all = |held: &Vec<Option<LowRank>>| {
-                    held.iter().map(|slot| slot.as_ref().map(load)).collect()
-                };
-                slots.iter().map(load_all).collect()
-            };
-            let (held, held_ref) = (load_slots(&*candidate.kernels), load_slots(&Reference));
-            let targets_held = targets(&outs, &held);
-            candidate.kernels.add_lora(&mut y, &x, &targets_held, &segments).unwrap();
-            Reference.add_lora(&mut want, &x_ref, &targets(&outs, &held_ref), &segments).unwrap();
-            candidate.check_texts(&y, &want).map_err(TestCaseError::fail)?;
-        }
+        as_the_oracle(((rows, k), &outs, &ranks), (&raw, seed), (load, Candidate::check_texts))?;
     }
+}
+
+/// Rows of `k` values, layers of `outs` columns, slots of `ranks`, and segments made of `raw`: loaded by `load`, the deltas
+/// of every candidate pass `check` beside the oracle's.
+fn as_the_oracle(
+    ((rows, k), outs, ranks): ((usize, usize), &[usize], &[Option<usize>]),
+    (raw, seed): (&[(f64, f64, usize, f32)], u64),
+    (load, check): (
+        impl Fn(&dyn Kernels, &LowRank) -> KernelResult<LowRank>,
+        impl Fn(&Candidate, &Act, &Act) -> Result<(), String>,
+    ),
+) -> Result<(), TestCaseError> {
+    let mut noise = Noise(seed);
+    // A column of nobody's before each layer's own.
+    let n: usize = outs.iter().map(|out| out + 1).sum();
+    let (x, y) = (noise.values(rows * k), noise.values(rows * n));
+    let mut slots_of = |out: usize| -> Vec<Option<LowRank>> {
+        ranks.iter().map(|rank| rank.map(|rank| noise.pair(rank, k, out))).collect()
+    };
+    let slots: Vec<_> = outs.iter().map(|out| slots_of(*out)).collect();
+    let segments = segments(raw, rows, ranks.len());
+    for candidate in candidates() {
+        let ((x, x_ref), (mut y, mut want)) = (both(candidate, &x, k), both(candidate, &y, n));
+        let load_slots = |kernels: &dyn Kernels| -> Vec<Vec<Option<LinearDelta>>> {
+            let load = |pair: &LowRank| load(kernels, pair).unwrap().into();
+            let load_all =
+                |held: &Vec<Option<LowRank>>| held.iter().map(|s| s.as_ref().map(load)).collect();
+            slots.iter().map(load_all).collect()
+        };
+        let (held, held_ref) = (load_slots(&*candidate.kernels), load_slots(&Reference));
+        candidate.kernels.add_lora(&mut y, &x, &targets(outs, &held), &segments).unwrap();
+        Reference.add_lora(&mut want, &x_ref, &targets(outs, &held_ref), &segments).unwrap();
+        check(candidate, &y, &want).map_err(TestCaseError::fail)?;
+    }
+    Ok(())
 }
 
 /// Layers of `outs` columns side by side, a column of nobody's before each.
