@@ -245,8 +245,7 @@ fn text_deltas(group: &mut BenchmarkGroup<'_, WallTime>, kernels: &CpuKernels, t
                 let load = |_| {
                     let pair = LowRank::new(tensor(rank, *cols), tensor(rank, width));
                     let pair = pair.expect("one rank");
-                    let pair = kernels.load_low_rank(&pair, Precision::Bf16).expect("host memory");
-                    Some(kernels.ready_for_texts(pair).expect("host memory").into())
+                    Some(kernels.load_low_rank(&pair, Precision::Bf16).expect("host memory").into())
                 };
                 let slots = |part: usize| -> (Range<usize>, Vec<Option<LinearDelta>>) {
                     (part * width..(part + 1) * width, (0..adapters).map(load).collect())

@@ -1,5 +1,6 @@
 //! What an adapter is, for people: answers of the admin routes and of `lorad inspect`.
 use super::AdapterError;
+use crate::kernel::KernelError;
 use crate::lora::{Labels, LoraWeights, LowRank, ModuleNames, NormSite, Site, TrainedRows};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -256,9 +257,10 @@ fn kind(site: Site) -> Site {
 
 /// `‖bᵀa‖² = ⟨aaᵀ, bbᵀ⟩`: dot products of rows instead of the `[out, in]` delta. On this thread and in f64, which
 /// holds the fourth power of every f32.
-fn squared_norm(pair: &LowRank) -> candle_core::Result<f64> {
-    let a = pair.a().flatten_all()?.to_vec1::<f32>()?;
-    let b = pair.b().flatten_all()?.to_vec1::<f32>()?;
+fn squared_norm(pair: &LowRank) -> Result<f64, KernelError> {
+    let (a, b) = pair.rows()?;
+    let a = a.flatten_all()?.to_vec1::<f32>()?;
+    let b = b.flatten_all()?.to_vec1::<f32>()?;
     let rows = |r: usize| {
         let (wide, high) = (pair.in_features(), pair.out_features());
         (&a[r * wide..][..wide], &b[r * high..][..high])

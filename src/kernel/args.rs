@@ -14,20 +14,22 @@ pub struct RowSegment {
     pub weight: f32,
 }
 
-/// `ΔW = bᵀ · a` at one linear layer; both factors are `rank` contiguous rows: f32 as adapters are read, and f32
-/// or bf16 as [`Kernels::load_low_rank`](super::Kernels::load_low_rank) puts them on the device.
+/// `ΔW = bᵀ · a` at one linear layer; both factors are `rank` rows: f32 as adapters are read, and as
+/// [`Kernels::load_low_rank`](super::Kernels::load_low_rank) puts them on the device.
 #[derive(Clone, Debug)]
 pub struct LowRank {
-    a: Tensor,
-    b: Tensor,
-    packed: Option<PackedPair>,
+    rank: usize,
+    in_features: usize,
+    out_features: usize,
+    factors: Factors,
 }
 
-/// Both factors once more, as the kernels that made it read them.
 #[derive(Clone, Debug)]
-struct PackedPair {
-    factors: Arc<dyn Any + Send + Sync>,
-    bytes: usize,
+enum Factors {
+    /// `[rank, in]` and `[rank, out]`
+    Rows { a: Tensor, b: Tensor },
+    /// As the kernels that made them read them.
+    Packed { factors: Arc<dyn Any + Send + Sync>, bytes: usize },
 }
 
 impl LowRank {
@@ -36,69 +38,78 @@ impl LowRank {
     /// # Errors
     /// When the ranks or the types differ, or a factor is not a contiguous matrix of f32 or bf16.
     pub fn new(a: Tensor, b: Tensor) -> Result<Self> {
-        let (rank, rank_b) = (a.dims2()?.0, b.dims2()?.0);
+        let ((rank, in_features), (rank_b, out_features)) = (a.dims2()?, b.dims2()?);
         let plain = |t: &Tensor| matches!(t.dtype(), DType::F32 | DType::BF16) && t.is_contiguous();
         if rank != rank_b || a.dtype() != b.dtype() || !plain(&a) || !plain(&b) {
             let detail =
                 format!("factors {:?} {:?}, {:?} {:?}", a.dims(), a.dtype(), b.dims(), b.dtype());
             return Err(KernelError::mismatch("low_rank", detail));
         }
-        Ok(Self { a, b, packed: None })
+        Ok(Self { rank, in_features, out_features, factors: Factors::Rows { a, b } })
     }
 
-    /// `[rank, in]`
-    pub fn a(&self) -> &Tensor {
-        &self.a
-    }
-
-    /// `[rank, out]`, scaling folded in.
-    pub fn b(&self) -> &Tensor {
-        &self.b
+    /// `a` `[rank, in]` and `b` `[rank, out]`, scaling folded in.
+    ///
+    /// # Errors
+    /// When kernels have packed them.
+    pub fn rows(&self) -> Result<(&Tensor, &Tensor)> {
+        match &self.factors {
+            Factors::Rows { a, b } => Ok((a, b)),
+            Factors::Packed { .. } => {
+                Err(KernelError::mismatch("low_rank", "packed by other kernels".to_owned()))
+            }
+        }
     }
 
     /// Rows of both factors.
     pub fn rank(&self) -> usize {
-        self.a.dims()[0]
+        self.rank
     }
 
     /// Columns of the layer's weight.
     pub fn in_features(&self) -> usize {
-        self.a.dims()[1]
+        self.in_features
     }
 
     /// Rows of the layer's weight.
     pub fn out_features(&self) -> usize {
-        self.b.dims()[1]
+        self.out_features
     }
 
-    /// Bytes of both factors, and of what kernels have made of them.
+    /// Bytes of both factors.
     pub fn bytes(&self) -> usize {
-        let values = (self.in_features() + self.out_features()) * self.rank();
-        values * self.a.dtype().size_in_bytes() + self.packed_bytes()
-    }
-
-    /// Bytes of what kernels have made of both factors.
-    pub(crate) fn packed_bytes(&self) -> usize {
-        self.packed.as_ref().map_or(0, |packed| packed.bytes)
+        match &self.factors {
+            Factors::Rows { a, .. } => {
+                (self.in_features + self.out_features) * self.rank * a.dtype().size_in_bytes()
+            }
+            Factors::Packed { bytes, .. } => *bytes,
+        }
     }
 
     /// What kernels have made of both factors.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "made on x86 alone"))]
     pub(super) fn packed(&self) -> Option<&(dyn Any + Send + Sync)> {
-        self.packed.as_ref().map(|packed| packed.factors.as_ref())
+        match &self.factors {
+            Factors::Rows { .. } => None,
+            Factors::Packed { factors, .. } => Some(factors.as_ref()),
+        }
     }
 
-    /// With what kernels have made of both factors.
+    /// What kernels have made of both factors in their place.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "made on x86 alone"))]
-    pub(super) fn with_packed(self, factors: Arc<dyn Any + Send + Sync>, bytes: usize) -> Self {
-        Self { packed: Some(PackedPair { factors, bytes }), ..self }
+    pub(super) fn into_packed(self, factors: Arc<dyn Any + Send + Sync>, bytes: usize) -> Self {
+        Self { factors: Factors::Packed { factors, bytes }, ..self }
     }
 
     /// As a base of `precision` wants it: itself for f32, else rounded to bfloat16, which no base rounds less than.
+    ///
+    /// # Errors
+    /// When kernels have packed it.
     pub(super) fn beside(&self, precision: Precision) -> Result<Self> {
+        let (a, b) = self.rows()?;
         match precision {
             Precision::F32 => Ok(self.clone()),
-            _ => Self::new(self.a.to_dtype(DType::BF16)?, self.b.to_dtype(DType::BF16)?),
+            _ => Self::new(a.to_dtype(DType::BF16)?, b.to_dtype(DType::BF16)?),
         }
     }
 }

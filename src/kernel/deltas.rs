@@ -103,7 +103,7 @@ impl EmbeddingDelta<Tensor> {
     /// # Errors
     /// When the device fails.
     pub fn load(&self, kernels: &dyn Kernels, precision: Precision) -> Result<EmbeddingDelta> {
-        let pair = |pair| kernels.load_low_rank(pair, precision);
+        let pair = |pair| kernels.load_embedding_pair(pair, precision);
         Ok(EmbeddingDelta {
             low_rank: self.low_rank.as_ref().map(pair).transpose()?,
             gain: self.gain.as_ref().map(|gain| kernels.load_vector(gain)).transpose()?,

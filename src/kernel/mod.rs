@@ -74,23 +74,22 @@ pub trait Kernels: Send + Sync {
     /// When the device fails.
     fn read<'a>(&self, x: &'a Act) -> Result<Cow<'a, [f32]>>;
 
-    /// Brings a low-rank pair to the device, for a base that is stored in `precision`.
+    /// Brings a linear layer's low-rank pair to the device, for a base that is stored in `precision`.
     ///
     /// At f32 it stays as it is, and on the CPU shares the host's memory. Otherwise it is rounded to bfloat16: a
-    /// copy of half the size, read at every step in half the time.
+    /// copy of half the size, read at every step in half the time. Products with it may round what the base's round;
+    /// a row's are the same bits in any company all the same.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When kernels have loaded the pair before, or the device fails.
     fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank>;
 
-    /// A loaded pair as it is best where texts are read whole: a segment has as many rows as a text has tokens.
-    ///
-    /// Its products may round what the base's round; a row's are the same bits in any company all the same.
+    /// As [`Kernels::load_low_rank`], for a pair at the embedding, whose `a` is looked up column by column.
     ///
     /// # Errors
-    /// When the device fails.
-    fn ready_for_texts(&self, pair: LowRank) -> Result<LowRank> {
-        Ok(pair)
+    /// As [`Kernels::load_low_rank`].
+    fn load_embedding_pair(&self, pair: &LowRank, precision: Precision) -> Result<LowRank> {
+        self.load_low_rank(pair, precision)
     }
 
     /// Brings rows that take the place of a base's `[n, in]` to the device, in memory of their own that goes with
@@ -187,6 +186,23 @@ pub trait Kernels: Send + Sync {
         targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()>;
+
+    /// A layer's output as its adapters have it: [`Kernels::linear`] with the base's weight and bias, then
+    /// [`Kernels::add_lora`] to that.
+    ///
+    /// # Errors
+    /// As theirs.
+    fn adapted_linear(
+        &self,
+        x: &Act,
+        (weight, bias): (&BaseWeight, Option<&Act>),
+        targets: &[LoraTarget<'_>],
+        segments: &[RowSegment],
+    ) -> Result<Act> {
+        let mut y = self.linear(x, weight, bias)?;
+        self.add_lora(&mut y, x, targets, segments)?;
+        Ok(y)
+    }
 
     /// Adds a layer's output as its adapters have it to `y`, `[T, out]`: [`Kernels::add_linear`] with the base's weight
     /// and bias, then [`Kernels::add_lora`] of that output, whose gains leave what `y` had before as it was.

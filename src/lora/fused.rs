@@ -38,8 +38,8 @@ pub(super) fn by_parts(
 fn narrow(delta: &LinearDelta<Tensor>, outputs: Range<usize>) -> Result<LinearDelta<Tensor>> {
     let vector = |vector: &Tensor| vector.narrow(0, outputs.start, outputs.len());
     let pair = |pair: &LowRank| {
-        let b = pair.b().narrow(1, outputs.start, outputs.len())?.contiguous()?;
-        LowRank::new(pair.a().clone(), b)
+        let (a, b) = pair.rows()?;
+        LowRank::new(a.clone(), b.narrow(1, outputs.start, outputs.len())?.contiguous()?)
     };
     let trained = delta.trained.as_ref().map(|rows| narrow_rows(rows, &outputs)).transpose()?;
     Ok(LinearDelta {
@@ -108,7 +108,7 @@ mod tests {
         let gain = |delta: &LinearDelta<Tensor>| delta.gain.as_ref().unwrap().to_vec1::<f32>();
         assert_eq!(gain(gate).unwrap(), [0.0, 1.0, 2.0]);
         assert_eq!(gain(up).unwrap(), [3.0, 4.0, 5.0]);
-        let b = up.low_rank.as_ref().unwrap().b().i(1).unwrap();
+        let b = up.low_rank.as_ref().unwrap().rows().unwrap().1.i(1).unwrap();
         assert_eq!(b.to_vec1::<f32>().unwrap(), [7.0, 9.0, 11.0]);
         assert!(gate.trained.is_none());
         let trained = up.trained.as_ref().unwrap();

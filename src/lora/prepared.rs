@@ -46,12 +46,7 @@ impl ResidentForm {
                     let detail = format!("{site} is changed by itself and as a part");
                     return Err(KernelError::mismatch("load", detail));
                 }
-                let mut delta = delta.load(kernels, self.precision_at(site))?;
-                if !self.layout.generates() {
-                    let pair = delta.low_rank.take().map(|pair| kernels.ready_for_texts(pair));
-                    delta.low_rank = pair.transpose()?;
-                }
-                sites.push((site, delta));
+                sites.push((site, delta.load(kernels, self.precision_at(site))?));
             }
         }
         let norm = |(norm, weight)| Ok((norm, kernels.load_vector(weight)?));
@@ -71,8 +66,8 @@ impl ResidentForm {
         }
     }
 
-    /// Bytes that [`ResidentForm::prepare`] will make of an adapter, to plan with: what a device adds between rows
-    /// or makes of pairs for whole texts, and what the parts of a fused layer need more than the whole, is not in it.
+    /// Bytes that [`ResidentForm::prepare`] will make of an adapter, to plan with: what a device adds between rows or
+    /// at odd ranks, and what the parts of a fused layer need more than the whole, is not in it.
     pub fn estimate(&self, weights: &LoraWeights) -> usize {
         let sites = weights.sites().map(|(site, delta)| {
             let vectors = [&delta.gain, &delta.shift].into_iter().flatten().map(bytes);
@@ -105,7 +100,7 @@ impl PreparedAdapter {
         let mut seen = HashSet::new();
         let mut once = |tensor: &Tensor| once(&mut seen, tensor);
         let pair = |pair: &LowRank, once: &mut dyn FnMut(&Tensor) -> usize| {
-            once(pair.a()) + once(pair.b()) + pair.packed_bytes()
+            pair.rows().map_or_else(|_| pair.bytes(), |(a, b)| once(a) + once(b))
         };
         let mut sum = 0;
         for (_, delta) in &self.sites {

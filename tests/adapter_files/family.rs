@@ -40,7 +40,7 @@ fn dora_scales_outputs_to_their_magnitudes_and_leaves_the_bias() {
     let folded = (0..2).flat_map(|r| (0..8).map(move |row| (r, row)));
     let folded: Vec<_> =
         folded.map(|(r, row)| f64::from(b[row * 2 + r]) * 2.0 * gain[row]).collect();
-    close(&flat(delta.low_rank.as_ref().expect("a pair").b()), &folded);
+    close(&flat(delta.low_rank.as_ref().expect("a pair").rows().expect("rows").1), &folded);
 }
 
 #[test]
@@ -235,7 +235,7 @@ proptest! {
 fn apply(delta: &LinearDelta<Tensor>, weight: &[f32], bias: &[f32], x: &[f32]) -> Vec<f64> {
     let dot = |row: &[f32]| -> f64 { row.iter().zip(x).map(|(w, x)| f64::from(w * x)).sum() };
     let pair = delta.low_rank.as_ref().expect("a pair");
-    let (a, b) = (flat(pair.a()), flat(pair.b()));
+    let (a, b) = (flat(pair.rows().expect("rows").0), flat(pair.rows().expect("rows").1));
     let inner: Vec<f64> = a.chunks(x.len()).map(dot).collect();
     let vector = |part: &Option<Tensor>| part.as_ref().map(flat);
     let (gain, shift) = (vector(&delta.gain), vector(&delta.shift));

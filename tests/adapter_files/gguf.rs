@@ -67,8 +67,8 @@ pub(crate) fn numbers(weights: &LoraWeights) -> BTreeMap<String, Vec<u32>> {
     };
     let mut numbers = BTreeMap::new();
     let mut add = |place: &str, pair: &LowRank| {
-        numbers.insert(format!("{place} a"), bits(pair.a()));
-        numbers.insert(format!("{place} b"), bits(pair.b()));
+        numbers.insert(format!("{place} a"), bits(pair.rows().expect("rows").0));
+        numbers.insert(format!("{place} b"), bits(pair.rows().expect("rows").1));
     };
     for (site, delta) in weights.sites() {
         assert!(delta.gain.is_none() && delta.shift.is_none() && delta.trained.is_none());
@@ -178,7 +178,15 @@ fn without_an_alpha_the_scaling_is_one() {
         let parsed = parse_files(&files, &base).expect("served");
         for (layer, rank) in [(0, 2), (1, 3)] {
             let delta = parsed.weights.at(Site::block(layer, Projection::Down)).expect("there");
-            let b = delta.low_rank.as_ref().expect("a pair").b().t().expect("a matrix");
+            let b = delta
+                .low_rank
+                .as_ref()
+                .expect("a pair")
+                .rows()
+                .expect("rows")
+                .1
+                .t()
+                .expect("a matrix");
             let b = b.flatten_all().and_then(|b| b.to_vec1::<f32>()).expect("f32");
             assert_eq!(b, values(8 * rank, 5));
         }

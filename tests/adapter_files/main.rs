@@ -68,9 +68,9 @@ fn factors_are_the_files_with_the_scaling_in_b() {
     let pair = parsed.weights.at(site).and_then(|delta| delta.low_rank.as_ref()).expect("a pair");
     let flat =
         |t: &candle_core::Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
-    assert_eq!(pair.a().dims(), [2, 8]);
-    assert_eq!(flat(pair.a()), values(16, 1));
-    assert_eq!(flat(pair.b()), turned(&values(16, 2), 2, 4.0 / 2.0));
+    assert_eq!(pair.rows().expect("rows").0.dims(), [2, 8]);
+    assert_eq!(flat(pair.rows().expect("rows").0), values(16, 1));
+    assert_eq!(flat(pair.rows().expect("rows").1), turned(&values(16, 2), 2, 4.0 / 2.0));
     assert_eq!(parsed.weights.len(), 4);
     assert!(parsed.weights.at(Site::block(1, Projection::K)).is_none());
 }
@@ -91,7 +91,9 @@ fn half_precision_files_give_the_same_factors() {
         let parsed = parse(&maker).expect("half precision");
         for ((site, pair), (_, same)) in parsed.weights.sites().zip(wanted.weights.sites()) {
             let flat = |t: &candle_core::Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>());
-            let b = |delta: &LinearDelta<_>| flat(delta.low_rank.as_ref().expect("a pair").b());
+            let b = |delta: &LinearDelta<_>| {
+                flat(delta.low_rank.as_ref().expect("a pair").rows().expect("rows").1)
+            };
             assert_eq!(b(pair).expect("f32"), b(same).expect("f32"), "{site}");
         }
         assert_eq!(parsed.describe().expect("numbers").dtypes, [format!("{dtype:?}")]);
@@ -108,7 +110,8 @@ fn patterns_give_each_layer_its_own_rank_and_alpha() {
     let parsed = parse(&maker).expect("served");
     let site = Site::block(1, Projection::Q);
     let pair = parsed.weights.at(site).and_then(|delta| delta.low_rank.as_ref()).expect("a pair");
-    let b = pair.b().flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
+    let b =
+        pair.rows().expect("rows").1.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
     assert_eq!(b, turned(&values(24, 6), 3, (9.0 / 3f64.sqrt()) as f32));
     assert_eq!(parsed.describe().expect("numbers").ranks, [2, 3]);
 }
@@ -279,7 +282,7 @@ proptest! {
                 if let Some(pair) = &delta.low_rank {
                     let found = (pair.in_features(), pair.out_features());
                     prop_assert_eq!(found, (shape.in_features, shape.out_features));
-                    prop_assert!(is_finite(pair.a()) && is_finite(pair.b()));
+                    prop_assert!(is_finite(pair.rows().expect("rows").0) && is_finite(pair.rows().expect("rows").1));
                 }
                 let vectors = delta.gain.iter().chain(&delta.shift);
                 prop_assert!(vectors.chain(delta.trained.iter().map(|t| &t.weight)).all(is_finite));

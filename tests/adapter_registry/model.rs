@@ -18,7 +18,7 @@ fn readers_always_see_one_whole_version() {
     let first = |lease: &AdapterLease| {
         let (_, pair) = lease.weights.sites().next().expect("a site");
         let pair = pair.low_rank.as_ref().expect("a pair");
-        pair.a().flatten_all().and_then(|a| a.to_vec1::<f32>()).expect("f32")
+        pair.rows().expect("rows").0.flatten_all().and_then(|a| a.to_vec1::<f32>()).expect("f32")
     };
     let factors: Vec<Vec<f32>> = (0..4).map(|seed| values(16, seed)).collect();
     let done = AtomicBool::new(false);

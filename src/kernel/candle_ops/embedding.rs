@@ -59,8 +59,9 @@ fn add(mut rows: Tensor, ids: &[u32], delta: &EmbeddingDelta, weight: f64) -> Re
     let device = rows.device().clone();
     let index = |indices: Vec<u32>| Tensor::new(indices, &device);
     if let Some(pair) = delta.low_rank.as_ref().filter(|pair| pair.rank() > 0) {
-        let columns = pair.a().index_select(&index(ids.to_vec())?, 1)?.to_dtype(DType::F32)?;
-        let product = columns.t()?.contiguous()?.matmul(&pair.b().to_dtype(DType::F32)?)?;
+        let (a, b) = pair.rows()?;
+        let columns = a.index_select(&index(ids.to_vec())?, 1)?.to_dtype(DType::F32)?;
+        let product = columns.t()?.contiguous()?.matmul(&b.to_dtype(DType::F32)?)?;
         rows = (rows + (product * weight)?)?;
     }
     let Some(trained) = &delta.trained else { return Ok(rows) };

@@ -68,7 +68,8 @@ fn change(
 /// `(x · aᵀ) · b`
 fn low_rank(x: &Tensor, pair: &LowRank) -> Result<Tensor> {
     // Exact, and nothing to do for f32.
-    let [a, b] = [pair.a().to_dtype(DType::F32)?, pair.b().to_dtype(DType::F32)?];
+    let (a, b) = pair.rows()?;
+    let [a, b] = [a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?];
     Ok(x.matmul(&a.t()?)?.matmul(&b)?)
 }
 

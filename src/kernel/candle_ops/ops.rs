@@ -92,7 +92,8 @@ impl Kernels for CandleOps {
 
     fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank> {
         let pair = pair.beside(precision)?;
-        LowRank::new(pair.a().to_device(&self.device)?, pair.b().to_device(&self.device)?)
+        let (a, b) = pair.rows()?;
+        LowRank::new(a.to_device(&self.device)?, b.to_device(&self.device)?)
     }
 
     fn load_vector(&self, vector: &Tensor) -> Result<Tensor> {

@@ -56,21 +56,48 @@ impl Tiles {
     /// # Panics
     /// When the block's parts do not fit each other.
     pub(super) fn multiply(&mut self, block: &Block<'_>, sums: &mut Sums) {
+        if block.rows.is_empty() {
+            return sums.0.fill(0.0);
+        }
+        let (from, to) = (Place::zeros(), Place::new(sums.0.as_mut_ptr(), WIDTH));
+        // SAFETY: one line serves all rows, and the sums have room for sixteen.
+        unsafe { self.add_product(block, from, to) }
+    }
+
+    /// Lays them out again before the next product: something else of this thread had them.
+    pub(super) fn were_changed(&mut self) {
+        self.height = 0;
+    }
+
+    /// As [`Tiles::multiply`], the terms added to what is at `from`.
+    ///
+    /// # Safety
+    /// As many rows of [`WIDTH`] values as the block has can be read at `from` and written at `to`.
+    ///
+    /// # Panics
+    /// When the block has no rows, or its parts do not fit each other.
+    pub(super) unsafe fn add_product(
+        &mut self,
+        block: &Block<'_>,
+        from: Place<*const f32>,
+        to: Place<*mut f32>,
+    ) {
         let steps = block.panel.len() / (WIDTH * TILE);
         let height = block.rows.len().checked_div(steps * TILE).unwrap_or(0);
         assert_eq!(block.panel.len(), steps * WIDTH * TILE, "a panel is whole steps");
         assert_eq!(block.rows.len(), height * steps * TILE, "whole rows");
-        assert!(height <= TILE, "a tile has sixteen rows");
-        if steps == 0 || height == 0 {
-            return sums.0.fill(0.0);
-        }
+        assert!((1..=TILE).contains(&height), "a tile has sixteen rows");
         if height != self.height {
             configure(&Shape::of_block(height));
             self.height = height;
         }
         match block.ahead {
-            Ahead::Stream(start) => stream(block, start, steps, sums),
-            Ahead::Share { start, lines } => share(block, (start, lines), steps, sums),
+            // SAFETY: the block is whole steps of whole rows, as asserted; `from` and `to` have them, by contract.
+            Ahead::Stream(start) => unsafe { stream(block, start, steps, (from, to)) },
+            Ahead::Share { start, lines } => {
+                // SAFETY: as above.
+                unsafe { share(block, (start, lines), steps, (from, to)) }
+            }
         }
     }
 }
@@ -99,6 +126,38 @@ pub(super) enum Ahead {
     /// Some cache lines at each step of 32 along `in`: other blocks bring the rest.
     Share { start: usize, lines: usize },
 }
+
+/// Where rows of [`WIDTH`] values lie.
+#[derive(Clone, Copy)]
+pub(super) struct Place<P> {
+    start: P,
+    /// Bytes from one row to the next.
+    row: usize,
+}
+
+impl<P> Place<P> {
+    /// `row` values from one row to the next.
+    pub(super) fn new(start: P, row: usize) -> Self {
+        Self { start, row: row * size_of::<f32>() }
+    }
+}
+
+impl Place<*const f32> {
+    /// Zeros for all rows.
+    pub(super) fn zeros() -> Self {
+        static ZEROS: Line = Line([0.0; WIDTH]);
+        Self::repeated(&ZEROS.0)
+    }
+
+    /// The same for all rows.
+    pub(super) fn repeated(row: &[f32]) -> Self {
+        Self::new(row.as_ptr(), 0)
+    }
+}
+
+/// One row.
+#[repr(C, align(64))]
+struct Line([f32; WIDTH]);
 
 /// `[TILE, WIDTH]`
 #[repr(C, align(64))]
@@ -155,13 +214,21 @@ pub(super) fn configure(shape: &Shape) {
 /// Both halves of a panel go through one register. The processor has few more tiles than there are names for, which its
 /// two hardware threads share: each name in use leaves one less to load the next tile into while the last is multiplied.
 /// Two tiles of rows in eight registers would load less, and beside a busy neighbour wait for each other at every step.
-fn stream(block: &Block<'_>, ahead: usize, steps: usize, sums: &mut Sums) {
-    // SAFETY: `Tiles` has configured the registers; `multiply` has checked that the rows hold `steps` tiles of
-    // that height and the panel `steps` pairs of tiles, the sums hold both tiles, a prefetch cannot fault.
+///
+/// # Safety
+/// The rows hold `steps` tiles of the configured height, the panel `steps` pairs of tiles; both tiles of sums can be
+/// read at `from` and written at `to`.
+unsafe fn stream(
+    block: &Block<'_>,
+    ahead: usize,
+    steps: usize,
+    (from, to): (Place<*const f32>, Place<*mut f32>),
+) {
+    // SAFETY: by contract; a prefetch cannot fault.
     unsafe {
         asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
+            "tileloadd tmm0, [{from} + {from_row} * 1]",
+            "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
             "2:",
             "tileloadd tmm4, [{x} + {line} * 1]",
             "tileloadd tmm6, [{w} + {line} * 2]",
@@ -177,15 +244,18 @@ fn stream(block: &Block<'_>, ahead: usize, steps: usize, sums: &mut Sums) {
             "add {w}, 2048",
             "dec {steps}",
             "jnz 2b",
-            "tilestored [{sums} + {line} * 2], tmm0",
-            "tilestored [{sums} + {line} * 2 + 64], tmm1",
+            "tilestored [{to} + {to_row} * 1], tmm0",
+            "tilestored [{to} + {to_row} * 1 + 64], tmm1",
+            from = in(reg) from.start,
+            from_row = in(reg) from.row,
             x = inout(reg) block.rows.as_ptr() => _,
             x_step = in(reg) block.rows.len() / steps * size_of::<u32>(),
             w = inout(reg) block.panel.as_ptr() => _,
             next = inout(reg) block.panel.as_ptr().wrapping_byte_add(ahead) => _,
             line = in(reg) 64_usize,
             steps = inout(reg) steps => _,
-            sums = in(reg) sums,
+            to = in(reg) to.start,
+            to_row = in(reg) to.row,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
             options(nostack),
         );
@@ -194,12 +264,20 @@ fn stream(block: &Block<'_>, ahead: usize, steps: usize, sums: &mut Sums) {
 
 /// One tile of many rows. They are too many for the first cache, so they are loaded with the hint that they will not be
 /// needed soon, and the panel stays there.
-fn share(block: &Block<'_>, (ahead, lines): (usize, usize), steps: usize, sums: &mut Sums) {
+///
+/// # Safety
+/// As [`stream`].
+unsafe fn share(
+    block: &Block<'_>,
+    (ahead, lines): (usize, usize),
+    steps: usize,
+    (from, to): (Place<*const f32>, Place<*mut f32>),
+) {
     // SAFETY: as in `stream`.
     unsafe {
         asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
+            "tileloadd tmm0, [{from} + {from_row} * 1]",
+            "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
             "2:",
             "tileloaddt1 tmm4, [{x} + {line} * 1]",
             "tileloadd tmm6, [{w} + {line} * 2]",
@@ -219,8 +297,10 @@ fn share(block: &Block<'_>, (ahead, lines): (usize, usize), steps: usize, sums: 
             "add {w}, 2048",
             "dec {steps}",
             "jnz 2b",
-            "tilestored [{sums} + {line} * 2], tmm0",
-            "tilestored [{sums} + {line} * 2 + 64], tmm1",
+            "tilestored [{to} + {to_row} * 1], tmm0",
+            "tilestored [{to} + {to_row} * 1 + 64], tmm1",
+            from = in(reg) from.start,
+            from_row = in(reg) from.row,
             x = inout(reg) block.rows.as_ptr() => _,
             x_step = in(reg) block.rows.len() / steps * size_of::<u32>(),
             w = inout(reg) block.panel.as_ptr() => _,
@@ -229,7 +309,8 @@ fn share(block: &Block<'_>, (ahead, lines): (usize, usize), steps: usize, sums: 
             left = out(reg) _,
             line = in(reg) 64_usize,
             steps = inout(reg) steps => _,
-            sums = in(reg) sums,
+            to = in(reg) to.start,
+            to_row = in(reg) to.row,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
             options(nostack),
         );

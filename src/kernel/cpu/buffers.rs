@@ -17,7 +17,7 @@ pub(in super::super) struct Buffer<T> {
 
 impl<T: Copy + Default> Buffer<T> {
     /// At least `len` elements.
-    fn new(len: usize) -> Self {
+    pub(super) fn new(len: usize) -> Self {
         let spare = LINE / size_of::<T>();
         let values = vec![T::default(); len + spare];
         let start = values.as_ptr().align_offset(LINE).min(spare);

@@ -37,7 +37,7 @@ impl AdaptEmbedding<'_> {
         scale(machine, id, held.clone(), x);
         for (delta, weight) in held {
             if let Some(pair) = &delta.low_rank {
-                match pair.a().dtype() {
+                match pair.rows().expect(HOST).0.dtype() {
                     DType::BF16 => add_pair::<bf16>(machine, pair, (id, weight), x),
                     _ => add_pair::<f32>(machine, pair, (id, weight), x),
                 }
@@ -59,9 +59,10 @@ fn in_host_memory(delta: &EmbeddingDelta) -> Result<()> {
 
 /// Both factors can be read.
 pub(super) fn pair_in_host_memory(pair: &LowRank) -> Result<()> {
-    match pair.a().dtype() {
-        DType::BF16 => drop((values_of::<bf16>(pair.a())?, values_of::<bf16>(pair.b())?)),
-        _ => drop((values_of::<f32>(pair.a())?, values_of::<f32>(pair.b())?)),
+    let (a, b) = pair.rows()?;
+    match a.dtype() {
+        DType::BF16 => drop((values_of::<bf16>(a)?, values_of::<bf16>(b)?)),
+        _ => drop((values_of::<f32>(a)?, values_of::<f32>(b)?)),
     }
     Ok(())
 }
@@ -98,7 +99,8 @@ fn add_pair<T: Stored + WithDType>(
     (id, weight): (u32, f32),
     x: &mut [f32],
 ) {
-    let (a, b) = (values_of::<T>(pair.a()).expect(HOST), values_of::<T>(pair.b()).expect(HOST));
+    let (a, b) = pair.rows().expect(HOST);
+    let (a, b) = (values_of::<T>(a).expect(HOST), values_of::<T>(b).expect(HOST));
     let mut factors = machine.floats.scratch(pair.rank());
     let column = a.iter().skip(id as usize).step_by(pair.in_features());
     factors.iter_mut().zip(column).for_each(|(factor, a)| *factor = weight * a.wide());

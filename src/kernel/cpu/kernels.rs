@@ -1,11 +1,11 @@
 //! The door to the CPU kernels: checks what comes in, hands out memory, and calls the right one.
-use super::super::check;
 use super::super::kv::{KvLayer, foreign};
 use super::super::{
     Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, KernelError, Kernels, KvCache,
     KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs, RowSegment,
     weight::stack,
 };
+use super::super::{aside, check};
 use super::attention::Attention;
 use super::embedding::AdaptEmbedding;
 use super::isa::{Isa, Level};
@@ -61,10 +61,38 @@ impl CpuKernels {
         (bias, onto): (Option<&Act>, bool),
         y: &mut [f32],
     ) -> Result<()> {
-        let (in_features, out_features) = (weight.in_features, weight.out_features);
-        let (x, rows, bias) = (x.values()?, x.rows(), bias.map(Act::values).transpose()?);
-        let linear = Linear { x, rows, in_features, out_features, bias, onto };
-        linear.multiply(&self.machine, weight, y)
+        product_of(x, (weight, bias), onto)?.multiply(&self.machine, weight, y)
+    }
+
+    /// A product with what adapters change, to `y` or added to it, its shapes checked: pairs panel by panel where that
+    /// can be, the rest after it.
+    fn adapted(
+        &self,
+        (y, onto): (&mut Act, bool),
+        x: &Act,
+        (weight, bias): (&BaseWeight, Option<&Act>),
+        targets: &[LoraTarget<'_>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        let parts = check::lora(y, x, targets, segments)?;
+        let mut lora = AddLora::new(x, y, targets, segments)?;
+        if !parts.vectors && lora.joins(&self.machine, weight)? {
+            let linear = product_of(x, (weight, bias), onto)?;
+            let y = y.values_mut()?;
+            Linear { pairs: Some(&lora), ..linear }.multiply(&self.machine, weight, y)?;
+            lora.have_joined = true;
+            lora.add_pairs(&self.machine, y)?;
+            return if parts.trained { lora.add_trained(&self.machine, y) } else { Ok(()) };
+        }
+        let product_and_deltas = |y: &mut Act| {
+            self.product(x, weight, (bias, onto), y.values_mut()?)?;
+            self.add_lora(y, x, targets, segments)
+        };
+        if onto {
+            aside::keeping_aside(y, targets, segments, product_and_deltas)
+        } else {
+            product_and_deltas(y)
+        }
     }
 
     fn packed(&self, weight: &Tensor, precision: Precision, arena: &Arena) -> Result<BaseWeight> {
@@ -81,6 +109,17 @@ impl CpuKernels {
     fn layout(&self, shape: KvShape) -> KvLayout {
         KvLayout { shape, lanes: self.machine.level.lanes() }
     }
+}
+
+/// The operands of a product, checked by the caller.
+fn product_of<'a>(
+    x: &'a Act,
+    (weight, bias): (&BaseWeight, Option<&'a Act>),
+    onto: bool,
+) -> Result<Linear<'a>> {
+    let (in_features, out_features) = (weight.in_features, weight.out_features);
+    let (x, rows, bias) = (x.values()?, x.rows(), bias.map(Act::values).transpose()?);
+    Ok(Linear { x, rows, in_features, out_features, bias, onto, pairs: None })
 }
 
 impl Kernels for CpuKernels {
@@ -133,18 +172,19 @@ impl Kernels for CpuKernels {
     }
 
     fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank> {
-        host::values(pair.a())?;
-        host::values(pair.b())?;
-        pair.beside(precision)
+        let pair = self.load_embedding_pair(pair, precision)?;
+        #[cfg(target_arch = "x86_64")]
+        if self.machine.level.tiles().is_some() && precision != Precision::F32 {
+            return TilePair::of_rows(pair);
+        }
+        Ok(pair)
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn ready_for_texts(&self, pair: LowRank) -> Result<LowRank> {
-        let is_rounded = pair.a().dtype() == DType::BF16;
-        match self.machine.level.tiles() {
-            Some(_) if is_rounded && pair.rank() > 0 => TilePair::beside(pair),
-            _ => Ok(pair),
-        }
+    fn load_embedding_pair(&self, pair: &LowRank, precision: Precision) -> Result<LowRank> {
+        let (a, b) = pair.rows()?;
+        host::values(a)?;
+        host::values(b)?;
+        pair.beside(precision)
     }
 
     fn new_kv(&self, shape: KvShape) -> Result<KvCache> {
@@ -206,8 +246,7 @@ impl Kernels for CpuKernels {
         segments: &[RowSegment],
     ) -> Result<()> {
         let parts = check::lora(y, x, targets, segments)?;
-        let (in_features, out_features) = (x.cols(), y.cols());
-        let lora = AddLora { x: x.values()?, in_features, out_features, targets, segments };
+        let lora = AddLora::new(x, y, targets, segments)?;
         let y = y.values_mut()?;
         if parts.vectors {
             lora.scale_and_shift(&self.machine, y)?;
@@ -217,6 +256,31 @@ impl Kernels for CpuKernels {
             lora.add_trained(&self.machine, y)?;
         }
         Ok(())
+    }
+
+    fn adapted_linear(
+        &self,
+        x: &Act,
+        (weight, bias): (&BaseWeight, Option<&Act>),
+        targets: &[LoraTarget<'_>],
+        segments: &[RowSegment],
+    ) -> Result<Act> {
+        check::linear(x, weight, bias)?;
+        let mut y = self.machine.act(x.rows(), weight.out_features, |_| Ok(()))?;
+        self.adapted((&mut y, false), x, (weight, bias), targets, segments)?;
+        Ok(y)
+    }
+
+    fn add_adapted(
+        &self,
+        y: &mut Act,
+        x: &Act,
+        (weight, bias): (&BaseWeight, Option<&Act>),
+        targets: &[LoraTarget<'_>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        check::add_linear(y, x, weight, bias)?;
+        self.adapted((y, true), x, (weight, bias), targets, segments)
     }
 
     fn rms_norm(&self, x: &Act, weights: NormWeights<'_>, eps: f32) -> Result<Act> {

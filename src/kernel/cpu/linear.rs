@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "threads write their own columns of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::super::{BaseWeight, Result};
+use super::lora::AddLora;
 use super::machine::{Machine, rows_per_item};
 use super::pack::{PackedWeight, Panels};
 use super::pool::Pieces;
@@ -33,6 +34,8 @@ pub(super) struct Linear<'a> {
     pub(super) bias: Option<&'a [f32]>,
     /// Whether the product is added to what `y` has.
     pub(super) onto: bool,
+    /// Deltas that the weight's kind adds to it, if [`AddLora::joins`] said so.
+    pub(super) pairs: Option<&'a AddLora<'a>>,
 }
 
 impl Linear<'_> {

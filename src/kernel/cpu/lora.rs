@@ -1,14 +1,20 @@
 //! Low-rank deltas: `y[t] += weight · (x[t] · aᵀ) · b`, each segment at its adapter's own rank.
 #![expect(unsafe_code, reason = "threads write their own rows of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::super::{LoraTarget, LowRank, Result, RowSegment};
+use super::super::{Act, BaseWeight, LoraTarget, LowRank, Result, RowSegment};
 use super::embedding::pair_in_host_memory;
 use super::host::values_of;
 use super::machine::Machine;
+#[cfg(target_arch = "x86_64")]
+use super::pack::PackedWeight;
 use super::pool::Pieces;
+#[cfg(target_arch = "x86_64")]
+use super::quant::QuantWeight;
 use super::rows::{add_rows, dots};
 use super::simd::{Simd, Stored, Task};
 use super::vectors::HOST;
+#[cfg(target_arch = "x86_64")]
+use super::{lora_panels::may_join, lora_tiles::TilePair};
 use candle_core::{DType, WithDType};
 use half::bf16;
 use std::ops::Range;
@@ -30,13 +36,40 @@ pub(super) struct AddLora<'a> {
     pub(super) out_features: usize,
     pub(super) targets: &'a [LoraTarget<'a>],
     pub(super) segments: &'a [RowSegment],
+    /// Whether the product had the pairs of all segments that [join it](AddLora::joins): those of the others are left.
+    pub(super) have_joined: bool,
+}
+
+impl<'a> AddLora<'a> {
+    /// What [`check::lora`](super::super::check::lora) has passed.
+    pub(super) fn new(
+        x: &'a Act,
+        y: &Act,
+        targets: &'a [LoraTarget<'a>],
+        segments: &'a [RowSegment],
+    ) -> Result<Self> {
+        let (in_features, out_features) = (x.cols(), y.cols());
+        let x = x.values()?;
+        Ok(Self { x, in_features, out_features, targets, segments, have_joined: false })
+    }
 }
 
 impl AddLora<'_> {
+    /// Whether a product with `weight` can add pairs of some segments by itself, panel by panel.
+    pub(super) fn joins(&self, machine: &Machine, weight: &BaseWeight) -> Result<bool> {
+        #[cfg(target_arch = "x86_64")]
+        if machine.level.tiles().is_some() && QuantWeight::of(weight).is_none() {
+            return Ok(PackedWeight::of(weight)?.is_tiles() && self.fits_panels());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (machine, weight);
+        Ok(false)
+    }
+
     /// `y += weight · (x · aᵀ) · b`; `y` is `[rows, out]`.
     pub(super) fn add_pairs(&self, machine: &Machine, y: &mut [f32]) -> Result<()> {
         for (_, pair) in self.used(self.segments) {
-            pair_in_host_memory(pair)?;
+            readable(machine, pair)?;
         }
         let y = Pieces::new(y);
         let mut rest = self.segments;
@@ -44,11 +77,8 @@ impl AddLora<'_> {
             let (disjoint, after) = rest.split_at(disjoint(rest));
             rest = after;
             #[cfg(target_arch = "x86_64")]
-            if let Some(amx) = machine.level.tiles()
-                && self.are_tiles(disjoint)
-            {
+            if let Some(amx) = machine.level.tiles() {
                 self.add_tiles((machine, amx), disjoint, &y);
-                continue;
             }
             self.add(machine, disjoint, &y);
         }
@@ -61,13 +91,27 @@ impl AddLora<'_> {
         segments: &'a [RowSegment],
     ) -> impl Iterator<Item = (&'a RowSegment, &'a LowRank)> {
         self.targets.iter().flat_map(move |target| {
-            segments.iter().filter_map(|segment| Some((segment, held(target, segment)?)))
+            segments.iter().filter_map(|segment| Some((segment, self.held(target, segment)?)))
         })
     }
 
-    /// Segments that share no row, all at once; an item is some rows of one at one target.
+    /// What a segment's rows meet at a target, if it changes anything that is left to change.
+    pub(super) fn held<'a>(
+        &self,
+        target: &LoraTarget<'a>,
+        segment: &RowSegment,
+    ) -> Option<&'a LowRank> {
+        #[cfg(target_arch = "x86_64")]
+        if self.have_joined && may_join(segment) {
+            return None;
+        }
+        target.low_rank(segment.slot).filter(|pair| pair.rank() > 0)
+    }
+
+    /// By the pairs that lie in rows: segments that share no row, all at once; an item is some rows of one at one target.
     fn add(&self, machine: &Machine, segments: &[RowSegment], y: &Pieces<'_, f32>) {
-        let work: usize = self.used(segments).map(|(s, pair)| s.rows.len() * pair.rank()).sum();
+        let in_rows = self.used(segments).filter(|(_, pair)| pair.packed().is_none());
+        let work: usize = in_rows.map(|(s, pair)| s.rows.len() * pair.rank()).sum();
         if work == 0 {
             return;
         }
@@ -76,9 +120,9 @@ impl AddLora<'_> {
         let run = |index: usize| {
             let target = &self.targets[index % targets];
             let Some((segment, rows)) = piece((segments, ROWS), index / targets) else { return };
-            if let Some(pair) = held(target, segment) {
+            if let Some(pair) = self.held(target, segment).filter(|pair| pair.packed().is_none()) {
                 let rows = (rows, segment.weight);
-                match pair.a().dtype() {
+                match pair.rows().expect(HOST).0.dtype() {
                     DType::BF16 => self.item::<bf16>(machine, (target, pair), rows, y),
                     _ => self.item::<f32>(machine, (target, pair), rows, y),
                 }
@@ -98,7 +142,8 @@ impl AddLora<'_> {
         (rows, weight): (Range<usize>, f32),
         y: &Pieces<'_, f32>,
     ) {
-        let (a, b) = (values_of(pair.a()).expect(HOST), values_of(pair.b()).expect(HOST));
+        let (a, b) = pair.rows().expect(HOST);
+        let (a, b) = (values_of(a).expect(HOST), values_of(b).expect(HOST));
         let factors = Factors::<T> { a: &a, b: &b, rank: pair.rank() };
         let mut shrunk = machine.floats.scratch(TILE * pair.rank());
         machine.level.run(Tile {
@@ -113,15 +158,21 @@ impl AddLora<'_> {
     }
 }
 
-/// What a segment's rows meet at a target, if it changes anything.
-pub(super) fn held<'a>(target: &LoraTarget<'a>, segment: &RowSegment) -> Option<&'a LowRank> {
-    target.low_rank(segment.slot).filter(|pair| pair.rank() > 0)
+/// Whether these kernels can use the pair: as tiles where there are any, or as rows in host memory.
+fn readable(machine: &Machine, pair: &LowRank) -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    if machine.level.tiles().is_some() && TilePair::of(pair).is_some() {
+        return Ok(());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = machine;
+    pair_in_host_memory(pair)
 }
 
 /// How many of `segments`, which begin with one, are ascending and disjoint.
 ///
 /// A row in several of them gets its deltas one after the other, in the order of the segments.
-fn disjoint(segments: &[RowSegment]) -> usize {
+pub(super) fn disjoint(segments: &[RowSegment]) -> usize {
     let overlap = segments.windows(2).position(|pair| pair[1].rows.start < pair[0].rows.end);
     overlap.map_or(segments.len(), |last| last + 1)
 }

@@ -63,6 +63,12 @@ impl Packed for PackedWeight {
 }
 
 impl PackedWeight {
+    /// Whether products with it are tiles.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn is_tiles(&self) -> bool {
+        matches!(self.panels, Panels::Tiles(..))
+    }
+
     /// The kernels' own layout behind `weight`.
     pub(super) fn of(weight: &BaseWeight) -> Result<&Self> {
         let packed = match &weight.data {

@@ -275,6 +275,19 @@ impl<'a, T> Pieces<'a, T> {
         Self { start: values.as_mut_ptr(), len: values.len(), borrow: PhantomData }
     }
 
+    /// Where a part begins, for whoever takes only some of its elements.
+    ///
+    /// # Panics
+    /// When `range` is outside the slice.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "for tiles, which x86 alone has")
+    )]
+    pub(super) fn start_of(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len, "a piece of {}", self.len);
+        self.start.wrapping_add(range.start)
+    }
+
     /// One part.
     ///
     /// # Safety

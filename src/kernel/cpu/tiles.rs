@@ -1,8 +1,9 @@
 //! `x · Wᵀ + bias` in bfloat16 on tiles: one pass over a panel of weights for 16 rows.
 #![expect(unsafe_code, reason = "threads write their own columns of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::amx::{Ahead, Amx, Block, Sums, TILE, Tiles, WIDTH};
+use super::amx::{Ahead, Amx, Block, Place, Sums, TILE, Tiles, WIDTH};
 use super::linear::{Linear, write_vector};
+use super::lora_panels::Shrunk;
 use super::machine::{Machine, rows_per_item};
 use super::pack::PackedWeight;
 use super::pool::Pieces;
@@ -35,8 +36,10 @@ impl Linear<'_> {
         let start = scratch.as_ptr().align_offset(64).min(TILE);
         let x = &mut scratch[start..][..self.rows * weight.steps];
         self.round_to_tiles(machine, amx, weight.steps, x);
-        let product =
-            Product { amx, linear: self, steps: weight.steps, panels, x, y: &Pieces::new(y) };
+        let (x, steps) = (&*x, weight.steps);
+        let deltas = self.pairs.map(|pairs| Shrunk::new(pairs, (machine, amx), x, steps));
+        let (y, deltas) = (&Pieces::new(y), deltas.as_ref());
+        let product = Product { amx, linear: self, steps, panels, x, y, deltas };
         let count = self.out_features.div_ceil(WIDTH);
         if self.rows * self.in_features * self.out_features < SERIAL {
             let mut worker = Worker::new(amx);
@@ -83,24 +86,73 @@ struct Product<'a> {
     panels: &'a [u32],
     x: &'a [u32],
     y: &'a Pieces<'a, f32>,
+    deltas: Option<&'a Shrunk<'a>>,
 }
 
 impl Product<'_> {
     /// All rows of a panel's columns.
-    ///
-    /// A block's sums are written after the next block's product: tiles are slow on their way to memory, and
-    /// until they are there nobody can read them.
-    fn panel(&self, Worker { tiles, sums }: &mut Worker, panel: usize) {
+    fn panel(&self, worker: &mut Worker, panel: usize) {
         let columns = panel * WIDTH..((panel + 1) * WIDTH).min(self.linear.out_features);
+        match (self.linear.bias, self.linear.onto) {
+            (Some(_), true) => self.sums_and_bias(worker, panel, &columns),
+            _ if columns.len() < WIDTH || self.steps == 0 => {
+                self.sums_and_bias(worker, panel, &columns);
+            }
+            (bias, onto) => {
+                let bias = bias.map(|bias| &bias[columns.clone()]);
+                self.sums_in_place(&mut worker.tiles, panel, (columns.start, bias, onto));
+            }
+        }
+        if self.deltas.is_some_and(|deltas| deltas.add(self.amx, &columns, self.y)) {
+            worker.tiles.were_changed();
+        }
+    }
+
+    /// Tiles begin with what is there, or with the bias, and go to the result as they are.
+    fn sums_in_place(
+        &self,
+        tiles: &mut Tiles,
+        panel: usize,
+        (column, bias, onto): (usize, Option<&[f32]>, bool),
+    ) {
+        let out = self.linear.out_features;
+        let blocks = self.linear.rows.div_ceil(TILE);
+        for block in 0..blocks {
+            let rows = block * TILE..((block + 1) * TILE).min(self.linear.rows);
+            let to =
+                self.y.start_of(rows.start * out + column..(rows.end - 1) * out + column + WIDTH);
+            let from = match bias {
+                _ if onto => Place::new(to.cast_const(), out),
+                Some(bias) => Place::repeated(bias),
+                None => Place::zeros(),
+            };
+            // SAFETY: these rows are inside the result and its columns of one panel belong to one item of the job; a
+            // bias and zeros are a panel's width.
+            unsafe {
+                tiles.add_product(&self.block(panel, block, blocks), from, Place::new(to, out));
+            }
+        }
+    }
+
+    /// Sums that vectors take to the result.
+    ///
+    /// A block's are written after the next block's product: tiles are slow on their way to memory, and
+    /// until they are there nobody can read them.
+    fn sums_and_bias(
+        &self,
+        Worker { tiles, sums }: &mut Worker,
+        panel: usize,
+        columns: &Range<usize>,
+    ) {
         let blocks = self.linear.rows.div_ceil(TILE);
         for block in 0..blocks {
             tiles.multiply(&self.block(panel, block, blocks), &mut sums[block % 2]);
             if block > 0 {
-                self.write(block - 1, &columns, &sums[(block - 1) % 2]);
+                self.write(block - 1, columns, &sums[(block - 1) % 2]);
             }
         }
         if let Some(last) = blocks.checked_sub(1) {
-            self.write(last, &columns, &sums[last % 2]);
+            self.write(last, columns, &sums[last % 2]);
         }
     }
 

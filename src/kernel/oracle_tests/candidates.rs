@@ -15,8 +15,8 @@ pub(super) struct Candidate {
     bf16_tolerance: f32,
     /// The same of attention over a cache in bf16.
     kv_tolerance: f32,
-    /// The same of deltas of whole texts.
-    text_tolerance: f32,
+    /// The same of deltas by pairs that are loaded for any precision but f32.
+    delta_tolerance: f32,
 }
 
 /// Rounding of some hundred f32 products and sums, relative to the largest value of the result.
@@ -49,7 +49,7 @@ fn cpu_candidates() -> impl Iterator<Item = Candidate> {
             // Queries and probabilities are rounded too: half a unit in 8 bits each.
             candidate.kv_tolerance = 5e-3;
             // So are rows and what a pair shrinks them to.
-            candidate.text_tolerance = 5e-3;
+            candidate.delta_tolerance = 5e-3;
         }
         candidate
     })
@@ -82,7 +82,7 @@ fn candidate(
         integers,
         bf16_tolerance,
         kv_tolerance: F32_TOLERANCE,
-        text_tolerance: bf16_tolerance,
+        delta_tolerance: bf16_tolerance,
     }
 }
 
@@ -109,9 +109,15 @@ impl Candidate {
         self.near(got, want, if bf16 { self.bf16_tolerance } else { F32_TOLERANCE })
     }
 
-    /// As [`Candidate::check`], of pairs made ready for whole texts.
-    pub(super) fn check_texts(&self, got: &Act, want: &Act) -> Result<(), String> {
-        self.near(got, want, self.text_tolerance)
+    /// As [`Candidate::check`], of deltas by pairs loaded for `precision`.
+    pub(super) fn check_deltas(
+        &self,
+        got: &Act,
+        want: &Act,
+        precision: Precision,
+    ) -> Result<(), String> {
+        let rounded = precision != Precision::F32;
+        self.near(got, want, if rounded { self.delta_tolerance } else { F32_TOLERANCE })
     }
 
     /// As [`Candidate::check`], of attention over a cache of `precision`.

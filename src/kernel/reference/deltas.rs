@@ -46,7 +46,10 @@ struct HostDelta<'a> {
 
 impl<'a> HostDelta<'a> {
     fn new(delta: &'a LinearDelta, weight: f64) -> Result<Self> {
-        let factors = |pair: &LowRank| -> Result<_> { Ok((host(pair.a())?, host(pair.b())?)) };
+        let factors = |pair: &LowRank| -> Result<_> {
+            let (a, b) = pair.rows()?;
+            Ok((host(a)?, host(b)?))
+        };
         let rows =
             |rows: &'a TrainedRows| -> Result<_> { Ok((rows, host(rows.weight.tensor()?)?)) };
         Ok(Self {
@@ -114,7 +117,8 @@ pub(super) fn adapt_embedding(
 
 fn add_embedding(y: &mut [f64], delta: &EmbeddingDelta, weight: f64, id: u32) -> Result<()> {
     if let Some(pair) = &delta.low_rank {
-        let (column, b) = (host(&pair.a().narrow(1, id as usize, 1)?)?, host(pair.b())?);
+        let (a, b) = pair.rows()?;
+        let (column, b) = (host(&a.narrow(1, id as usize, 1)?)?, host(b)?);
         for (a, b) in column.into_iter().zip(b.chunks_exact(y.len())) {
             add_scaled(y, b, weight * f64::from(a));
         }

@@ -111,11 +111,12 @@ impl<const N: usize> LoraLinear<N> {
         segments: &[RowSegment],
         step: &StepContext<'_>,
     ) -> Result<Act> {
-        let mut y = step.kernels.linear(x, &self.base.weight, self.base.bias())?;
-        if !segments.is_empty() {
-            step.kernels.add_lora(&mut y, x, &self.targets(step), segments)?;
-            self.add_fused(&mut y, x, segments, step)?;
+        let base = (&*self.base.weight, self.base.bias());
+        if segments.is_empty() {
+            return step.kernels.linear(x, base.0, base.1);
         }
+        let mut y = step.kernels.adapted_linear(x, base, &self.targets(step), segments)?;
+        self.add_fused(&mut y, x, segments, step)?;
         Ok(y)
     }
 
