@@ -35,6 +35,7 @@ pub(super) struct Linear<'a> {
     /// Whether the product is added to what `y` has.
     pub(super) onto: bool,
     /// Deltas that the weight's kind adds to it, if [`AddLora::joins`] said so.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "tiles alone add them"))]
     pub(super) pairs: Option<&'a AddLora<'a>>,
 }
 

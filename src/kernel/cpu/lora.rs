@@ -4,6 +4,8 @@
 use super::super::{Act, BaseWeight, LoraTarget, LowRank, Result, RowSegment};
 use super::embedding::pair_in_host_memory;
 use super::host::values_of;
+#[cfg(target_arch = "x86_64")]
+use super::lora_tiles::TilePair;
 use super::machine::Machine;
 #[cfg(target_arch = "x86_64")]
 use super::pack::PackedWeight;
@@ -13,14 +15,14 @@ use super::quant::QuantWeight;
 use super::rows::{add_rows, dots};
 use super::simd::{Simd, Stored, Task};
 use super::vectors::HOST;
-#[cfg(target_arch = "x86_64")]
-use super::{lora_panels::may_join, lora_tiles::TilePair};
 use candle_core::{DType, WithDType};
 use half::bf16;
 use std::ops::Range;
 
 /// Rows of one item: enough to use a factor well while it is in the cache, few enough to share the work.
 const ROWS: usize = 8;
+/// Rows of a segment that may join a product.
+const LONG: usize = 32;
 /// Rows whose sums are in registers together.
 const TILE: usize = 4;
 /// A cache line, in bytes.
@@ -101,7 +103,6 @@ impl AddLora<'_> {
         target: &LoraTarget<'a>,
         segment: &RowSegment,
     ) -> Option<&'a LowRank> {
-        #[cfg(target_arch = "x86_64")]
         if self.have_joined && may_join(segment) {
             return None;
         }
@@ -167,6 +168,11 @@ fn readable(machine: &Machine, pair: &LowRank) -> Result<()> {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = machine;
     pair_in_host_memory(pair)
+}
+
+/// Whether a segment's pairs join the product where any do: it fills tiles, which one by one take longer to lay out.
+pub(super) fn may_join(segment: &RowSegment) -> bool {
+    segment.rows.len() >= LONG
 }
 
 /// How many of `segments`, which begin with one, are ascending and disjoint.

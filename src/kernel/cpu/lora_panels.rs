@@ -6,20 +6,12 @@
 use super::super::RowSegment;
 use super::amx::{Amx, TILE, WIDTH};
 use super::buffers::Scratch;
-use super::lora::{AddLora, disjoint};
+use super::lora::{AddLora, disjoint, may_join};
 use super::lora_tiles::{PairShape, RowTiles, TilePair, Tiles, Weigh};
 use super::machine::Machine;
 use super::pool::Pieces;
 use super::simd::Simd;
 use std::ops::Range;
-
-/// Rows of a segment whose tiles are mostly full: panel by panel, one that is not is laid out anew each time.
-const LONG: usize = 2 * TILE;
-
-/// Whether a segment's pairs join the product where any do.
-pub(super) fn may_join(segment: &RowSegment) -> bool {
-    segment.rows.len() >= LONG
-}
 
 impl AddLora<'_> {
     /// Whether there are pairs that can join the product: those of long segments, if they are tiles over whole panels.
