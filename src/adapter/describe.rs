@@ -1,6 +1,5 @@
 //! What an adapter is, for people: answers of the admin routes and of `lorad inspect`.
 use super::AdapterError;
-use crate::kernel::KernelError;
 use crate::lora::{Labels, LoraWeights, LowRank, ModuleNames, NormSite, Site, TrainedRows};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -8,6 +7,7 @@ use serde_json::Value;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    fmt,
 };
 
 /// Facts that only the files know.
@@ -176,9 +176,7 @@ impl Tally {
         self.layers += 1;
         self.ranks.insert(pair.rank());
         self.parameters += pair.rank() * (pair.in_features() + pair.out_features());
-        self.squared_norm += squared_norm(pair).map_err(|error| {
-            AdapterError::invalid(format!("the norm of a pair cannot be computed: {error}"))
-        })?;
+        self.squared_norm += squared_norm(pair)?;
         Ok(())
     }
 
@@ -257,10 +255,16 @@ fn kind(site: Site) -> Site {
 
 /// `‖bᵀa‖² = ⟨aaᵀ, bbᵀ⟩`: dot products of rows instead of the `[out, in]` delta. On this thread and in f64, which
 /// holds the fourth power of every f32.
-fn squared_norm(pair: &LowRank) -> Result<f64, KernelError> {
-    let (a, b) = pair.rows()?;
-    let a = a.flatten_all()?.to_vec1::<f32>()?;
-    let b = b.flatten_all()?.to_vec1::<f32>()?;
+fn squared_norm(pair: &LowRank) -> Result<f64, AdapterError> {
+    let refused = |error: &dyn fmt::Display| {
+        AdapterError::invalid(format!("the norm of a pair cannot be computed: {error}"))
+    };
+    let values = |factor: &Tensor| {
+        let values = factor.flatten_all().and_then(|factor| factor.to_vec1::<f32>());
+        values.map_err(|error| refused(&error))
+    };
+    let (a, b) = pair.rows().map_err(|error| refused(&error))?;
+    let (a, b) = (values(a)?, values(b)?);
     let rows = |r: usize| {
         let (wide, high) = (pair.in_features(), pair.out_features());
         (&a[r * wide..][..wide], &b[r * high..][..high])
