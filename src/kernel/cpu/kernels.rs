@@ -81,18 +81,30 @@ impl CpuKernels {
             let y = y.values_mut()?;
             Linear { pairs: Some(&lora), ..linear }.multiply(&self.machine, weight, y)?;
             lora.have_joined = true;
-            lora.add_pairs(&self.machine, y)?;
-            return if parts.trained { lora.add_trained(&self.machine, y) } else { Ok(()) };
+            return self.add_deltas(&lora, parts, y);
         }
         let product_and_deltas = |y: &mut Act| {
-            self.product(x, weight, (bias, onto), y.values_mut()?)?;
-            self.add_lora(y, x, targets, segments)
+            let y = y.values_mut()?;
+            self.product(x, weight, (bias, onto), y)?;
+            self.add_deltas(&lora, parts, y)
         };
         if onto {
             aside::keeping_aside(y, targets, segments, product_and_deltas)
         } else {
             product_and_deltas(y)
         }
+    }
+
+    /// The parts of a delta in their order.
+    fn add_deltas(&self, lora: &AddLora<'_>, parts: check::Parts, y: &mut [f32]) -> Result<()> {
+        if parts.vectors {
+            lora.scale_and_shift(&self.machine, y)?;
+        }
+        lora.add_pairs(&self.machine, y)?;
+        if parts.trained {
+            lora.add_trained(&self.machine, y)?;
+        }
+        Ok(())
     }
 
     fn packed(&self, weight: &Tensor, precision: Precision, arena: &Arena) -> Result<BaseWeight> {
@@ -247,15 +259,7 @@ impl Kernels for CpuKernels {
     ) -> Result<()> {
         let parts = check::lora(y, x, targets, segments)?;
         let lora = AddLora::new(x, y, targets, segments)?;
-        let y = y.values_mut()?;
-        if parts.vectors {
-            lora.scale_and_shift(&self.machine, y)?;
-        }
-        lora.add_pairs(&self.machine, y)?;
-        if parts.trained {
-            lora.add_trained(&self.machine, y)?;
-        }
-        Ok(())
+        self.add_deltas(&lora, parts, y.values_mut()?)
     }
 
     fn adapted_linear(

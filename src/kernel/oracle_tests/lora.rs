@@ -22,18 +22,6 @@ proptest! {
         as_the_oracle(((rows, k), &outs, &ranks), (&raw, seed), precision)?;
     }
 
-    /// Few texts without gaps, so that tiles are full.
-    #[test]
-    fn deltas_of_whole_texts(
-        (rows, k) in (1..70_usize, 1..100_usize),
-        outs in vec(1..90_usize, 1..4),
-        ranks in vec(option::weighted(0.8, 1..75_usize), 1..5),
-        raw in vec((0.0..1.0, 0.0..1.0, 0..5_usize, -1.5..1.5_f32), 0..4),
-        seed: u64,
-    ) {
-        as_the_oracle(((rows, k), &outs, &ranks), (&raw, seed), Precision::Bf16)?;
-    }
-
     /// Together or one after the other: a layer and its deltas are the same to the bit, whichever way the kernels choose.
     #[test]
     fn deltas_that_join_a_product(
