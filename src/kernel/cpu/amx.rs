@@ -1,9 +1,10 @@
 //! AMX: products of 16×16 tiles of bfloat16 pairs in registers of their own.
 //!
-//! The intrinsics are not stable, so the whole product of a block is one piece of assembly: it zeroes the sums,
-//! runs along `in` and stores them. Between pieces nothing is kept in tiles.
+//! The intrinsics are not stable, so the whole product of a block is one piece of assembly: it begins with what is there,
+//! runs along `in`, adds what else belongs to the block, and stores the sums. Between pieces nothing is kept in tiles.
 #![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
 use super::avx512::Avx512;
+use super::extras::Extras;
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
@@ -13,6 +14,132 @@ use std::sync::OnceLock;
 pub(super) const TILE: usize = 16;
 /// Columns of a panel: two tiles side by side.
 pub(super) const WIDTH: usize = 2 * TILE;
+
+/// The assembly of extras. Needs registers `extra` and `line`, and leaves nothing in the others that it names.
+macro_rules! extras {
+    () => {
+        concat!(
+            "6:\n",
+            "mov {from}, [{extra}]\n",
+            "mov {from_row}, [{extra} + 8]\n",
+            "mov {w}, [{extra} + 16]\n",
+            "mov {next}, [{extra} + 24]\n",
+            "mov {left}, [{extra} + 32]\n",
+            "add {next}, {w}\n",
+            "7:\n",
+            "tileloadd tmm4, [{from} + {from_row} * 1]\n",
+            "tileloadd tmm6, [{w} + {line} * 1]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            "tileloadd tmm6, [{next} + {line} * 1]\n",
+            "tdpbf16ps tmm1, tmm4, tmm6\n",
+            "add {from}, 64\n",
+            "add {w}, 1024\n",
+            "add {next}, 1024\n",
+            "dec {left}\n",
+            "jnz 7b\n",
+            "mov {w}, [{extra} + 16]\n",
+            "mov {next}, [{extra} + 24]\n",
+            "lea {w}, [{w} + {next} * 2]\n",
+            "mov {left}, [{extra} + 40]\n",
+            "test {left}, {left}\n",
+            "jz 5f\n",
+            "8:\n",
+            "prefetcht0 [{w}]\n",
+            "add {w}, 64\n",
+            "dec {left}\n",
+            "jnz 8b\n",
+            "5:\n",
+            "mov {left}, [{extra} + 48]\n",
+            "add {extra}, 56\n",
+            "test {left}, {left}\n",
+            "jnz 6b\n",
+        )
+    };
+}
+
+/// The assembly of [`stream`], with what else comes before the stores and the operands of that.
+macro_rules! stream {
+    ($block:ident, $ahead:ident, $steps:ident, $to:ident; [$($template:tt)*] [$($operand:tt)*]) => {
+        asm!(
+            "tileloadd tmm0, [{from} + {from_row} * 1]",
+            "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
+            "2:",
+            "tileloadd tmm4, [{x} + {line} * 1]",
+            "tileloadd tmm6, [{w} + {line} * 2]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm6, [{w} + {line} * 2 + 64]",
+            ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+            "prefetcht0 [{next} + \\line * 128]",
+            "prefetcht0 [{next} + \\line * 128 + 64]",
+            ".endr",
+            "tdpbf16ps tmm1, tmm4, tmm6",
+            "add {next}, 2048",
+            "add {x}, {x_step}",
+            "add {w}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            $($template)*
+            "tilestored [{to} + {to_row} * 1], tmm0",
+            "tilestored [{to} + {to_row} * 1 + 64], tmm1",
+            x = inout(reg) $block.rows.as_ptr() => _,
+            x_step = in(reg) $block.rows.len() / $steps * size_of::<u32>(),
+            w = inout(reg) $block.panel.as_ptr() => _,
+            next = inout(reg) $block.panel.as_ptr().wrapping_byte_add($ahead) => _,
+            line = in(reg) 64_usize,
+            steps = inout(reg) $steps => _,
+            to = in(reg) $to.start,
+            to_row = in(reg) $to.row,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
+            $($operand)*
+            options(nostack),
+        )
+    };
+}
+
+/// The assembly of [`share`], likewise.
+macro_rules! share {
+    ($block:ident, $ahead:ident, $lines:ident, $steps:ident, $to:ident; [$($template:tt)*] [$($operand:tt)*]) => {
+        asm!(
+            "tileloadd tmm0, [{from} + {from_row} * 1]",
+            "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
+            "2:",
+            "tileloaddt1 tmm4, [{x} + {line} * 1]",
+            "tileloadd tmm6, [{w} + {line} * 2]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm6, [{w} + {line} * 2 + 64]",
+            "mov {left}, {lines}",
+            "test {left}, {left}",
+            "jz 4f",
+            "3:",
+            "prefetcht1 [{next}]",
+            "add {next}, 64",
+            "dec {left}",
+            "jnz 3b",
+            "4:",
+            "tdpbf16ps tmm1, tmm4, tmm6",
+            "add {x}, {x_step}",
+            "add {w}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            $($template)*
+            "tilestored [{to} + {to_row} * 1], tmm0",
+            "tilestored [{to} + {to_row} * 1 + 64], tmm1",
+            x = inout(reg) $block.rows.as_ptr() => _,
+            x_step = in(reg) $block.rows.len() / $steps * size_of::<u32>(),
+            w = inout(reg) $block.panel.as_ptr() => _,
+            next = inout(reg) $block.panel.as_ptr().wrapping_byte_add($ahead) => _,
+            lines = in(reg) $lines,
+            left = out(reg) _,
+            line = in(reg) 64_usize,
+            steps = inout(reg) $steps => _,
+            to = in(reg) $to.start,
+            to_row = in(reg) $to.row,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
+            $($operand)*
+            options(nostack),
+        )
+    };
+}
 
 /// The proof that the machine has AMX for bfloat16, that the system lets this process use it, and that
 /// AVX-512 with BF16 is there too.
@@ -37,18 +164,37 @@ impl Amx {
     }
 }
 
-/// Configured tiles of this thread, released in the end, so that a thread at rest carries no tile state.
+/// Tiles of this thread, given up in the end, so that a thread at rest carries no tile state.
 pub(super) struct Tiles {
     height: usize,
+    pairs: usize,
     /// The configuration is the thread's own.
     thread: PhantomData<*const ()>,
 }
 
 impl Tiles {
-    /// Configured for blocks of full height; the token proves that they exist.
+    /// Not yet laid out; the token proves that they exist.
     pub(super) fn new(_: Amx) -> Self {
-        configure(&Shape::of_block(TILE));
-        Self { height: TILE, thread: PhantomData }
+        Self { height: 0, pairs: 0, thread: PhantomData }
+    }
+
+    /// For `height` rows: registers 0 and 1 sums, 4 rows, 6 weights; and if `pairs` is not 0, 5 rows of so many pairs and
+    /// 7 so many rows of weights.
+    pub(super) fn lay_out(&mut self, height: usize, pairs: usize) {
+        if (height, pairs) != (self.height, self.pairs) {
+            const LINE: usize = TILE * size_of::<u32>();
+            let (rows, unused) = ((height, LINE), (0, 0));
+            let narrow = if pairs == 0 { unused } else { (height, pairs * size_of::<u32>()) };
+            let weights = [(TILE, LINE), (pairs, LINE)];
+            let shape = [rows, rows, unused, unused, rows, narrow, weights[0], weights[1]];
+            configure(&Shape::of(shape));
+            (self.height, self.pairs) = (height, pairs);
+        }
+    }
+
+    /// Rows they are laid out for.
+    pub(super) fn height(&self) -> usize {
+        self.height
     }
 
     /// The sums of `block`, one term of `in` after the other, 32 at a time: the same for any height.
@@ -62,11 +208,6 @@ impl Tiles {
         let (from, to) = (Place::zeros(), Place::new(sums.0.as_mut_ptr(), WIDTH));
         // SAFETY: one line serves all rows, and the sums have room for sixteen.
         unsafe { self.add_product(block, from, to) }
-    }
-
-    /// Lays them out again before the next product: something else of this thread had them.
-    pub(super) fn were_changed(&mut self) {
-        self.height = 0;
     }
 
     /// As [`Tiles::multiply`], the terms added to what is at `from`.
@@ -87,17 +228,53 @@ impl Tiles {
         assert_eq!(block.panel.len(), steps * WIDTH * TILE, "a panel is whole steps");
         assert_eq!(block.rows.len(), height * steps * TILE, "whole rows");
         assert!((1..=TILE).contains(&height), "a tile has sixteen rows");
-        if height != self.height {
-            configure(&Shape::of_block(height));
-            self.height = height;
-        }
+        self.lay_out(height, 0);
         match block.ahead {
             // SAFETY: the block is whole steps of whole rows, as asserted; `from` and `to` have them, by contract.
             Ahead::Stream(start) => unsafe { stream(block, start, steps, (from, to)) },
             Ahead::Share { start, lines } => {
+                if from.row == 0 {
+                    own(to, height);
+                }
                 // SAFETY: as above.
                 unsafe { share(block, (start, lines), steps, (from, to)) }
             }
+        }
+    }
+}
+
+impl Tiles {
+    /// `y += extras`, `height` rows: as at the end of a product.
+    ///
+    /// # Safety
+    /// As many rows of [`WIDTH`] values as `height` can be read and written at `y`, and there are extras.
+    pub(super) unsafe fn add_extras(
+        &mut self,
+        height: usize,
+        extras: &Extras<'_>,
+        y: Place<*mut f32>,
+    ) {
+        self.lay_out(height, 0);
+        // SAFETY: by contract, and as `Extra::new` asserts; a prefetch cannot fault.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{from} + {from_row} * 1]",
+                "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
+                extras!(),
+                "tilestored [{to} + {to_row} * 1], tmm0",
+                "tilestored [{to} + {to_row} * 1 + 64], tmm1",
+                from = inout(reg) y.start => _,
+                from_row = inout(reg) y.row => _,
+                w = out(reg) _,
+                next = out(reg) _,
+                left = out(reg) _,
+                line = in(reg) 64_usize,
+                to = in(reg) y.start,
+                to_row = in(reg) y.row,
+                extra = inout(reg) Extras::start_of(Some(extras)) => _,
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
+                options(nostack),
+            );
         }
     }
 }
@@ -116,6 +293,8 @@ pub(super) struct Block<'a> {
     pub(super) panel: &'a [u32],
     /// What to ask the memory for meanwhile.
     pub(super) ahead: Ahead,
+    /// What is added in the end.
+    pub(super) extras: Option<&'a Extras<'a>>,
 }
 
 /// Weights to bring near during a product; where they begin is in bytes from the panel's start, and need not exist.
@@ -174,12 +353,6 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Registers 0 and 1 sums, 4 rows, 6 weights.
-    fn of_block(height: usize) -> Self {
-        let heights = [height, height, 0, 0, height, 0, TILE, 0];
-        Self::of(heights.map(|height| (height, TILE * size_of::<u32>())))
-    }
-
     /// Rows and bytes in a row of each register; one without rows is not used.
     ///
     /// # Panics
@@ -209,6 +382,17 @@ pub(super) fn configure(shape: &Shape) {
     unsafe { asm!("ldtilecfg [{}]", in(reg) shape, options(nostack, readonly)) }
 }
 
+/// Asks for what rows of sums are going to be written to: stores that wait for their lines hold up the loads behind them.
+fn own(to: Place<*mut f32>, height: usize) {
+    for row in 0..height {
+        let line = to.start.wrapping_byte_add(row * to.row);
+        // SAFETY: a prefetch cannot fault.
+        unsafe {
+            asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) line, options(nostack, readonly));
+        }
+    }
+}
+
 /// One tile of rows, at the pace of the memory: asks for 32 lines a step, without a loop.
 ///
 /// Both halves of a panel go through one register. The processor has few more tiles than there are names for, which its
@@ -224,41 +408,21 @@ unsafe fn stream(
     steps: usize,
     (from, to): (Place<*const f32>, Place<*mut f32>),
 ) {
-    // SAFETY: by contract; a prefetch cannot fault.
-    unsafe {
-        asm!(
-            "tileloadd tmm0, [{from} + {from_row} * 1]",
-            "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
-            "2:",
-            "tileloadd tmm4, [{x} + {line} * 1]",
-            "tileloadd tmm6, [{w} + {line} * 2]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm6, [{w} + {line} * 2 + 64]",
-            ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
-            "prefetcht0 [{next} + \\line * 128]",
-            "prefetcht0 [{next} + \\line * 128 + 64]",
-            ".endr",
-            "tdpbf16ps tmm1, tmm4, tmm6",
-            "add {next}, 2048",
-            "add {x}, {x_step}",
-            "add {w}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            "tilestored [{to} + {to_row} * 1], tmm0",
-            "tilestored [{to} + {to_row} * 1 + 64], tmm1",
-            from = in(reg) from.start,
-            from_row = in(reg) from.row,
-            x = inout(reg) block.rows.as_ptr() => _,
-            x_step = in(reg) block.rows.len() / steps * size_of::<u32>(),
-            w = inout(reg) block.panel.as_ptr() => _,
-            next = inout(reg) block.panel.as_ptr().wrapping_byte_add(ahead) => _,
-            line = in(reg) 64_usize,
-            steps = inout(reg) steps => _,
-            to = in(reg) to.start,
-            to_row = in(reg) to.row,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
-            options(nostack),
-        );
+    let extra = Extras::start_of(block.extras);
+    if extra.is_null() {
+        // SAFETY: by contract; a prefetch cannot fault.
+        unsafe {
+            stream!(block, ahead, steps, to; [] [from = in(reg) from.start, from_row = in(reg) from.row,]);
+        }
+    } else {
+        // SAFETY: by contract, and as `Extra::new` asserts; a prefetch cannot fault.
+        unsafe {
+            stream!(block, ahead, steps, to; [extras!(),] [
+                from = inout(reg) from.start => _,
+                from_row = inout(reg) from.row => _,
+                left = out(reg) _, extra = inout(reg) extra => _,
+            ]);
+        }
     }
 }
 
@@ -273,47 +437,21 @@ unsafe fn share(
     steps: usize,
     (from, to): (Place<*const f32>, Place<*mut f32>),
 ) {
-    // SAFETY: as in `stream`.
-    unsafe {
-        asm!(
-            "tileloadd tmm0, [{from} + {from_row} * 1]",
-            "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
-            "2:",
-            "tileloaddt1 tmm4, [{x} + {line} * 1]",
-            "tileloadd tmm6, [{w} + {line} * 2]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm6, [{w} + {line} * 2 + 64]",
-            "mov {left}, {lines}",
-            "test {left}, {left}",
-            "jz 4f",
-            "3:",
-            "prefetcht1 [{next}]",
-            "add {next}, 64",
-            "dec {left}",
-            "jnz 3b",
-            "4:",
-            "tdpbf16ps tmm1, tmm4, tmm6",
-            "add {x}, {x_step}",
-            "add {w}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            "tilestored [{to} + {to_row} * 1], tmm0",
-            "tilestored [{to} + {to_row} * 1 + 64], tmm1",
-            from = in(reg) from.start,
-            from_row = in(reg) from.row,
-            x = inout(reg) block.rows.as_ptr() => _,
-            x_step = in(reg) block.rows.len() / steps * size_of::<u32>(),
-            w = inout(reg) block.panel.as_ptr() => _,
-            next = inout(reg) block.panel.as_ptr().wrapping_byte_add(ahead) => _,
-            lines = in(reg) lines,
-            left = out(reg) _,
-            line = in(reg) 64_usize,
-            steps = inout(reg) steps => _,
-            to = in(reg) to.start,
-            to_row = in(reg) to.row,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
-            options(nostack),
-        );
+    let extra = Extras::start_of(block.extras);
+    if extra.is_null() {
+        // SAFETY: as in `stream`.
+        unsafe {
+            share!(block, ahead, lines, steps, to; [] [from = in(reg) from.start, from_row = in(reg) from.row,]);
+        }
+    } else {
+        // SAFETY: as in `stream`.
+        unsafe {
+            share!(block, ahead, lines, steps, to; [extras!(),] [
+                from = inout(reg) from.start => _,
+                from_row = inout(reg) from.row => _,
+                extra = inout(reg) extra => _,
+            ]);
+        }
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn memory<W: Word>(attention: &Attention<'_, W>) -> usize {
 }
 
 /// Numbers of a query, filled up to whole words.
-fn query_len<W: Word>(attention: &Attention<'_, W>) -> usize {
+pub(super) fn query_len<W: Word>(attention: &Attention<'_, W>) -> usize {
     attention.layout.key_words() * W::NUMBERS
 }
 
@@ -117,35 +117,27 @@ fn write<W: Word>(piece: &Piece<'_, W>, state: &Partial<'_>, out: &Pieces<'_, f3
     }
 }
 
-/// The queries of a piece and their scores.
-pub(super) struct Queries<'a> {
-    /// `[QUERIES, query_len]`, times the scale.
-    pub(super) q: &'a mut [f32],
+/// The scores of a piece's queries.
+pub(super) struct Scores<'a> {
     /// `[QUERIES, room]`, of the positions from the chunk's start on.
-    pub(super) scores: &'a mut [f32],
+    pub(super) values: &'a mut [f32],
     pub(super) room: usize,
 }
 
-impl<'a> Queries<'a> {
-    /// In `memory`, with what is left of it for two [`Partial`]s.
+impl<'a> Scores<'a> {
+    /// In `memory`, with the parts of it for two [`Partial`]s and for the queries.
     #[inline(always)]
     pub(super) fn of<W: Word>(
-        piece: &Piece<'_, W>,
+        attention: &Attention<'_, W>,
         memory: &'a mut [f32],
-    ) -> (Self, &'a mut [f32]) {
-        let attention = piece.attention;
-        let (len, room) = (query_len(attention), room(attention));
+    ) -> (Self, &'a mut [f32], &'a mut [f32]) {
+        let room = room(attention);
         // Rows of tiles that begin with a cache line are read and written faster.
         let start = memory.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
-        let (q, rest) = memory[start..].split_at_mut(QUERIES * len);
-        let (scores, rest) = rest.split_at_mut(QUERIES * room);
-        for (i, to) in q.chunks_exact_mut(len).take(piece.len()).enumerate() {
-            let from = &attention.q[piece.place(i, attention.q_cols)];
-            to[attention.layout.shape.head_dim..].fill(0.0);
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * attention.args.scale);
-        }
-        let partials = &mut rest[..2 * partial::len(attention.layout.shape.head_dim)];
-        (Self { q, scores, room }, partials)
+        let (values, rest) = memory[start..].split_at_mut(QUERIES * room);
+        let partials = 2 * partial::len(attention.layout.shape.head_dim);
+        let (partials, queries) = rest.split_at_mut(partials);
+        (Self { values, room }, partials, &mut queries[..QUERIES * query_len(attention)])
     }
 
     /// The scores of the `i`-th query become `exp(score − greatest)` for the positions it has `seen` (from
@@ -158,12 +150,12 @@ impl<'a> Queries<'a> {
         seen: Range<usize>,
         whole: &Range<usize>,
     ) -> (f32, f32) {
-        let scores = &mut self.scores[i * self.room..][..self.room];
+        let scores = &mut self.values[i * self.room..][..self.room];
         if seen.is_empty() {
             scores[whole.clone()].fill(0.0);
             return (f32::NEG_INFINITY, 0.0);
         }
-        softmax(simd, scores, seen, whole.end)
+        softmax(simd, scores, seen, whole)
     }
 }
 
@@ -201,26 +193,47 @@ impl<'a, W: Word> Piece<'a, W> {
     }
 }
 
-/// `exp(score − greatest)` in place for the scores `seen`, 0 for those before and up to `end`; gives back
-/// the greatest score and the sum. `scores` has room for a vector more.
+/// `exp(score − greatest)` in place for the scores `seen`, 0 for the others of `whole`; gives back the greatest score
+/// and the sum. Vectors at the ends may reach beyond both, `scores` has room for them.
 #[inline(always)]
-fn softmax<S: Simd>(simd: S, scores: &mut [f32], seen: Range<usize>, end: usize) -> (f32, f32) {
-    let padded = seen.end.next_multiple_of(S::LANES);
-    scores[..seen.start].fill(f32::NEG_INFINITY);
-    scores[seen.end..padded].fill(f32::NEG_INFINITY);
-    scores[padded.min(end)..end].fill(0.0);
-    let scores = &mut scores[..padded];
+fn softmax<S: Simd>(
+    simd: S,
+    scores: &mut [f32],
+    seen: Range<usize>,
+    whole: &Range<usize>,
+) -> (f32, f32) {
+    let (first, last) = (seen.start / S::LANES * S::LANES, seen.end.next_multiple_of(S::LANES));
+    scores[whole.start.min(first)..first].fill(0.0);
+    scores[last.min(whole.end)..whole.end].fill(0.0);
     let mut greatest = simd.splat(f32::NEG_INFINITY);
-    for scores in scores.chunks_exact(S::LANES) {
-        greatest = simd.max(greatest, simd.load(scores));
+    for at in (first..last).step_by(S::LANES) {
+        greatest = simd.max(greatest, only(simd, scores, at, &seen));
     }
     let greatest = simd.greatest(greatest);
     let shift = simd.splat(-greatest);
     let mut sums = simd.splat(0.0);
-    for scores in scores.chunks_exact_mut(S::LANES) {
-        let e = exp(simd, simd.add(simd.load(scores), shift));
-        simd.store(e, scores);
+    for at in (first..last).step_by(S::LANES) {
+        let e = exp(simd, simd.add(only(simd, scores, at, &seen), shift));
+        simd.store(e, &mut scores[at..]);
         sums = simd.add(sums, e);
     }
     (greatest, simd.sum(sums))
+}
+
+/// The scores from `at` on, minus infinity for those not `seen`, whatever they are.
+#[inline(always)]
+fn only<S: Simd>(simd: S, scores: &[f32], at: usize, seen: &Range<usize>) -> S::V {
+    const MOST: usize = 16;
+    const NONE: [f32; MOST] = [f32::NEG_INFINITY; MOST];
+    const ALL: [f32; MOST] = [f32::INFINITY; MOST];
+    static LIMITS: [[f32; MOST]; 3] = [NONE, ALL, NONE];
+    let scores = simd.load(&scores[at..]);
+    if seen.start <= at && at + S::LANES <= seen.end {
+        return scores;
+    }
+    let limits = LIMITS.as_flattened();
+    let before = seen.start.saturating_sub(at).min(S::LANES);
+    let until = seen.end.saturating_sub(at).min(S::LANES);
+    let scores = simd.min(scores, simd.load(&limits[MOST - before..]));
+    simd.min(scores, simd.load(&limits[2 * MOST - until..]))
 }

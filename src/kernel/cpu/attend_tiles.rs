@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::amx::{Amx, Shape, TILE, configure, release};
-use super::attend::{Attend, Chunk, LINE, Queries, drive};
+use super::attend::{Attend, Chunk, LINE, Scores, drive};
 use super::attention::{Attention, Piece, QUERIES};
 use super::kv::KvLayout;
 use super::partial::Partial;
@@ -50,16 +50,33 @@ impl Task for AttendTiles<'_> {
         let Attend { piece, chunks, memory, words, goal } = self.attend;
         let shape = piece.attention.layout.shape;
         let step = if shape.block_size.is_multiple_of(WIDTH) { WIDTH } else { TILE };
-        let (queries, partials) = Queries::of(piece, memory);
+        let (scores, partials, _) = Scores::of(piece.attention, memory);
         let start = words.as_ptr().align_offset(LINE).min(LINE / size_of::<u32>());
         let (q, rest) = words[start..].split_at_mut(QUERIES * shape.head_dim / 2);
-        let rows = piece.len() * shape.head_dim;
-        simd.round_to_parts(&queries.q[..rows], &mut q[..rows / 2]);
+        round_queries(simd, piece, q);
         let (p, tail) = rest.split_at_mut(QUERIES * piece.attention.chunk() / 2);
         let tail = &mut tail[..step / 2 * shape.head_dim];
         let tiles = Tiles::new(self.amx, piece.len(), step);
-        let mut work = Work { piece, tiles, step, queries, q, p, tail };
+        let mut work = Work { piece, tiles, step, scores, q, p, tail };
         drive(simd, &mut work, (piece, chunks), partials, goal);
+    }
+}
+
+/// The queries of a piece times the scale: `[QUERIES, head_dim / 2]` pairs.
+#[inline(always)]
+fn round_queries<S: Simd>(simd: S, piece: &Piece<'_, u32>, to: &mut [u32]) {
+    let Attention { q, q_cols, args, .. } = *piece.attention;
+    let scale = simd.splat(args.scale);
+    let rows = to.chunks_exact_mut(to.len() / QUERIES).take(piece.len());
+    for (i, to) in rows.enumerate() {
+        let query = q[piece.place(i, q_cols)].as_chunks::<WIDTH>().0;
+        for (query, to) in query.iter().zip(to.as_chunks_mut::<TILE>().0) {
+            let mut scaled = [0.0; WIDTH];
+            for at in (0..WIDTH).step_by(S::LANES) {
+                simd.store(simd.mul(simd.load(&query[at..]), scale), &mut scaled[at..]);
+            }
+            simd.round_to_parts(&scaled, to);
+        }
     }
 }
 
@@ -69,7 +86,7 @@ struct Work<'a> {
     tiles: Tiles,
     /// Tokens whose values one product takes.
     step: usize,
-    queries: Queries<'a>,
+    scores: Scores<'a>,
     /// `[QUERIES, head_dim / 2]` pairs.
     q: &'a [u32],
     /// Probabilities, `[QUERIES, chunk / 2]` pairs.
@@ -86,11 +103,11 @@ impl Chunk for Work<'_> {
         let whole = (positions.start - base) / self.step * self.step
             ..(positions.end - base).next_multiple_of(self.step);
         self.score(base, &whole);
-        let (room, pairs) = (self.queries.room, self.p.len() / QUERIES);
+        let (room, pairs) = (self.scores.room, self.p.len() / QUERIES);
         for i in 0..self.piece.len() {
             let seen = self.piece.seen_of(i, &positions, base);
-            (to.greatest[i], to.sums[i]) = self.queries.softmax(simd, i, seen, &whole);
-            let scores = &self.queries.scores[i * room..][whole.clone()];
+            (to.greatest[i], to.sums[i]) = self.scores.softmax(simd, i, seen, &whole);
+            let scores = &self.scores.values[i * room..][whole.clone()];
             simd.round_to_parts(scores, &mut self.p[i * pairs..][whole.start / 2..whole.end / 2]);
         }
         self.gather(base, positions.end, &whole, to.outputs);
@@ -117,8 +134,8 @@ impl Work<'_> {
             };
             *place = Place::new(keys(position), next);
         }
-        let scores = &mut self.queries.scores[whole.start..];
-        self.tiles.score(self.q, places, (scores, self.queries.room));
+        let scores = &mut self.scores.values[whole.start..];
+        self.tiles.score(self.q, places, (scores, self.scores.room));
     }
 
     /// `Σ_t p[t] · values[t]` over the positions `whole`; those from `end` on do not exist.

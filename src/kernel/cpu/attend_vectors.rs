@@ -2,8 +2,8 @@
 //!
 //! Queries and probabilities stay f32; pairs of bfloat16 are widened in registers.
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::attend::{Attend, Chunk, Queries, drive};
-use super::attention::{Piece, QUERIES};
+use super::attend::{Attend, Chunk, Scores, drive, query_len};
+use super::attention::{Attention, Piece, QUERIES};
 use super::kv::Word;
 use super::partial::Partial;
 use super::simd::{Simd, Task};
@@ -20,8 +20,15 @@ impl<W: Word> Task for Attend<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (queries, partials) = Queries::of(self.piece, self.memory);
-        let mut work = Work { piece: self.piece, queries };
+        let Attention { q, q_cols, layout, args, .. } = *self.piece.attention;
+        let (scores, partials, queries) = Scores::of(self.piece.attention, self.memory);
+        let rows = queries.chunks_exact_mut(query_len(self.piece.attention));
+        for (i, to) in rows.take(self.piece.len()).enumerate() {
+            let from = &q[self.piece.place(i, q_cols)];
+            to[layout.shape.head_dim..].fill(0.0);
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * args.scale);
+        }
+        let mut work = Work { piece: self.piece, q: queries, scores };
         drive(simd, &mut work, (self.piece, self.chunks), partials, self.goal);
     }
 }
@@ -29,7 +36,9 @@ impl<W: Word> Task for Attend<'_, W> {
 /// A piece on vectors.
 struct Work<'a, W> {
     piece: &'a Piece<'a, W>,
-    queries: Queries<'a>,
+    /// `[QUERIES, query_len]`, times the scale.
+    q: &'a [f32],
+    scores: Scores<'a>,
 }
 
 impl<W: Word> Chunk for Work<'_, W> {
@@ -41,7 +50,7 @@ impl<W: Word> Chunk for Work<'_, W> {
         let whole = positions.start - base..positions.end - base;
         for i in 0..self.piece.len() {
             let seen = self.piece.seen_of(i, &positions, base);
-            (to.greatest[i], to.sums[i]) = self.queries.softmax(simd, i, seen, &whole);
+            (to.greatest[i], to.sums[i]) = self.scores.softmax(simd, i, seen, &whole);
         }
         for first in (0..self.piece.len()).step_by(TILE) {
             match self.piece.len() - first {
@@ -96,10 +105,10 @@ impl<W: Word> Work<'_, W> {
         end: usize,
     ) {
         let layout = self.piece.attention.layout;
-        let len = self.queries.q.len() / QUERIES;
-        let mut q = [&self.queries.q[..0]; R];
+        let len = self.q.len() / QUERIES;
+        let mut q = [&self.q[..0]; R];
         for (r, q) in q.iter_mut().enumerate() {
-            *q = &self.queries.q[(first + r) * len..][..len];
+            *q = &self.q[(first + r) * len..][..len];
         }
         let mut keys = [self.piece.keys(group); N];
         let mut next = [None; N];
@@ -118,8 +127,8 @@ impl<W: Word> Work<'_, W> {
         }
         let sums = products::<S, W, R, N>(simd, q, keys, next);
         for (r, sums) in sums.into_iter().enumerate() {
-            let room = self.queries.room;
-            let scores = &mut self.queries.scores[(first + r) * room..][..room];
+            let room = self.scores.room;
+            let scores = &mut self.scores.values[(first + r) * room..][..room];
             for (n, sum) in sums.into_iter().enumerate() {
                 simd.store(sum, &mut scores[layout.position_of(group + n) - base..]);
             }
@@ -136,7 +145,7 @@ impl<W: Word> Work<'_, W> {
         to: &mut Partial<'_>,
     ) {
         let dim = self.piece.attention.layout.shape.head_dim;
-        let Queries { scores, room, .. } = &self.queries;
+        let Scores { values: scores, room } = &self.scores;
         let mut factors = [&scores[..0]; R];
         for (r, factors) in factors.iter_mut().enumerate() {
             *factors = &scores[(first + r) * room..][..positions.end - base];

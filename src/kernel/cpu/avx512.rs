@@ -1,18 +1,21 @@
 //! AVX-512: sixteen lanes, and dot products of bfloat16 pairs where the machine has them.
 #![expect(unsafe_code, reason = "vector instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
-use super::simd::{Simd, Task, round_to_pairs, round_wide};
+use super::simd::{Simd, Square, Task, round_to_pairs, round_wide};
 use half::bf16;
 use std::arch::x86_64::{
     __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
     _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps,
     _mm512_and_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32,
     _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_mask_storeu_epi32,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
+use std::ops::Range;
 
 /// The proof that the machine has AVX-512 F, BW and VL, and with `DOT` also BF16.
 #[derive(Clone, Copy, Debug)]
@@ -228,6 +231,61 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
             unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), rounded) }
         }
         round_to_pairs(rest, to_rest);
+    }
+
+    #[inline(always)]
+    fn round_to_pairs(self, x: &[f32], to: &mut [u32]) {
+        if DOT { self.round_to_parts(x, to) } else { round_to_pairs(x, to) }
+    }
+
+    #[inline(always)]
+    fn turn(self, rows: &Square, lanes: Range<usize>, to: &mut [u32]) {
+        assert!(lanes.end <= Self::LANES, "a vector has no more lanes");
+        let mask = ((1_u32 << lanes.len()) - 1) << lanes.start;
+        // SAFETY: the token proves AVX-512.
+        unsafe { turn(rows, mask as u16, to) }
+    }
+}
+
+/// The lanes in `mask` of the lines of `to` become the columns of `rows`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn turn(rows: &Square, mask: u16, to: &mut [u32]) {
+    const EVEN: i32 = 0b10_00_10_00;
+    const ODD: i32 = 0b11_01_11_01;
+    let zero = _mm512_setzero_si512();
+    // Loops, no closures: those would be compiled without the instruction set.
+    let (mut twos, mut fours, mut eights) = ([zero; 16], [zero; 16], [zero; 16]);
+    for i in (0..16).step_by(2) {
+        // SAFETY: a row has sixteen words.
+        let first = unsafe { _mm512_loadu_si512(rows[i].as_ptr().cast()) };
+        // SAFETY: as above.
+        let second = unsafe { _mm512_loadu_si512(rows[i + 1].as_ptr().cast()) };
+        twos[i] = _mm512_unpacklo_epi32(first, second);
+        twos[i + 1] = _mm512_unpackhi_epi32(first, second);
+    }
+    // Quarter `q` of `fours[4 * g + j]` is column `4 * q + j` of the rows from `4 * g` on.
+    for i in (0..16).step_by(2) {
+        let at = i / 4 * 4 + i % 4 / 2;
+        fours[i] = _mm512_unpacklo_epi64(twos[at], twos[at + 2]);
+        fours[i + 1] = _mm512_unpackhi_epi64(twos[at], twos[at + 2]);
+    }
+    // First the even quarters, then the odd ones; of each the upper eight rows, then the lower.
+    for i in 0..8 {
+        let at = i % 4 + i / 4 * 8;
+        eights[i] = _mm512_shuffle_i32x4::<EVEN>(fours[at], fours[at + 4]);
+        eights[i + 8] = _mm512_shuffle_i32x4::<ODD>(fours[at], fours[at + 4]);
+    }
+    for (i, line) in to.as_chunks_mut::<16>().0.iter_mut().take(16).enumerate() {
+        let at = i % 4 + i / 4 % 2 * 8;
+        let (upper, lower) = (eights[at], eights[at + 4]);
+        let column = if i < 8 {
+            _mm512_shuffle_i32x4::<EVEN>(upper, lower)
+        } else {
+            _mm512_shuffle_i32x4::<ODD>(upper, lower)
+        };
+        // SAFETY: a line has sixteen words.
+        unsafe { _mm512_mask_storeu_epi32(line.as_mut_ptr().cast(), mask, column) }
     }
 }
 

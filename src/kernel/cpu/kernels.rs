@@ -49,8 +49,7 @@ impl CpuKernels {
     fn at(threads: usize, level: Level) -> Result<Self> {
         let refused = |e| KernelError::Unsupported(format!("cannot start {threads} threads: {e}"));
         let pool = Pool::new(threads).map_err(refused)?;
-        let (floats, words, units, arena) = Default::default();
-        Ok(Self { machine: Machine { level, pool, floats, words, units, arena } })
+        Ok(Self { machine: Machine::new(level, pool) })
     }
 
     /// `x · Wᵀ + bias` to `y`, or added to it; all of it checked.
@@ -64,8 +63,8 @@ impl CpuKernels {
         product_of(x, (weight, bias), onto)?.multiply(&self.machine, weight, y)
     }
 
-    /// A product with what adapters change, to `y` or added to it, its shapes checked: pairs panel by panel where that
-    /// can be, the rest after it.
+    /// A product with what adapters change, to `y` or added to it, its shapes checked: pairs at its end where that can
+    /// be, the rest after it.
     fn adapted(
         &self,
         (y, onto): (&mut Act, bool),

@@ -15,22 +15,22 @@ use super::isa::Level;
 use super::machine::Machine;
 use super::memory::{Arena, Plain};
 use super::pool::Pieces;
-use super::simd::{Simd, Task, pair, round_to_pairs};
+use super::simd::{Simd, Square, Task, pair};
+use std::ops::Range;
 
 /// Below this many numbers one thread writes them faster than it wakes another.
 const SERIAL: usize = 8_192;
-
-/// Words of a key rounded side by side before each goes its own way.
-const KEY_WORDS: usize = 32;
 
 /// Four bytes of the cache.
 pub(super) trait Word: Plain + Default {
     /// Numbers a word holds.
     const NUMBERS: usize;
     /// Takes in `numbers`, the rest of the last word 0.
-    fn fill(words: &mut [Self], numbers: &[f32]);
-    /// Puts the same one of each word's numbers.
-    fn set(words: &mut [Self], number: usize, values: &[f32]);
+    fn fill<S: Simd>(simd: S, words: &mut [Self], numbers: &[f32]);
+    /// Word `w` of each of the rows `lanes` becomes that lane of line `w` of `to`, `[words, Simd::LANES]`.
+    fn turn<S: Simd>(simd: S, rows: &[[Self; 16]; 16], lanes: Range<usize>, to: &mut [Self]);
+    /// Puts each word's numbers from `first` on, one from each of `rows`; the others stay as they are.
+    fn put<S: Simd>(simd: S, words: &mut [Self], first: usize, rows: &[&[f32]]);
     /// One of its numbers.
     fn get(self, number: usize) -> f32;
     /// That number of each of the first words.
@@ -45,19 +45,33 @@ pub(super) trait Word: Plain + Default {
     fn attend(level: Level, attend: Attend<'_, Self>) {
         level.run(attend);
     }
+
+    /// Runs `write` in the fastest way this machine has.
+    fn write(level: Level, write: WriteHeads<'_, Self>) {
+        level.run(write);
+    }
 }
 
 impl Word for f32 {
     const NUMBERS: usize = 1;
 
     #[inline(always)]
-    fn fill(words: &mut [Self], numbers: &[f32]) {
+    fn fill<S: Simd>(_: S, words: &mut [Self], numbers: &[f32]) {
         words.copy_from_slice(numbers);
     }
 
     #[inline(always)]
-    fn set(words: &mut [Self], _: usize, values: &[f32]) {
-        words.copy_from_slice(values);
+    fn turn<S: Simd>(_: S, rows: &[[Self; 16]; 16], lanes: Range<usize>, to: &mut [Self]) {
+        for lane in lanes {
+            for (word, line) in rows[lane].iter().zip(to.chunks_exact_mut(S::LANES)) {
+                line[lane] = *word;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn put<S: Simd>(_: S, words: &mut [Self], _: usize, rows: &[&[f32]]) {
+        words.copy_from_slice(rows[0]);
     }
 
     #[inline(always)]
@@ -76,17 +90,28 @@ impl Word for u32 {
     const NUMBERS: usize = 2;
 
     #[inline(always)]
-    fn fill(words: &mut [Self], numbers: &[f32]) {
-        round_to_pairs(numbers, words);
+    fn fill<S: Simd>(simd: S, words: &mut [Self], numbers: &[f32]) {
+        simd.round_to_pairs(numbers, words);
     }
 
     #[inline(always)]
-    fn set(words: &mut [Self], number: usize, values: &[f32]) {
-        let words = words.iter_mut().zip(values);
-        if number == 0 {
-            words.for_each(|(to, value)| *to = (*to & 0xffff_0000) | pair(*value, 0.0));
-        } else {
-            words.for_each(|(to, value)| *to = (*to & 0xffff) | pair(0.0, *value));
+    fn turn<S: Simd>(simd: S, rows: &Square, lanes: Range<usize>, to: &mut [Self]) {
+        simd.turn(rows, lanes, to);
+    }
+
+    #[inline(always)]
+    fn put<S: Simd>(simd: S, words: &mut [Self], first: usize, rows: &[&[f32]]) {
+        match *rows {
+            [earlier, later] => put_pairs(simd, words, earlier, later),
+            [values] if first == 0 => {
+                let words = words.iter_mut().zip(values);
+                words.for_each(|(to, value)| *to = (*to & 0xffff_0000) | pair(*value, 0.0));
+            }
+            [values] => {
+                let words = words.iter_mut().zip(values);
+                words.for_each(|(to, value)| *to = (*to & 0xffff) | pair(0.0, *value));
+            }
+            _ => {}
         }
     }
 
@@ -113,6 +138,28 @@ impl Word for u32 {
             }
             _ => level.run(attend),
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn write(level: Level, write: WriteHeads<'_, Self>) {
+        match level.tiles() {
+            Some(amx) => amx.pairs.vectorize(write),
+            None => level.run(write),
+        }
+    }
+}
+
+/// Two tokens' values, side by side.
+#[inline(always)]
+fn put_pairs<S: Simd>(simd: S, words: &mut [u32], earlier: &[f32], later: &[f32]) {
+    const WORDS: usize = 16;
+    let values = earlier.chunks(WORDS).zip(later.chunks(WORDS));
+    for (words, (earlier, later)) in words.chunks_mut(WORDS).zip(values) {
+        let mut both = [0.0; 2 * WORDS];
+        for (both, (earlier, later)) in both.chunks_exact_mut(2).zip(earlier.iter().zip(later)) {
+            (both[0], both[1]) = (*earlier, *later);
+        }
+        simd.round_to_pairs(&both[..2 * words.len()], words);
     }
 }
 
@@ -238,49 +285,106 @@ impl Write<'_> {
     fn run<W: Word>(&self, machine: &Machine, keys: &mut [W], values: &mut [W]) {
         let (keys, values) = (&Pieces::new(keys), &Pieces::new(values));
         let heads = self.layout.shape.kv_heads;
-        let head = |head| machine.level.run(WriteHead { rows: *self, head, keys, values });
+        let write =
+            |heads| W::write(machine.level, WriteHeads { rows: *self, heads, keys, values });
         if self.slots.len() * self.layout.shape.row() < SERIAL {
-            (0..heads).for_each(head);
+            write(0..heads);
         } else {
-            machine.pool.run(heads, &head);
+            // Neighbours lie side by side in a row.
+            let items = (2 * machine.pool.threads()).min(heads);
+            let start = |item: usize| item * heads / items;
+            machine.pool.run(items, &|item| write(start(item)..start(item + 1)));
         }
     }
 }
 
-struct WriteHead<'a, W> {
+/// Some heads of them.
+pub(super) struct WriteHeads<'a, W> {
     rows: Write<'a>,
-    head: usize,
+    heads: Range<usize>,
     keys: &'a Pieces<'a, W>,
     values: &'a Pieces<'a, W>,
 }
 
-impl<W: Word> Task for WriteHead<'_, W> {
+impl<W: Word> Task for WriteHeads<'_, W> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Write { layout, rows, cols, slots } = self.rows;
-        let KvShape { block_size, kv_heads, head_dim, .. } = layout.shape;
-        let row = kv_heads * head_dim;
-        for (slot, kv) in slots.iter().zip(rows.chunks_exact(cols)) {
-            let (k, v) = kv[cols - 2 * row..].split_at(row);
-            let (block, offset) = (*slot as usize / block_size, *slot as usize % block_size);
-            let from = self.head * head_dim;
-            let (lane, number) = (offset % layout.lanes, offset % W::NUMBERS);
-            let group = layout.group(block, self.head, offset / layout.lanes);
-            // SAFETY: a head's groups belong to one item of the job, and one borrow at a time.
-            let keys = unsafe { self.keys.piece(group..group + layout.group_len()) };
-            let mut words = [W::default(); KEY_WORDS];
-            let mut lane = keys[lane..].iter_mut().step_by(layout.lanes);
-            for key in k[from..from + head_dim].chunks(KEY_WORDS * W::NUMBERS) {
-                let words = &mut words[..key.len().div_ceil(W::NUMBERS)];
-                W::fill(words, key);
-                words.iter().zip(lane.by_ref()).for_each(|(word, to)| *to = *word);
+    fn run<S: Simd>(self, simd: S) {
+        let mut first = 0;
+        while first < self.rows.slots.len() {
+            let count = self.together(first, S::LANES);
+            for head in self.heads.clone() {
+                self.keys(simd, head, first..first + count);
+                self.values(simd, head, first..first + count);
             }
-            let row = layout.values(block, self.head) + offset / W::NUMBERS * head_dim;
-            // SAFETY: a head's values belong to one item of the job, and one borrow at a time.
-            let values = unsafe { self.values.piece(row..row + head_dim) };
-            W::set(values, number, &v[from..from + head_dim]);
+            first += count;
+        }
+    }
+}
+
+impl<W: Word> WriteHeads<'_, W> {
+    /// How many rows from `first` on go to one group of keys, side by side.
+    #[inline(always)]
+    fn together(&self, first: usize, lanes: usize) -> usize {
+        let Write { layout, slots, .. } = self.rows;
+        let start = slots[first] as usize;
+        let offset = start % layout.shape.block_size;
+        let most = (lanes - offset % lanes).min(layout.shape.block_size - offset);
+        let next = slots[first..].iter().zip(start..).take(most);
+        next.take_while(|(slot, expected)| **slot as usize == *expected).count()
+    }
+
+    /// A head's part of a row's last columns: keys (0) or values (1).
+    #[inline(always)]
+    fn of_row(&self, row: usize, which: usize, head: usize) -> &[f32] {
+        let Write { layout, rows, cols, .. } = self.rows;
+        let KvShape { kv_heads, head_dim, .. } = layout.shape;
+        let start = (row + 1) * cols - ((2 - which) * kv_heads - head) * head_dim;
+        &rows[start..][..head_dim]
+    }
+
+    /// A row's block and its place there.
+    #[inline(always)]
+    fn place(&self, row: usize) -> (usize, usize) {
+        let (slot, size) = (self.rows.slots[row] as usize, self.rows.layout.shape.block_size);
+        (slot / size, slot % size)
+    }
+
+    #[inline(always)]
+    fn keys<S: Simd>(&self, simd: S, head: usize, rows: Range<usize>) {
+        let layout = self.rows.layout;
+        let (block, offset) = self.place(rows.start);
+        let group = layout.group(block, head, offset / S::LANES);
+        // SAFETY: these heads' groups belong to one item of the job, and one borrow at a time.
+        let keys = unsafe { self.keys.piece(group..group + layout.group_len()) };
+        let lanes = offset % S::LANES..offset % S::LANES + rows.len();
+        let mut square = [[W::default(); 16]; 16];
+        for (index, to) in keys.chunks_mut(16 * S::LANES).enumerate() {
+            let words = to.len() / S::LANES;
+            for (row, square) in rows.clone().zip(&mut square[lanes.clone()]) {
+                let key = &self.of_row(row, 0, head)[index * 16 * W::NUMBERS..];
+                let key = &key[..key.len().min(words * W::NUMBERS)];
+                W::fill(simd, &mut square[..words], key);
+            }
+            W::turn(simd, &square, lanes.clone(), to);
+        }
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(&self, simd: S, head: usize, Range { start: mut row, end }: Range<usize>) {
+        let layout = self.rows.layout;
+        let dim = layout.shape.head_dim;
+        while row < end {
+            let (block, offset) = self.place(row);
+            let number = offset % W::NUMBERS;
+            let numbers = (W::NUMBERS - number).min(end - row);
+            let start = layout.values(block, head) + offset / W::NUMBERS * dim;
+            // SAFETY: these heads' values belong to one item of the job, and one borrow at a time.
+            let values = unsafe { self.values.piece(start..start + dim) };
+            let rows = [row, row + numbers - 1].map(|row| self.of_row(row, 1, head));
+            W::put(simd, values, number, &rows[..numbers]);
+            row += numbers;
         }
     }
 }

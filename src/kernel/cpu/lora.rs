@@ -21,8 +21,6 @@ use std::ops::Range;
 
 /// Rows of one item: enough to use a factor well while it is in the cache, few enough to share the work.
 const ROWS: usize = 8;
-/// Rows of a segment that may join a product.
-const LONG: usize = 32;
 /// Rows whose sums are in registers together.
 const TILE: usize = 4;
 /// A cache line, in bytes.
@@ -38,7 +36,7 @@ pub(super) struct AddLora<'a> {
     pub(super) out_features: usize,
     pub(super) targets: &'a [LoraTarget<'a>],
     pub(super) segments: &'a [RowSegment],
-    /// Whether the product had the pairs of all segments that [join it](AddLora::joins): those of the others are left.
+    /// Whether the product had the pairs, as they [join it](AddLora::joins).
     pub(super) have_joined: bool,
 }
 
@@ -57,7 +55,7 @@ impl<'a> AddLora<'a> {
 }
 
 impl AddLora<'_> {
-    /// Whether a product with `weight` can add pairs of some segments by itself, panel by panel.
+    /// Whether a product with `weight` can add the pairs by itself, block by block.
     pub(super) fn joins(&self, machine: &Machine, weight: &BaseWeight) -> Result<bool> {
         #[cfg(target_arch = "x86_64")]
         if machine.level.tiles().is_some() && QuantWeight::of(weight).is_none() {
@@ -103,10 +101,7 @@ impl AddLora<'_> {
         target: &LoraTarget<'a>,
         segment: &RowSegment,
     ) -> Option<&'a LowRank> {
-        if self.have_joined && may_join(segment) {
-            return None;
-        }
-        target.low_rank(segment.slot).filter(|pair| pair.rank() > 0)
+        target.low_rank(segment.slot).filter(|pair| pair.rank() > 0 && !self.have_joined)
     }
 
     /// By the pairs that lie in rows: segments that share no row, all at once; an item is some rows of one at one target.
@@ -168,11 +163,6 @@ fn readable(machine: &Machine, pair: &LowRank) -> Result<()> {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = machine;
     pair_in_host_memory(pair)
-}
-
-/// Whether a segment's pairs join the product where any do: it fills tiles, which one by one take longer to lay out.
-pub(super) fn may_join(segment: &RowSegment) -> bool {
-    segment.rows.len() >= LONG
 }
 
 /// How many of `segments`, which begin with one, are ascending and disjoint.

@@ -1,138 +1,253 @@
-//! Deltas that join the base's product: the rows are rounded once for both, and a panel of the result gets its deltas
-//! while it is in the cache.
+//! Deltas that join the base's product: the rows are rounded once for both, and a block of the result has its deltas
+//! before it leaves the registers.
 //!
-//! The same products in the same order as by themselves (`lora_tiles`), so the way may be chosen by what is in a batch.
-#![expect(unsafe_code, reason = "a panel's columns belong to one thread")]
-use super::super::RowSegment;
-use super::amx::{Amx, TILE, WIDTH};
+//! The same terms in the same order as by themselves (`lora_tiles`), so the way may be chosen by what is in a batch.
+#![expect(unsafe_code, reason = "pieces, and a panel's columns, belong to one thread")]
+use super::super::{LoraTarget, RowSegment};
+use super::amx::{Amx, Place, TILE, Tiles, WIDTH};
 use super::buffers::Scratch;
-use super::lora::{AddLora, disjoint, may_join};
-use super::lora_tiles::{PairShape, RowTiles, TilePair, Tiles, Weigh};
+use super::extras::{Extra, Extras};
+use super::lora::{AddLora, disjoint};
+use super::lora_tiles::{RowTiles, TilePair, Weigh};
 use super::machine::Machine;
 use super::pool::Pieces;
 use super::simd::Simd;
+use std::hint::spin_loop;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::yield_now;
 
 impl AddLora<'_> {
-    /// Whether there are pairs that can join the product: those of long segments, if they are tiles over whole panels.
+    /// Whether there are pairs, and all can join the product: they are tiles over whole panels.
     ///
-    /// Rows of several segments get their deltas in the order of those, so then none may be earlier.
+    /// A row of several segments gets its deltas in the order of those, so then none may join. Nor may a pair with a
+    /// value that is not finite: rows of others would get it times 0.
     pub(super) fn fits_panels(&self) -> bool {
-        let long = || self.used(self.segments).filter(|(segment, _)| may_join(segment));
+        let mut pairs = self.used(self.segments).map(|(_, pair)| TilePair::of(pair)).peekable();
         let whole = |columns: &Range<usize>| {
             columns.start.is_multiple_of(WIDTH) && columns.len().is_multiple_of(WIDTH)
         };
-        long().next().is_some()
+        pairs.peek().is_some()
+            && pairs.all(|pair| pair.is_some_and(TilePair::is_finite))
             && disjoint(self.segments) == self.segments.len()
-            && long().all(|(_, pair)| TilePair::of(pair).is_some())
             && self.targets.iter().all(|target| whole(&target.columns))
+    }
+
+    /// The rows of a block of [`TILE`].
+    fn block(&self, block: usize) -> Range<usize> {
+        block * TILE..((block + 1) * TILE).min(self.x.len() / self.in_features.max(1))
     }
 }
 
 /// Rows of a segment that lie in one block of [`TILE`].
-struct Piece<'a> {
-    segment: &'a RowSegment,
-    rows: Range<usize>,
-    /// How many rows of segments that join come before these.
-    place: usize,
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Piece {
+    segment: u32,
+    block: u32,
+    start: u32,
+    end: u32,
 }
 
-/// Of the segments that join.
-fn pieces(segments: &[RowSegment]) -> impl Iterator<Item = Piece<'_>> {
-    let places = segments.iter().filter(|segment| may_join(segment)).scan(0, |end, segment| {
-        let start = *end;
-        *end += segment.rows.len();
-        Some((segment, start))
-    });
-    places.flat_map(|(segment, place)| {
-        let Range { start, end } = segment.rows;
-        (start / TILE..end.div_ceil(TILE)).map(move |block| {
-            let rows = (block * TILE).max(start)..((block + 1) * TILE).min(end);
-            Piece { segment, place: place + rows.start - start, rows }
+impl Piece {
+    fn rows(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// In the order of the rows.
+fn pieces(segments: &[RowSegment]) -> impl Iterator<Item = Piece> {
+    segments.iter().enumerate().flat_map(|(segment, RowSegment { rows, .. })| {
+        let (start, end) = (rows.start, rows.end);
+        let blocks = if rows.is_empty() { 0..0 } else { start / TILE..end.div_ceil(TILE) };
+        blocks.map(move |block| {
+            let (start, end) = ((block * TILE).max(start), ((block + 1) * TILE).min(end));
+            let [segment, block, start, end] = [segment, block, start, end].map(|at| at as u32);
+            Piece { segment, block, start, end }
         })
     })
 }
 
-/// What all rows are shrunk to at all targets.
-pub(super) struct Shrunk<'a> {
+/// Deltas on their way into a product.
+///
+/// The threads of the product first shrink the rows, a piece after the other at each target. Who finds nothing left to
+/// shrink begins with the product, and adds to what it has done before the last piece was there in the end.
+pub(super) struct Joined<'a> {
     lora: &'a AddLora<'a>,
-    /// `[targets, rows, width]` pairs, a piece's rows side by side in as many as its pair has.
-    parts: Scratch<'a, u32>,
-    /// Of all segments that join.
-    rows: usize,
-    width: usize,
+    machine: &'a Machine,
+    amx: Amx,
+    /// `[blocks, steps, rows, TILE]` pairs.
+    x: &'a [u32],
+    steps: usize,
+    pieces: Scratch<'a, Piece>,
+    /// What they are shrunk to: `[targets, pieces, TILE, pairs]`, a whole block each, the rows of other pieces zeros.
+    parts: Pieces<'a, u32>,
+    pairs: usize,
+    /// Items that somebody has taken, and those that are done.
+    taken: AtomicUsize,
+    done: AtomicUsize,
 }
 
-impl<'a> Shrunk<'a> {
+/// Where they are shrunk to.
+pub(super) struct Parts<'a> {
+    words: Scratch<'a, u32>,
+    pairs: usize,
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn new(lora: &AddLora<'_>, machine: &'a Machine) -> Self {
+        let shapes =
+            lora.used(lora.segments).filter_map(|(_, pair)| Some(TilePair::of(pair)?.shape));
+        let pairs = TILE * shapes.map(|shape| shape.parts).max().unwrap_or(0);
+        let items = pieces(lora.segments).count() * lora.targets.len();
+        Self { words: machine.words.scratch(items * TILE * pairs), pairs }
+    }
+}
+
+impl<'a> Joined<'a> {
     /// Of the rows `x` `[blocks, steps, rows, TILE]` pairs.
     pub(super) fn new(
         lora: &'a AddLora<'a>,
         (machine, amx): (&'a Machine, Amx),
-        x: &[u32],
-        steps: usize,
+        (x, steps): (&'a [u32], usize),
+        parts: &'a mut Parts<'_>,
     ) -> Self {
-        let shapes =
-            || lora.used(lora.segments).filter_map(|(_, pair)| Some(TilePair::of(pair)?.shape));
-        let width = shapes().map(PairShape::row_pairs).max().unwrap_or(0);
-        let floats = TILE * shapes().map(PairShape::shrunk).max().unwrap_or(0);
-        let rows = pieces(lora.segments).map(|piece| piece.rows.len()).sum();
-        let mut parts = machine.words.scratch(lora.targets.len() * rows * width);
-        let all = lora.x.len() / lora.in_features;
-        let out = Pieces::new(&mut parts);
-        machine.pool.run(pieces(lora.segments).count(), &|index| {
-            let Some(Piece { segment, rows: piece, place }) = pieces(lora.segments).nth(index)
-            else {
-                return;
-            };
-            let (height, first) = (piece.len(), piece.start / TILE * TILE);
-            let block = (all - first).min(TILE);
-            let start = first * steps + (piece.start - first) * TILE;
-            let x = RowTiles { words: &x[start..(first + block) * steps], block };
-            let mut shrunk = machine.floats.scratch(floats);
-            let mut tiles = Tiles::new(amx);
-            for (target, at) in lora
-                .targets
-                .iter()
-                .enumerate()
-                .map(|(index, target)| (target, index * rows + place))
-            {
-                let Some(pair) = lora.held_tiles(target, segment) else { continue };
-                let shape = pair.shape;
-                let shrunk = &mut shrunk[..height * shape.shrunk()];
-                tiles.configure(height, shape.pairs);
-                tiles.shrink(x, pair, false, shrunk);
-                // SAFETY: a place at a target belongs to one piece, and a piece to one item of the job.
-                let to = unsafe { out.piece(at * width..at * width + height * shape.row_pairs()) };
-                amx.pairs.vectorize(Weigh { weight: segment.weight, from: shrunk, to, shape });
-            }
-        });
-        Self { lora, parts, rows, width }
+        let mut all = machine.pieces.scratch(pieces(lora.segments).count());
+        all.iter_mut().zip(pieces(lora.segments)).for_each(|(to, piece)| *to = piece);
+        let (pairs, parts) = (parts.pairs, Pieces::new(&mut parts.words));
+        let (taken, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { lora, machine, amx, x, steps, pieces: all, parts, pairs, taken, done }
     }
 
-    /// Adds the deltas of all rows at a panel's `columns` of `y`, which nobody else has; tells whether there are any.
-    pub(super) fn add(&self, amx: Amx, columns: &Range<usize>, y: &Pieces<'_, f32>) -> bool {
-        let AddLora { targets, segments, out_features: out, .. } = *self.lora;
-        let holds =
-            |target: &Range<usize>| target.start <= columns.start && columns.end <= target.end;
-        let Some(index) = targets.iter().position(|target| holds(&target.columns)) else {
-            return false;
-        };
-        let (target, mut tiles) = (&targets[index], Tiles::new(amx));
-        for Piece { segment, rows, place } in pieces(segments) {
-            let Some(pair) = self.lora.held_tiles(target, segment) else { continue };
-            let (shape, height) = (pair.shape, rows.len());
-            let at = (index * self.rows + place) * self.width;
-            let parts = &self.parts[at..at + height * shape.row_pairs()];
-            let tile = (columns.start - target.columns.start) / TILE;
-            let b = &pair.factors().1[tile * shape.column_tile()..];
-            let b = &b[..WIDTH / TILE * shape.column_tile()];
-            let start = rows.start * out + columns.start;
-            let to = y.start_of(start..start + (height - 1) * out + WIDTH);
-            tiles.configure(height, shape.pairs);
-            // SAFETY: these rows and columns are inside the result, and the panel's columns belong to one thread.
-            unsafe { tiles.columns((parts, shape), (b, None), (to, out)) };
+    /// Pieces at targets.
+    fn items(&self) -> usize {
+        self.pieces.len() * self.lora.targets.len()
+    }
+
+    /// Shrinks what nobody has taken yet.
+    pub(super) fn shrink(&self, tiles: &mut Tiles) {
+        /// Counts an item, also when it panics: nobody may wait for it then.
+        struct Done<'a>(&'a AtomicUsize);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Release);
+            }
         }
-        true
+        let shapes = self.lora.used(self.lora.segments).filter_map(|(_, pair)| TilePair::of(pair));
+        let most = shapes.map(|pair| pair.shape.shrunk()).max().unwrap_or(0);
+        let mut sums = self.machine.floats.scratch(TILE * most);
+        loop {
+            let item = self.taken.fetch_add(1, Ordering::Relaxed);
+            if item >= self.items() {
+                break;
+            }
+            let done = Done(&self.done);
+            self.shrink_piece(tiles, item, &mut sums);
+            drop(done);
+        }
+    }
+
+    /// All targets of some rows, then those of the next.
+    fn shrink_piece(&self, tiles: &mut Tiles, item: usize, sums: &mut [f32]) {
+        let targets = self.lora.targets.len();
+        let (target, index) = (item % targets, item / targets);
+        let piece = self.pieces[index];
+        let segment = &self.lora.segments[piece.segment as usize];
+        let Some(pair) = self.lora.held_tiles(&self.lora.targets[target], segment) else { return };
+        let (rows, block) = (piece.rows(), self.lora.block(piece.block as usize));
+        let (shape, height) = (pair.shape, block.len());
+        tiles.lay_out(height, 0);
+        let words = &self.x[block.start * self.steps..block.end * self.steps];
+        let sums = &mut sums[..height * shape.shrunk()];
+        // The blocks of a long segment find its factors in the cache.
+        let streams = segment.rows.len() <= TILE;
+        tiles.shrink(RowTiles { words, block: height }, pair, streams, sums);
+        // SAFETY: a piece at a target is one item, which one thread has taken.
+        let to = unsafe { self.parts.piece(self.place(target, index)) };
+        to.fill(0);
+        let (start, end) = (rows.start - block.start, rows.end - block.start);
+        let from = &mut sums[start * shape.shrunk()..end * shape.shrunk()];
+        let (to, pairs) = (&mut to[start * self.pairs..end * self.pairs], self.pairs);
+        self.amx.pairs.vectorize(Weigh { weight: segment.weight, from, to, pairs, shape });
+    }
+
+    /// What a piece is shrunk to at a target.
+    fn place(&self, target: usize, piece: usize) -> Range<usize> {
+        let (at, size) = (target * self.pieces.len() + piece, TILE * self.pairs);
+        at * size..(at + 1) * size
+    }
+
+    /// Whether all is shrunk.
+    pub(super) fn are_there(&self) -> bool {
+        self.done.load(Ordering::Acquire) == self.items()
+    }
+
+    /// Until all is shrunk.
+    pub(super) fn wait(&self) {
+        const TRIES: usize = 200;
+        while !self.are_there() {
+            (0..TRIES).for_each(|_| spin_loop());
+            yield_now();
+        }
+    }
+
+    /// Those at a panel's columns, from `column` on, in the order of the blocks; none may be asked for before
+    /// [all are there](Joined::are_there).
+    pub(super) fn panel(&self, column: usize) -> Option<PanelDeltas<'_>> {
+        let holds = |target: &LoraTarget<'_>| target.columns.contains(&column);
+        let target = self.lora.targets.iter().position(holds)?;
+        let tile = (column - self.lora.targets[target].columns.start) / TILE;
+        Some(PanelDeltas { joined: self, target, tile, next: 0, extras: Extras::default() })
+    }
+
+    /// Adds all of them at a panel's columns, which nobody else has.
+    pub(super) fn add(&self, tiles: &mut Tiles, column: usize, y: &Pieces<'_, f32>) {
+        let Some(mut deltas) = self.panel(column) else { return };
+        let out = self.lora.out_features;
+        while let Some(piece) = self.pieces.get(deltas.next) {
+            let rows = self.lora.block(piece.block as usize);
+            let extras = deltas.of_block(piece.block as usize);
+            let to = y.start_of(rows.start * out + column..(rows.end - 1) * out + column + WIDTH);
+            if !extras.is_empty() {
+                // SAFETY: these rows and columns are inside the result, and the panel belongs to one thread.
+                unsafe { tiles.add_extras(rows.len(), extras, Place::new(to, out)) }
+            }
+        }
+    }
+}
+
+/// The deltas of one panel, block by block.
+pub(super) struct PanelDeltas<'a> {
+    joined: &'a Joined<'a>,
+    target: usize,
+    /// The panel's first tile of columns among the target's.
+    tile: usize,
+    /// The first piece that was not asked for.
+    next: usize,
+    /// Those of a block; not made anew for each, for loads of tiles wait for stores that might concern them.
+    extras: Extras<'a>,
+}
+
+impl<'a> PanelDeltas<'a> {
+    /// Those of a block; blocks are asked for in their order.
+    pub(super) fn of_block(&mut self, block: usize) -> &Extras<'a> {
+        let joined = self.joined;
+        self.extras.clear();
+        let (lora, pairs) = (joined.lora, joined.pairs);
+        while let Some(piece) = joined.pieces.get(self.next).filter(|p| p.block as usize <= block) {
+            let segment = &lora.segments[piece.segment as usize];
+            if let Some(pair) = lora.held_tiles(&lora.targets[self.target], segment) {
+                // SAFETY: all is shrunk, and nobody writes there any more.
+                let parts = unsafe { joined.parts.finished(joined.place(self.target, self.next)) };
+                let (half, products) = (pair.shape.column_tile(), pair.shape.parts);
+                // A segment's first rows bring in what the next panel needs.
+                let first = piece.start as usize == segment.rows.start;
+                let lines = if first { 2 * half / TILE } else { 0 };
+                let b = (pair.b(self.tile), half);
+                self.extras.push(Extra::new((parts, pairs), b, products, lines));
+            }
+            self.next += 1;
+        }
+        &self.extras
     }
 }
 
@@ -142,31 +257,33 @@ mod tests {
     use crate::kernel::{
         Act, CpuKernels, Isa, Kernels, LinearDelta, LoraTarget, LowRank, Precision,
     };
-    use candle_core::{DType, Device, Tensor};
+    use candle_core::{Device, Tensor};
 
     fn segment(rows: Range<usize>) -> RowSegment {
         RowSegment { rows, slot: 0, weight: 1.0 }
     }
 
     #[test]
-    fn a_piece_lies_in_one_block_and_all_together_are_the_long_segments() {
-        let segments = [segment(3..40), segment(40..50), segment(64..96)];
-        let cut: Vec<_> = pieces(&segments).map(|piece| (piece.rows, piece.place)).collect();
-        assert_eq!(cut, [(3..16, 0), (16..32, 13), (32..40, 29), (64..80, 37), (80..96, 53)]);
+    fn a_piece_lies_in_one_block() {
+        let segments = [segment(3..40), segment(40..40), segment(41..43), segment(64..96)];
+        let cut: Vec<_> = pieces(&segments).map(|piece| (piece.block, piece.rows())).collect();
+        let all = [(0, 3..16), (1, 16..32), (2, 32..40), (2, 41..43), (4, 64..80), (5, 80..96)];
+        assert_eq!(cut, all);
     }
 
     #[test]
-    fn long_segments_over_whole_panels_fit() {
+    fn finite_pairs_over_whole_panels_fit() {
         if !Isa::Amx.available() {
             return;
         }
         let kernels = CpuKernels::with_isa(1, Isa::Amx).unwrap();
-        let factor = |out| Tensor::zeros((4, out), DType::F32, &Device::Cpu).unwrap();
-        let pair = LowRank::new(factor(8), factor(64)).unwrap();
-        let held = |precision| -> [Option<LinearDelta>; 1] {
+        let factor = |value: f32, out| Tensor::full(value, (4, out), &Device::Cpu).unwrap();
+        let held = |value, precision| -> [Option<LinearDelta>; 1] {
+            let pair = LowRank::new(factor(value, 8), factor(value, 64)).unwrap();
             [Some(kernels.load_low_rank(&pair, precision).unwrap().into())]
         };
-        let (tiles, rows) = (held(Precision::Bf16), held(Precision::F32));
+        let (tiles, rows) = (held(0.0, Precision::Bf16), held(0.0, Precision::F32));
+        let endless = held(f32::MAX, Precision::Bf16);
         let (x, y) =
             (kernels.upload(&[0.0; 800], 100, 8), kernels.upload(&vec![0.0; 9600], 100, 96));
         let (x, y): (Act, Act) = (x.unwrap(), y.unwrap());
@@ -174,11 +291,12 @@ mod tests {
             let targets = [LoraTarget { columns, slots }];
             AddLora::new(&x, &y, &targets, segments).unwrap().fits_panels()
         };
-        let long = [segment(0..3), segment(30..100)];
-        assert!(fits(32..96, &tiles, &long));
-        assert!(!fits(16..80, &tiles, &long), "panels are not cut");
-        assert!(!fits(32..96, &rows, &long), "pairs in rows have no tiles");
-        assert!(!fits(32..96, &tiles, &[segment(0..31), segment(31..50)]), "short");
+        let segments = [segment(0..3), segment(30..100)];
+        assert!(fits(32..96, &tiles, &segments));
+        assert!(!fits(16..80, &tiles, &segments), "panels are not cut");
+        assert!(!fits(32..96, &rows, &segments), "pairs in rows have no tiles");
+        assert!(!fits(32..96, &endless, &segments), "times 0 it is something");
+        assert!(!fits(32..96, &tiles, &[]), "nothing");
         assert!(!fits(32..96, &tiles, &[segment(0..70), segment(60..100)]), "a mix");
     }
 }

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::super::{LoraTarget, LowRank, Result, RowSegment};
-use super::amx::{Amx, Shape, TILE, configure, release};
+use super::amx::{Amx, TILE, Tiles};
 use super::buffers::{Buffer, Scratch};
 use super::host::values_of;
 use super::lora::{AddLora, count, piece};
@@ -17,7 +17,6 @@ use super::spans::spans;
 use super::tiles::RoundTile;
 use half::bf16;
 use std::arch::asm;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,6 +35,8 @@ pub(super) struct TilePair {
     /// `a` `[rank / 16, in / 32, 16, 16]`, its last tiles as narrow as what is left of the rank, and `b`
     /// `[out / 16, parts, pairs, 16]`; filled up with zeros.
     words: Buffer<u32>,
+    /// Whether all values are: what is multiplied by 0 is then nothing.
+    is_finite: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -44,9 +45,9 @@ pub(super) struct PairShape {
     /// Products along `in`.
     steps: usize,
     /// Products along the rank.
-    parts: usize,
-    /// Pairs of ranks that each of them takes.
-    pub(super) pairs: usize,
+    pub(super) parts: usize,
+    /// Pairs of ranks that each of them takes: as many as a tile has, if there are several.
+    pairs: usize,
     out_features: usize,
 }
 
@@ -78,7 +79,7 @@ impl PairShape {
     }
 
     /// Pairs of what a row is shrunk to, for all parts.
-    pub(super) fn row_pairs(self) -> usize {
+    fn row_pairs(self) -> usize {
         self.parts * self.pairs
     }
 
@@ -111,8 +112,9 @@ impl TilePair {
         let (a, b) = pair.rows()?;
         let (a, b) = (values_of::<bf16>(a)?, values_of::<bf16>(b)?);
         let (columns, out, shape) = (pair.in_features(), pair.out_features(), PairShape::of(pair));
-        let mut words = Buffer::<u32>::new(shape.words());
-        let (to_a, to_b) = words.split_at_mut(shape.shrinking());
+        // A whole tile can be read where the last one is lower.
+        let mut words = Buffer::<u32>::new(shape.words() + TILE * TILE);
+        let (to_a, to_b) = words[..shape.words()].split_at_mut(shape.shrinking());
         let half = |value: bf16, number: usize| u32::from(value.to_bits()) << (16 * number);
         let a_tiles = a.chunks(TILE * columns).zip(to_a.chunks_mut(shape.steps * TILE * TILE));
         for (rows, to) in a_tiles {
@@ -132,12 +134,24 @@ impl TilePair {
                 }
             }
         }
-        Ok(Self { shape, words })
+        let is_finite = a.iter().chain(b.iter()).all(|value| value.is_finite());
+        Ok(Self { shape, words, is_finite })
     }
 
     /// That of a loaded pair.
     pub(super) fn of(pair: &LowRank) -> Option<&Self> {
         pair.packed()?.downcast_ref()
+    }
+
+    /// Whether rows that it does not concern may have it times 0.
+    pub(super) fn is_finite(&self) -> bool {
+        self.is_finite
+    }
+
+    /// `b` from a tile of columns on, with room behind it for a whole tile to be read.
+    pub(super) fn b(&self, tile: usize) -> &[u32] {
+        let start = self.shape.shrinking() + tile * self.shape.column_tile();
+        &self.words[start..self.shape.words() + TILE * TILE]
     }
 
     /// `a` and `b`.
@@ -232,9 +246,10 @@ impl AddLora<'_> {
             let shape = pair.shape;
             let shrunk = &mut shrunk[..height * shape.shrunk()];
             let parts = &mut parts[..height * shape.row_pairs()];
-            tiles.configure(height, shape.pairs);
+            tiles.lay_out(height, shape.pairs);
             tiles.shrink(RowTiles { words: x, block: height }, pair, streams, shrunk);
-            amx.pairs.vectorize(Weigh { weight: segment.weight, from: shrunk, to: parts, shape });
+            let (weight, pairs) = (segment.weight, shape.row_pairs());
+            amx.pairs.vectorize(Weigh { weight, from: shrunk, to: parts, pairs, shape });
             let y = Columns { y, row: out, start: rows.start * out + target.columns.start };
             // SAFETY: the segments' rows are disjoint, the targets' columns too, and these rows of this target belong to
             // one item of the job.
@@ -248,8 +263,10 @@ pub(super) struct Weigh<'a> {
     pub(super) weight: f32,
     /// `[rows, shrunk]`
     pub(super) from: &'a mut [f32],
-    /// `[rows, parts, pairs]`
+    /// `[rows, pairs]`: of each row, as many tiles as there are parts are written, or all if that is less.
     pub(super) to: &'a mut [u32],
+    /// At least [`PairShape::row_pairs`].
+    pub(super) pairs: usize,
     pub(super) shape: PairShape,
 }
 
@@ -258,9 +275,10 @@ impl Task for Weigh<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let PairShape { rank, .. } = self.shape;
+        let PairShape { rank, parts, .. } = self.shape;
         let rows = self.from.chunks_exact_mut(self.shape.shrunk());
-        for (from, to) in rows.zip(self.to.chunks_exact_mut(self.shape.row_pairs())) {
+        for (from, to) in rows.zip(self.to.chunks_exact_mut(self.pairs)) {
+            let to = &mut to[..self.pairs.min(parts * TILE)];
             let (even, odd) = from.split_at_mut(self.shape.sum());
             for (even, odd) in even[..rank].iter_mut().zip(odd.iter()) {
                 *even = self.weight * (*even + odd);
@@ -306,51 +324,26 @@ pub(super) struct RowTiles<'a> {
     pub(super) block: usize,
 }
 
-/// Tiles of this thread: 0 and 1 sums, 4 rows, 5 what they are shrunk to, 6 and 7 factors.
-pub(super) struct Tiles {
-    height: usize,
-    pairs: usize,
-    /// The configuration is the thread's own.
-    thread: PhantomData<*const ()>,
-}
-
+/// Registers: 0 and 1 sums, 4 rows, 5 what they are shrunk to, 6 and 7 factors.
 impl Tiles {
-    /// Not yet configured; the token proves that there are tiles.
-    pub(super) fn new(_: Amx) -> Self {
-        Self { height: 0, pairs: 0, thread: PhantomData }
-    }
-
-    /// For `height` rows and parts of `pairs`.
-    pub(super) fn configure(&mut self, height: usize, pairs: usize) {
-        if (height, pairs) == (self.height, self.pairs) {
-            return;
-        }
-        let (rows, part, unused) = ((height, LINE), (height, pairs * size_of::<u32>()), (0, 0));
-        let shape = [rows, rows, unused, unused, rows, part, (TILE, LINE), (pairs, LINE)];
-        configure(&Shape::of(shape));
-        (self.height, self.pairs) = (height, pairs);
-    }
-
     /// `x · aᵀ`: `to` is `[height, shrunk]`.
     ///
     /// Even and odd steps have a sum each: a product waits for the one before that has the same.
     pub(super) fn shrink(&self, x: RowTiles<'_>, pair: &TilePair, streams: bool, to: &mut [f32]) {
         let PairShape { steps, .. } = pair.shape;
         let (row, sum) = (pair.shape.shrunk(), pair.shape.sum());
-        assert_eq!(to.len(), self.height * row, "both sums of every row");
+        assert_eq!(to.len(), self.height() * row, "both sums of every row");
         if steps == 0 {
             return to.fill(0.0);
         }
-        let last = (steps - 1) * x.block * TILE;
-        assert!(self.height <= x.block && last + self.height * TILE <= x.words.len(), "all rows");
-        let (a, b) = pair.factors();
-        assert!(b.len() >= TILE, "a narrow tile's last row reads on");
-        for (tile, a) in a.chunks(steps * TILE * TILE).enumerate() {
+        let (height, last) = (self.height(), (steps - 1) * x.block * TILE);
+        assert!(height <= x.block && last + height * TILE <= x.words.len(), "all rows");
+        for (tile, a) in pair.factors().0.chunks(steps * TILE * TILE).enumerate() {
             let width = a.len() / (steps * TILE);
             let to = &mut to[tile * TILE..];
-            assert!(to.len() >= (self.height - 1) * row + sum + TILE, "a tile of each sum");
-            // SAFETY: `configure` has laid out the registers; `x` and `a` have `steps` tiles, as asserted and as packed,
-            // behind the last narrow one follows `b`, `to` has room for both sums' tiles; a prefetch cannot fault.
+            assert!(to.len() >= (height - 1) * row + sum + TILE, "a tile of each sum");
+            // SAFETY: `lay_out` has laid out the registers; `x` and `a` have `steps` tiles, as asserted and as packed: a
+            // narrow one's last row reads on in `b`. `to` has room for both sums' tiles; a prefetch cannot fault.
             unsafe {
                 asm!(
                     "tilezero tmm0",
@@ -405,7 +398,7 @@ impl Tiles {
     /// Nobody else has these rows of `y` at the pair's columns.
     unsafe fn expand(&self, parts: &[u32], (pair, ahead): (&TilePair, Ahead<'_>), y: Columns<'_>) {
         let (shape, (_, b)) = (pair.shape, pair.factors());
-        assert_eq!(parts.len(), self.height * shape.row_pairs(), "a row has all parts");
+        assert_eq!(parts.len(), self.height() * shape.row_pairs(), "a row has all parts");
         let (whole, rest) = (shape.out_features / TILE, shape.out_features % TILE);
         let (b, last) = b.split_at(whole * shape.column_tile());
         // The end of the pair is here before; what is asked for then is another's beginning.
@@ -422,8 +415,8 @@ impl Tiles {
         ] {
             let columns = b.len() / shape.column_tile();
             if columns > 0 {
-                at(column + columns - 1, self.height);
-                let (next, y) = (ahead.streams.then_some(next), (at(column, self.height), y.row));
+                at(column + columns - 1, self.height());
+                let (next, y) = (ahead.streams.then_some(next), (at(column, self.height()), y.row));
                 // SAFETY: these rows and columns are inside the result, as asserted, and nobody else's, by contract.
                 unsafe { self.columns((parts, shape), (b, next), y) };
             }
@@ -435,7 +428,7 @@ impl Tiles {
                 // SAFETY: inside the pair's columns, which are nobody else's, by contract.
                 unsafe { y.y.piece(start..start + rest) }
             };
-            let tile_rows = || (0..self.height).map(|row| row * TILE..row * TILE + rest);
+            let tile_rows = || (0..self.height()).map(|row| row * TILE..row * TILE + rest);
             for (row, at) in tile_rows().enumerate() {
                 tile[at].copy_from_slice(piece(row));
             }
@@ -450,7 +443,7 @@ impl Tiles {
     /// As many tiles of columns as `b` has; `next` is what to bring near, as much as that.
     ///
     /// # Safety
-    /// `y` begins `self.height` rows, `row` values from one to the next, of as many columns, which are nobody else's.
+    /// `y` begins as many rows as they are laid out for, `row` values from one to the next, of as many columns, which are nobody else's.
     pub(super) unsafe fn columns(
         &self,
         (parts, shape): (&[u32], PairShape),
@@ -458,9 +451,9 @@ impl Tiles {
         (y, row): (*mut f32, usize),
     ) {
         let PairShape { parts: count, pairs, .. } = shape;
-        assert_eq!(parts.len(), self.height * count * pairs, "a row has all parts");
+        assert_eq!(parts.len(), self.height() * count * pairs, "a row has all parts");
         assert_eq!(b.len() % shape.column_tile(), 0, "whole tiles");
-        // SAFETY: `configure` has laid out the registers; every row has `count` parts, `b` as many for each tile of
+        // SAFETY: `lay_out` has laid out the registers; every row has `count` parts, `b` as many for each tile of
         // columns, as asserted, and `y` room for those, by contract; a prefetch cannot fault.
         unsafe {
             asm!(
@@ -506,11 +499,5 @@ impl Tiles {
                 options(nostack),
             );
         }
-    }
-}
-
-impl Drop for Tiles {
-    fn drop(&mut self) {
-        release();
     }
 }

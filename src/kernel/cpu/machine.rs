@@ -3,6 +3,8 @@ use super::super::{Act, Result};
 use super::attention::Unit;
 use super::buffers::Buffers;
 use super::isa::Level;
+#[cfg(target_arch = "x86_64")]
+use super::lora_panels::Piece;
 use super::memory::Arena;
 use super::pool::Pool;
 
@@ -15,10 +17,25 @@ pub(super) struct Machine {
     pub(super) floats: Buffers<f32>,
     pub(super) words: Buffers<u32>,
     pub(super) units: Buffers<Unit>,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) pieces: Buffers<Piece>,
     pub(super) arena: Arena,
 }
 
 impl Machine {
+    pub(super) fn new(level: Level, pool: Pool) -> Self {
+        Self {
+            level,
+            pool,
+            floats: Buffers::default(),
+            words: Buffers::default(),
+            units: Buffers::default(),
+            #[cfg(target_arch = "x86_64")]
+            pieces: Buffers::default(),
+            arena: Arena::default(),
+        }
+    }
+
     /// A new activation whose values `fill` writes, all of them.
     pub(super) fn act(
         &self,

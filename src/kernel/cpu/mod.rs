@@ -43,6 +43,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod extras;
+#[cfg(target_arch = "x86_64")]
 mod lora_panels;
 #[cfg(target_arch = "x86_64")]
 mod lora_tiles;

@@ -266,7 +266,7 @@ pub(super) struct Pieces<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it hands out `&mut [T]` to other threads, which `T: Send` permits, and nothing shared.
+// SAFETY: it hands out `&mut [T]` to other threads, which `T: Send` permits, and shares only what is `Sync`.
 unsafe impl<T: Send> Sync for Pieces<'_, T> {}
 
 impl<'a, T> Pieces<'a, T> {
@@ -302,6 +302,28 @@ impl<'a, T> Pieces<'a, T> {
         let start = unsafe { self.start.add(range.start) };
         // SAFETY: inside the slice, which is borrowed for 'a; disjoint from others by contract.
         unsafe { std::slice::from_raw_parts_mut(start, range.len()) }
+    }
+
+    /// One part that is finished.
+    ///
+    /// # Safety
+    /// Nobody writes to it any more, and this thread has seen that.
+    ///
+    /// # Panics
+    /// When `range` is outside the slice.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "for tiles, which x86 alone has")
+    )]
+    pub(super) unsafe fn finished(&self, range: Range<usize>) -> &[T]
+    where
+        T: Sync,
+    {
+        assert!(range.start <= range.end && range.end <= self.len, "a piece of {}", self.len);
+        // SAFETY: inside the slice, by the assertion.
+        let start = unsafe { self.start.add(range.start) };
+        // SAFETY: inside the slice, which is borrowed for 'a; not written to, by contract.
+        unsafe { std::slice::from_raw_parts(start, range.len()) }
     }
 }
 

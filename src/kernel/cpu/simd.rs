@@ -1,6 +1,7 @@
 //! What a kernel may ask of an instruction set, and how it gets compiled for each.
 #![expect(clippy::inline_always, reason = "must melt into the loop that uses it")]
 use half::bf16;
+use std::ops::Range;
 
 /// A piece of work written once for every instruction set.
 pub(super) trait Task {
@@ -70,7 +71,27 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn add_part(self, sums: Self::V, w: Self::Part, x: Self::Part) -> Self::V;
     /// Rounds `x` to bfloat16; `to` has [`Simd::PARTS`] words for each pair, the last one filled up with 0.
     fn round_to_parts(self, x: &[f32], to: &mut [u32]);
+
+    /// Rounds `x` to bfloat16; `to` has a word for each pair, the last one filled up with 0.
+    #[inline(always)]
+    fn round_to_pairs(self, x: &[f32], to: &mut [u32]) {
+        round_to_pairs(x, to);
+    }
+
+    /// Word `w` of each of the rows `lanes` goes to that lane of line `w` of `to`, `[words, Simd::LANES]`; the other lanes
+    /// stay as they are.
+    #[inline(always)]
+    fn turn(self, rows: &Square, lanes: Range<usize>, to: &mut [u32]) {
+        for lane in lanes {
+            for (word, line) in rows[lane].iter().zip(to.chunks_exact_mut(Self::LANES)) {
+                line[lane] = *word;
+            }
+        }
+    }
 }
+
+/// Rows of words, as many as the longest vector has lanes.
+pub(super) type Square = [[u32; 16]; 16];
 
 /// What a vector of f32 can be loaded from.
 pub(super) trait Stored: Copy + Sync {

@@ -19,6 +19,16 @@ pub(super) fn spans<S>(
     state: impl Fn() -> S + Sync,
     task: impl Fn(&mut S, usize) + Sync,
 ) {
+    spans_to_the_end(pool, items, (state, |_| ()), task);
+}
+
+/// As [`spans`], and each thread has an `end` for its state.
+pub(super) fn spans_to_the_end<S>(
+    pool: &Pool,
+    items: usize,
+    (state, end): (impl Fn() -> S + Sync, impl Fn(S) + Sync),
+    task: impl Fn(&mut S, usize) + Sync,
+) {
     let threads = pool.threads();
     let count = threads.clamp(1, MOST);
     let cursors: [Cursor; MOST] = Default::default();
@@ -35,6 +45,7 @@ pub(super) fn spans<S>(
                 task(&mut state, start(span) + item);
             }
         }
+        end(state);
     });
 }
 

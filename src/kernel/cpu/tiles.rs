@@ -3,22 +3,28 @@
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::amx::{Ahead, Amx, Block, Place, Sums, TILE, Tiles, WIDTH};
 use super::linear::{Linear, write_vector};
-use super::lora_panels::Shrunk;
+use super::lora_panels::{Joined, PanelDeltas, Parts};
 use super::machine::{Machine, rows_per_item};
 use super::pack::PackedWeight;
 use super::pool::Pieces;
 use super::simd::{Simd, Task};
-use super::spans::spans;
+use super::spans::spans_to_the_end;
 use std::ops::Range;
 
 /// How far ahead of the product the weights are asked for.
 const AHEAD_BYTES: usize = 8192;
+
+/// Steps of 32 along `in` that many blocks take at a time: that much of a panel stays in the nearest cache meanwhile.
+const NEAR_STEPS: usize = 18;
 
 /// A cache line.
 const LINE: usize = 64;
 
 /// Below this many multiplications one thread is faster than waking another.
 const SERIAL: usize = 200_000;
+
+/// Panels that may wait for their deltas.
+const LATE: usize = 64;
 
 /// Values of a row that one word of a tile's row holds, and that a whole step takes.
 const STEP_VALUES: usize = 2 * TILE;
@@ -37,16 +43,22 @@ impl Linear<'_> {
         let x = &mut scratch[start..][..self.rows * weight.steps];
         self.round_to_tiles(machine, amx, weight.steps, x);
         let (x, steps) = (&*x, weight.steps);
-        let deltas = self.pairs.map(|pairs| Shrunk::new(pairs, (machine, amx), x, steps));
+        let mut parts = self.pairs.map(|pairs| Parts::new(pairs, machine));
+        let deltas = self.pairs.zip(parts.as_mut());
+        let deltas =
+            deltas.map(|(pairs, parts)| Joined::new(pairs, (machine, amx), (x, steps), parts));
         let (y, deltas) = (&Pieces::new(y), deltas.as_ref());
         let product = Product { amx, linear: self, steps, panels, x, y, deltas };
         let count = self.out_features.div_ceil(WIDTH);
+        let begin = || product.begin();
+        let end = |mut worker: Worker| product.catch_up(&mut worker);
         if self.rows * self.in_features * self.out_features < SERIAL {
-            let mut worker = Worker::new(amx);
+            let mut worker = begin();
             (0..count).for_each(|panel| product.panel(&mut worker, panel));
+            end(worker);
         } else {
-            let new = || Worker::new(amx);
-            spans(&machine.pool, count, new, |worker, panel| product.panel(worker, panel));
+            let task = |worker: &mut Worker, panel| product.panel(worker, panel);
+            spans_to_the_end(&machine.pool, count, (begin, end), task);
         }
     }
 
@@ -68,13 +80,9 @@ impl Linear<'_> {
 struct Worker {
     tiles: Tiles,
     sums: [Sums; 2],
-}
-
-impl Worker {
-    fn new(amx: Amx) -> Self {
-        let sums = || Sums([0.0; TILE * WIDTH]);
-        Self { tiles: Tiles::new(amx), sums: [sums(), sums()] }
-    }
+    /// Panels whose deltas were not there yet.
+    late: [usize; LATE],
+    late_count: usize,
 }
 
 /// A product whose rows are rounded.
@@ -86,50 +94,86 @@ struct Product<'a> {
     panels: &'a [u32],
     x: &'a [u32],
     y: &'a Pieces<'a, f32>,
-    deltas: Option<&'a Shrunk<'a>>,
+    deltas: Option<&'a Joined<'a>>,
 }
 
 impl Product<'_> {
-    /// All rows of a panel's columns.
-    fn panel(&self, worker: &mut Worker, panel: usize) {
-        let columns = panel * WIDTH..((panel + 1) * WIDTH).min(self.linear.out_features);
-        match (self.linear.bias, self.linear.onto) {
-            (Some(_), true) => self.sums_and_bias(worker, panel, &columns),
-            _ if columns.len() < WIDTH || self.steps == 0 => {
-                self.sums_and_bias(worker, panel, &columns);
-            }
-            (bias, onto) => {
-                let bias = bias.map(|bias| &bias[columns.clone()]);
-                self.sums_in_place(&mut worker.tiles, panel, (columns.start, bias, onto));
+    /// A thread comes: before its panels it shrinks rows for the deltas, as long as there are some to shrink.
+    fn begin(&self) -> Worker {
+        let sums = || Sums([0.0; TILE * WIDTH]);
+        let mut tiles = Tiles::new(self.amx);
+        if let Some(deltas) = self.deltas {
+            deltas.shrink(&mut tiles);
+        }
+        Worker { tiles, sums: [sums(), sums()], late: [0; LATE], late_count: 0 }
+    }
+
+    /// Adds to a thread's panels what was not there in their time, and waits for it if others are still at it.
+    fn catch_up(&self, worker: &mut Worker) {
+        let late = &worker.late[..std::mem::take(&mut worker.late_count)];
+        if let (Some(deltas), [_, ..]) = (self.deltas, late) {
+            deltas.wait();
+            for panel in late {
+                deltas.add(&mut worker.tiles, panel * WIDTH, self.y);
             }
         }
-        if self.deltas.is_some_and(|deltas| deltas.add(self.amx, &columns, self.y)) {
-            worker.tiles.were_changed();
+    }
+
+    /// All rows of a panel's columns.
+    fn panel(&self, worker: &mut Worker, panel: usize) {
+        if worker.late_count == LATE {
+            self.catch_up(worker);
+        }
+        let deltas = self.deltas.filter(|deltas| deltas.are_there());
+        if self.deltas.is_some() && deltas.is_none() {
+            worker.late[worker.late_count] = panel;
+            worker.late_count += 1;
+        }
+        let columns = panel * WIDTH..((panel + 1) * WIDTH).min(self.linear.out_features);
+        if columns.len() < WIDTH || self.steps == 0 {
+            self.sums_and_bias(worker, panel, &columns);
+        } else {
+            let deltas = deltas.and_then(|deltas| deltas.panel(columns.start));
+            self.sums_in_place(&mut worker.tiles, panel, (columns.start, deltas));
         }
     }
 
     /// Tiles begin with what is there, or with the bias, and go to the result as they are.
+    ///
+    /// Many blocks take a part of the panel after the other, each from where the part before left the result: the same
+    /// terms in the same order as all at once.
     fn sums_in_place(
         &self,
         tiles: &mut Tiles,
         panel: usize,
-        (column, bias, onto): (usize, Option<&[f32]>, bool),
+        (column, mut deltas): (usize, Option<PanelDeltas<'_>>),
     ) {
-        let out = self.linear.out_features;
-        let blocks = self.linear.rows.div_ceil(TILE);
-        for block in 0..blocks {
-            let rows = block * TILE..((block + 1) * TILE).min(self.linear.rows);
-            let to =
-                self.y.start_of(rows.start * out + column..(rows.end - 1) * out + column + WIDTH);
-            let from = match bias {
-                _ if onto => Place::new(to.cast_const(), out),
-                Some(bias) => Place::repeated(bias),
-                None => Place::zeros(),
-            };
-            // SAFETY: these rows are inside the result and its columns of one panel belong to one item of the job; a
-            // bias and zeros are a panel's width.
-            unsafe {
-                tiles.add_product(&self.block(panel, block, blocks), from, Place::new(to, out));
+        let Linear { rows, out_features: out, bias, onto, .. } = *self.linear;
+        let bias = bias.map(|bias| &bias[column..][..WIDTH]);
+        if let (Some(bias), true) = (bias, onto) {
+            self.amx.wide.vectorize(AddBias { bias, rows, row: out, column, y: self.y });
+        }
+        let (blocks, steps) = (rows.div_ceil(TILE), self.steps / TILE);
+        let parts = if blocks == 1 { 1 } else { steps.div_ceil(NEAR_STEPS) };
+        for part in 0..parts {
+            let steps = part * steps / parts..(part + 1) * steps / parts;
+            for block in 0..blocks {
+                let rows = block * TILE..((block + 1) * TILE).min(rows);
+                let to = self
+                    .y
+                    .start_of(rows.start * out + column..(rows.end - 1) * out + column + WIDTH);
+                let from = match bias {
+                    _ if onto || part > 0 => Place::new(to.cast_const(), out),
+                    Some(bias) => Place::repeated(bias),
+                    None => Place::zeros(),
+                };
+                let product = self.block(panel, steps.clone(), (block, blocks));
+                let last = deltas.as_mut().filter(|_| part + 1 == parts);
+                let extras = last.map(|deltas| deltas.of_block(block));
+                let block = Block { extras, ..product };
+                // SAFETY: these rows are inside the result and its columns of one panel belong to one item of the job;
+                // a bias and zeros are a panel's width.
+                unsafe { tiles.add_product(&block, from, Place::new(to, out)) }
             }
         }
     }
@@ -140,13 +184,14 @@ impl Product<'_> {
     /// until they are there nobody can read them.
     fn sums_and_bias(
         &self,
-        Worker { tiles, sums }: &mut Worker,
+        Worker { tiles, sums, .. }: &mut Worker,
         panel: usize,
         columns: &Range<usize>,
     ) {
         let blocks = self.linear.rows.div_ceil(TILE);
         for block in 0..blocks {
-            tiles.multiply(&self.block(panel, block, blocks), &mut sums[block % 2]);
+            let all = 0..self.steps / TILE;
+            tiles.multiply(&self.block(panel, all, (block, blocks)), &mut sums[block % 2]);
             if block > 0 {
                 self.write(block - 1, columns, &sums[(block - 1) % 2]);
             }
@@ -156,10 +201,23 @@ impl Product<'_> {
         }
     }
 
-    fn block(&self, panel: usize, block: usize, blocks: usize) -> Block<'_> {
-        let height = TILE * self.steps;
-        let rows = &self.x[block * height..((block + 1) * height).min(self.x.len())];
-        Block { rows, panel: self.weights(panel), ahead: self.ahead(block, blocks) }
+    /// A block's values and a panel's at some `steps` of [`STEP_VALUES`].
+    fn block(
+        &self,
+        panel: usize,
+        steps: Range<usize>,
+        (block, blocks): (usize, usize),
+    ) -> Block<'_> {
+        let first = block * TILE;
+        let height = (self.linear.rows - first).min(TILE);
+        let values = |size: usize| steps.start * size..steps.end * size;
+        let rows = &self.x[first * self.steps..][..height * self.steps];
+        Block {
+            rows: &rows[values(height * TILE)],
+            panel: &self.weights(panel)[values(WIDTH * TILE)],
+            ahead: self.ahead(steps.len(), (block, blocks)),
+            extras: None,
+        }
     }
 
     fn weights(&self, panel: usize) -> &[u32] {
@@ -169,20 +227,48 @@ impl Product<'_> {
 
     /// A single block streams through the panel; several share the next panel out among them, so that it is near
     /// when all rows are through this one.
-    fn ahead(&self, block: usize, blocks: usize) -> Ahead {
+    fn ahead(&self, steps: usize, (block, blocks): (usize, usize)) -> Ahead {
         const STEP_LINES: usize = WIDTH * TILE * size_of::<u32>() / LINE;
         if blocks == 1 {
             return Ahead::Stream(AHEAD_BYTES);
         }
         let lines = STEP_LINES.div_ceil(blocks);
-        let steps = self.steps / TILE;
-        Ahead::Share { start: steps * (STEP_LINES + block * lines) * LINE, lines }
+        let panel = self.steps / TILE * STEP_LINES;
+        Ahead::Share { start: (panel + steps * block * lines) * LINE, lines }
     }
 
     fn write(&self, block: usize, columns: &Range<usize>, sums: &Sums) {
         let rows = block * TILE..((block + 1) * TILE).min(self.linear.rows);
         let columns = columns.clone();
         self.amx.wide.vectorize(Write { product: self, rows, columns, sums });
+    }
+}
+
+/// Adds a bias to all rows of a panel's columns.
+struct AddBias<'a> {
+    /// [`WIDTH`] values.
+    bias: &'a [f32],
+    rows: usize,
+    /// Values from one row to the next.
+    row: usize,
+    column: usize,
+    y: &'a Pieces<'a, f32>,
+}
+
+impl Task for AddBias<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for row in 0..self.rows {
+            let start = row * self.row + self.column;
+            // SAFETY: a row's columns of one panel belong to one item of the job.
+            let y = unsafe { self.y.piece(start..start + WIDTH) };
+            let lanes = y.chunks_exact_mut(S::LANES).zip(self.bias.chunks_exact(S::LANES));
+            for (y, bias) in lanes {
+                simd.store(simd.add(simd.load(y), simd.load(bias)), y);
+            }
+        }
     }
 }
 

@@ -49,7 +49,7 @@ fn cpu_candidates() -> impl Iterator<Item = Candidate> {
             // Queries and probabilities are rounded too: half a unit in 8 bits each.
             candidate.kv_tolerance = 5e-3;
             // So are rows and what a pair shrinks them to.
-            candidate.delta_tolerance = 5e-3;
+            candidate.delta_tolerance = 1e-2;
         }
         candidate
     })
