@@ -1,7 +1,7 @@
 //! Every part an adapter can have, in any mixture: against the oracle, and alone as in company.
 use super::{
     candidates::{Candidate, candidates},
-    deltas::{Made, made, of_row, overlapping},
+    deltas::{Made, held_by, made, of_row, overlapping, terms},
     inputs::{Noise, both, segments},
 };
 use crate::kernel::{
@@ -80,11 +80,15 @@ proptest! {
                     let target = LoraTarget { columns: columns.clone(), slots: &slots };
                     kernels.add_lora(y, x, &[target], segments).unwrap();
                 };
+                let x = held_by(precision, &x);
                 let (x_act, x_ref) = both(candidate, &x, k);
                 let (mut got, mut want) = both(candidate, &y, n);
                 run(&*candidate.kernels, &mut got, &x_act, &segments);
                 run(&Reference, &mut want, &x_ref, &segments);
-                candidate.check_deltas(&got, &want, precision).map_err(TestCaseError::fail)?;
+                let slots = linear(&slots, &Reference, precision);
+                let target = LoraTarget { columns: columns.clone(), slots: &slots };
+                let terms = terms((&y, n), (&x, k), &[target], &segments);
+                candidate.check_deltas((&got, &want), &terms, precision).map_err(TestCaseError::fail)?;
                 alone(candidate, &got, |row| {
                     let mut y = row_of(candidate, &y, n, row);
                     let x = row_of(candidate, &x, k, row);

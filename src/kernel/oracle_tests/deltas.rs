@@ -1,7 +1,8 @@
 //! Random deltas of every kind, alone and mixed.
 use super::inputs::Noise;
-use crate::kernel::{EmbeddingDelta, LinearDelta, RowSegment, TrainedRows};
-use candle_core::{Device, Tensor};
+use crate::kernel::{EmbeddingDelta, LinearDelta, LoraTarget, Precision, RowSegment, TrainedRows};
+use candle_core::{DType, Device, Tensor};
+use half::bf16;
 use proptest::{option, prelude::*};
 
 /// What a delta is made of.
@@ -30,6 +31,88 @@ pub(super) fn overlapping() -> impl Strategy<Value = Vec<(f64, f64, usize, f32)>
 pub(super) fn of_row(segments: &[RowSegment], row: usize) -> Vec<RowSegment> {
     let holds = segments.iter().filter(|segment| segment.rows.contains(&row));
     holds.map(|segment| RowSegment { rows: 0..1, ..segment.clone() }).collect()
+}
+
+/// `values` as kernels may take them for deltas of `precision`: all but f32 may round rows to bf16 on the way.
+pub(super) fn held_by(precision: Precision, values: &[f32]) -> Vec<f32> {
+    let round = |value: &f32| match precision {
+        Precision::F32 => *value,
+        _ => bf16::from_f32(*value).to_f32(),
+    };
+    values.iter().map(round).collect()
+}
+
+/// The sum of the sizes of what makes each value of `y` with its deltas: what an error on the way is to be measured by.
+///
+/// Every value that a pair shrinks a row to is a term; what cancels within that sum is not seen.
+pub(super) fn terms(
+    (y, n): (&[f32], usize),
+    (x, k): (&[f32], usize),
+    targets: &[LoraTarget<'_>],
+    segments: &[RowSegment],
+) -> Vec<f32> {
+    let mut sizes: Vec<f32> = y.iter().map(|y| y.abs()).collect();
+    for (target, segment) in
+        targets.iter().flat_map(|target| segments.iter().map(move |s| (target, s)))
+    {
+        let Some(delta) = &target.slots[segment.slot] else { continue };
+        let terms = Terms::new(delta);
+        for row in segment.rows.clone() {
+            let columns = row * n + target.columns.start..row * n + target.columns.end;
+            let added = terms.of(&y[columns.clone()], &x[row * k..(row + 1) * k]);
+            let sizes = &mut sizes[columns];
+            sizes
+                .iter_mut()
+                .zip(added)
+                .for_each(|(size, added)| *size += segment.weight.abs() * added);
+        }
+    }
+    sizes
+}
+
+/// The parts of a delta as rows of values, and the output that each row is for.
+#[derive(Default)]
+struct Terms {
+    pair: Vec<(Vec<f32>, Vec<f32>)>,
+    gain: Vec<f32>,
+    shift: Vec<f32>,
+    trained: Vec<(usize, Vec<f32>)>,
+}
+
+impl Terms {
+    fn new(delta: &LinearDelta) -> Self {
+        let rows =
+            |t: &Tensor| t.to_dtype(DType::F32).and_then(|t| t.to_vec2::<f32>()).expect("host");
+        let vector = |t: &Tensor| t.to_vec1::<f32>().expect("host");
+        let pair = delta.low_rank.as_ref().map(|pair| pair.rows().expect("the oracle's"));
+        let pair = pair.map(|(a, b)| rows(a).into_iter().zip(rows(b)).collect());
+        let trained = delta.trained.as_ref().map(|trained| {
+            let rows = rows(trained.weight.tensor().expect("the oracle's"));
+            let column = |place| trained.ids.as_ref().map_or(place, |ids| ids[place] as usize);
+            rows.into_iter().enumerate().map(|(place, row)| (column(place), row)).collect()
+        });
+        Self {
+            pair: pair.unwrap_or_default(),
+            gain: delta.gain.as_ref().map(vector).unwrap_or_default(),
+            shift: delta.shift.as_ref().map(vector).unwrap_or_default(),
+            trained: trained.unwrap_or_default(),
+        }
+    }
+
+    /// The sizes of what the delta adds to a row's outputs, for a weight of 1.
+    fn of(&self, y: &[f32], x: &[f32]) -> Vec<f32> {
+        let dot = |row: &[f32]| x.iter().zip(row).map(|(x, w)| x * w).sum::<f32>().abs();
+        let mut sizes = vec![0.0; y.len()];
+        for (a, b) in &self.pair {
+            let shrunk = dot(a);
+            sizes.iter_mut().zip(b).for_each(|(size, b)| *size += shrunk * b.abs());
+        }
+        sizes.iter_mut().zip(&self.shift).for_each(|(size, shift)| *size += shift.abs());
+        let gains = sizes.iter_mut().zip(y).zip(&self.gain);
+        gains.for_each(|((size, y), gain)| *size += (y * (gain - 1.0)).abs());
+        self.trained.iter().for_each(|(column, row)| sizes[*column] += dot(row));
+        sizes
+    }
 }
 
 impl Noise {

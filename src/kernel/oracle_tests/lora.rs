@@ -1,6 +1,7 @@
 //! Low-rank deltas: any ranks, any segments, several adapters in a batch.
 use super::{
     candidates::candidates,
+    deltas::{held_by, terms},
     inputs::{Noise, both, segments},
 };
 use crate::kernel::{Act, Kernels, LinearDelta, LoraTarget, LowRank, Precision, Reference};
@@ -83,24 +84,28 @@ fn as_the_oracle(
     let mut noise = Noise(seed);
     // A column of nobody's before each layer's own.
     let n: usize = outs.iter().map(|out| out + 1).sum();
-    let (x, y) = (noise.values(rows * k), noise.values(rows * n));
+    let x = held_by(precision, &noise.values(rows * k));
+    let y = noise.values(rows * n);
     let mut slots_of = |out: usize| -> Vec<Option<LowRank>> {
         ranks.iter().map(|rank| rank.map(|rank| noise.pair(rank, k, out))).collect()
     };
     let slots: Vec<_> = outs.iter().map(|out| slots_of(*out)).collect();
     let segments = segments(raw, rows, ranks.len());
+    let load_slots = |kernels: &dyn Kernels| -> Vec<Vec<Option<LinearDelta>>> {
+        let load = |pair: &LowRank| kernels.load_low_rank(pair, precision).unwrap().into();
+        let load_all =
+            |held: &Vec<Option<LowRank>>| held.iter().map(|s| s.as_ref().map(load)).collect();
+        slots.iter().map(load_all).collect()
+    };
+    let held_ref = load_slots(&Reference);
+    let targets_ref = targets(outs, &held_ref);
+    let terms = terms((&y, n), (&x, k), &targets_ref, &segments);
     for candidate in candidates() {
         let ((x, x_ref), (mut y, mut want)) = (both(candidate, &x, k), both(candidate, &y, n));
-        let load_slots = |kernels: &dyn Kernels| -> Vec<Vec<Option<LinearDelta>>> {
-            let load = |pair: &LowRank| kernels.load_low_rank(pair, precision).unwrap().into();
-            let load_all =
-                |held: &Vec<Option<LowRank>>| held.iter().map(|s| s.as_ref().map(load)).collect();
-            slots.iter().map(load_all).collect()
-        };
-        let (held, held_ref) = (load_slots(&*candidate.kernels), load_slots(&Reference));
+        let held = load_slots(&*candidate.kernels);
         candidate.kernels.add_lora(&mut y, &x, &targets(outs, &held), &segments).unwrap();
-        Reference.add_lora(&mut want, &x_ref, &targets(outs, &held_ref), &segments).unwrap();
-        candidate.check_deltas(&y, &want, precision).map_err(TestCaseError::fail)?;
+        Reference.add_lora(&mut want, &x_ref, &targets_ref, &segments).unwrap();
+        candidate.check_deltas((&y, &want), &terms, precision).map_err(TestCaseError::fail)?;
     }
     Ok(())
 }
