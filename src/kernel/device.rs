@@ -14,7 +14,8 @@ pub struct KernelConfig {
     /// rounds to integers
     #[arg(long, env = "LORAD_PRECISION", visible_alias = "dtype", default_value_t = Precision::Auto)]
     pub precision: Precision,
-    /// How keys and values are kept: auto, f32 or bf16; auto is f32 where base weights are, else bf16
+    /// How keys and values are kept: auto, f32, bf16 or int8 (on the CPU: half of bf16's bytes); auto is f32 where base
+    /// weights are, else bf16
     #[arg(long, env = "LORAD_KV_PRECISION", default_value_t = KvChoice::Auto)]
     pub kv_precision: KvChoice,
     /// CPU threads that compute; all cores this process may use unless set

@@ -1,5 +1,5 @@
 //! The memory of keys and values. Which block belongs to whom is the engine's business.
-use super::cpu::Pages;
+use super::cpu::{Pages, Quad};
 use super::{KernelError, Precision, Result};
 use candle_core::Tensor;
 use std::{fmt, str::FromStr};
@@ -11,6 +11,9 @@ pub enum KvPrecision {
     F32,
     /// bfloat16: half the bytes, each number rounded once, when it is written.
     Bf16,
+    /// Bytes: about half again. Each head of a token's keys, or of its values, is rounded once, when it is written, to
+    /// −127..=127 steps of a scale of its own.
+    Int8,
 }
 
 impl KvPrecision {
@@ -19,7 +22,18 @@ impl KvPrecision {
         match self {
             Self::F32 => 4,
             Self::Bf16 => 2,
+            Self::Int8 => 1,
         }
+    }
+
+    /// Bytes of what `head_dim` numbers of one head share.
+    fn scale_bytes(self) -> usize {
+        if self == Self::Int8 { size_of::<f32>() } else { 0 }
+    }
+
+    /// Bytes of one head of a token's keys, or of its values.
+    pub fn head_bytes(self, head_dim: usize) -> usize {
+        head_dim * self.bytes() + self.scale_bytes()
     }
 }
 
@@ -28,6 +42,7 @@ impl fmt::Display for KvPrecision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -61,7 +76,8 @@ impl FromStr for KvChoice {
             "auto" => Ok(Self::Auto),
             "f32" => Ok(Self::Fixed(KvPrecision::F32)),
             "bf16" => Ok(Self::Fixed(KvPrecision::Bf16)),
-            other => Err(format!("`{other}` is not a KV precision; use auto, f32 or bf16")),
+            "int8" => Ok(Self::Fixed(KvPrecision::Int8)),
+            other => Err(format!("`{other}` is not a KV precision; use auto, f32, bf16 or int8")),
         }
     }
 }
@@ -100,7 +116,8 @@ impl KvShape {
 
     /// Bytes one block takes over all layers, keys and values, without padding.
     pub fn block_bytes(&self) -> usize {
-        2 * self.layers * self.block_size * self.row() * self.precision.bytes()
+        let token = self.kv_heads * self.precision.head_bytes(self.head_dim);
+        2 * self.layers * self.block_size * token
     }
 }
 
@@ -134,6 +151,15 @@ pub(super) enum KvLayer {
         keys: Pages<u32>,
         /// Values.
         values: Pages<u32>,
+    },
+    /// The same in quads of bytes.
+    Quads {
+        /// Keys.
+        keys: Pages<Quad>,
+        /// Values.
+        values: Pages<Quad>,
+        /// What a step of each token's keys is, and of its values, under each head.
+        scales: [Pages<f32>; 2],
     },
     /// Candle tensors of the precision's dtype, `[blocks * block_size, kv_heads * head_dim]` each.
     Device {
@@ -194,10 +220,24 @@ mod tests {
 
     #[test]
     fn every_choice_is_named_as_it_is_shown() {
-        for text in ["auto", "f32", "bf16"] {
+        for text in ["auto", "f32", "bf16", "int8"] {
             assert_eq!(text.parse::<KvChoice>().unwrap().to_string(), text);
         }
-        assert!("int8".parse::<KvChoice>().unwrap_err().contains("`int8`"));
+        assert!("int4".parse::<KvChoice>().unwrap_err().contains("`int4`"));
+    }
+
+    #[test]
+    fn a_block_counts_its_scales() {
+        let shape = |precision| KvShape {
+            layers: 3,
+            blocks: 1,
+            block_size: 16,
+            kv_heads: 2,
+            head_dim: 64,
+            precision,
+        };
+        assert_eq!(shape(KvPrecision::Bf16).block_bytes(), 2 * 3 * 16 * 2 * 128);
+        assert_eq!(shape(KvPrecision::Int8).block_bytes(), 2 * 3 * 16 * 2 * 68);
     }
 
     #[test]

@@ -25,17 +25,43 @@ const DIVISORS: [f32; 8] = [-8.0, -7.0, -7.5, -8.5, -9.0, -9.5, -10.0, -11.0];
 /// The scale is NaN where a value is not finite, and with it everything computed from the group.
 #[inline(always)]
 pub(super) fn round_bytes<const N: usize>(values: &[f32; N], to: &mut [i8; N]) -> f32 {
-    let largest = largest(values);
-    if !largest.is_finite() || largest < TINY {
-        to.fill(0);
-        return if largest.is_finite() { 0.0 } else { f32::NAN };
-    }
-    let inverse = LARGEST / largest;
+    let step = Step::of(values);
     for (to, value) in to.iter_mut().zip(values) {
-        // The integer is in the lowest bits of the shifted float: a cast to i8 would saturate, and slowly.
-        *to = (value * inverse + SHIFT).to_bits() as i8;
+        *to = step.round(*value);
     }
-    largest / LARGEST
+    step.size
+}
+
+/// What values are rounded by that share a scale.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    /// The scale: what one step is. NaN where a value is not finite, 0 where all are as good as 0.
+    pub(super) size: f32,
+    /// How many steps 1 is; 0 where no value counts.
+    inverse: f32,
+}
+
+impl Step {
+    /// What is kept as it is.
+    pub(super) const NONE: Self = Self { size: 1.0, inverse: 1.0 };
+
+    /// The step of which the largest of `values` is 127.
+    #[inline(always)]
+    pub(super) fn of(values: &[f32]) -> Self {
+        let largest = largest(values);
+        if !largest.is_finite() || largest < TINY {
+            let size = if largest.is_finite() { 0.0 } else { f32::NAN };
+            return Self { size, inverse: 0.0 };
+        }
+        Self { size: largest / LARGEST, inverse: LARGEST / largest }
+    }
+
+    /// How many steps one of the values is, −127..=127; 0 where no value counts, anything where the scale is NaN.
+    #[inline(always)]
+    pub(super) fn round(self, value: f32) -> i8 {
+        // The integer is in the lowest bits of the shifted float: a cast to i8 would saturate, and slowly.
+        (value * self.inverse + SHIFT).to_bits() as i8
+    }
 }
 
 /// Rounds to −8..=7 steps of the scale that is returned, which is a bfloat16: of a few scales the one with the
@@ -121,7 +147,7 @@ impl Rounding {
 
 /// The largest magnitude; infinite or NaN where a value is: as bits, magnitudes are in order with NaN last.
 #[inline(always)]
-fn largest<const N: usize>(values: &[f32; N]) -> f32 {
+fn largest(values: &[f32]) -> f32 {
     let magnitudes = values.iter().map(|value| value.to_bits() & 0x7fff_ffff);
     f32::from_bits(magnitudes.fold(0, u32::max))
 }

@@ -251,7 +251,7 @@ fn max_positions(spec: &Spec, options: &LoadOptions, kv: KvPrecision) -> Result<
         // Its cache holds one step, whatever it is given.
         Spec::Encoder(_) => return Ok(wanted),
     };
-    let token = 2 * layers * attention.kv_heads * attention.head_dim * kv.bytes();
+    let token = 2 * layers * attention.kv_heads * kv.head_bytes(attention.head_dim);
     let held = options.kv_cache_bytes.map_or(wanted, |bytes| bytes / token);
     Ok(wanted.min(held.max(1)))
 }

@@ -5,7 +5,7 @@ use lorad::{
         AdapterMix, ByteSize, EngineConfig, EngineHandle, Event, EventStream, ModelRunner,
         Priority, SamplingOptions, SamplingParams, Submission, TokenLogprobs,
     },
-    kernel::{Kernels, KvChoice, KvShape, Precision},
+    kernel::{Kernels, KvChoice, KvPrecision, KvShape, Precision},
     model::{LoadOptions, LoadedModel, ModelSource, Progress, load},
 };
 use serde_json::Value;
@@ -49,6 +49,7 @@ pub(crate) struct Bench {
     directory: PathBuf,
     kernels: Arc<dyn Kernels>,
     precision: Precision,
+    kv_precision: KvChoice,
     leases: HashMap<String, AdapterLease>,
     pub(crate) cases: Vec<Case>,
 }
@@ -100,8 +101,9 @@ impl Bench {
         kernels: Arc<dyn Kernels>,
         cases: Vec<Case>,
     ) -> Self {
-        let (precision, leases) = (Precision::F32, HashMap::new());
-        let mut bench = Self { directory, kernels, precision, leases, cases };
+        let (precision, kv_precision) = (Precision::F32, KvChoice::Auto);
+        let leases = HashMap::new();
+        let mut bench = Self { directory, kernels, precision, kv_precision, leases, cases };
         let model = bench.model();
         let mixes = bench.cases.iter().filter_map(|case| case.adapter.as_deref());
         for (name, _) in mixes.flat_map(parts) {
@@ -121,6 +123,11 @@ impl Bench {
     /// With base weights in another precision than f32.
     pub(crate) fn at(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// With keys and values in another precision than the base weights ask for.
+    pub(crate) fn keeping(self, kv_precision: KvPrecision) -> Self {
+        Self { kv_precision: KvChoice::Fixed(kv_precision), ..self }
     }
 
     /// With the prompts of each mix's adapters, asked of the whole mix; nobody has recorded the answers.
@@ -145,7 +152,7 @@ impl Bench {
         let source = ModelSource::Directory(self.directory.clone());
         let options = LoadOptions {
             precision: self.precision,
-            kv_precision: KvChoice::Auto,
+            kv_precision: self.kv_precision,
             max_positions: None,
             kv_cache_bytes: None,
             pooling: None,

@@ -4,7 +4,9 @@ mod bench;
 use bench::{Answer, Arrangement, Bench, listen};
 use lorad::{
     engine::{EngineConfig, EngineHandle, EventStream},
-    kernel::{DeviceChoice, KernelConfig, Kernels, KvChoice, Precision, Reference, open},
+    kernel::{
+        DeviceChoice, KernelConfig, Kernels, KvChoice, KvPrecision, Precision, Reference, open,
+    },
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -142,6 +144,15 @@ fn rounded_weights_answer_with_the_same_bits_in_every_arrangement() {
             let reference = alone(&bench, &bench.engine(&plain(400)));
             check_company(&bench, 10, &format!("{base} at {precision}"), &reference);
         }
+    }
+}
+
+#[test]
+fn a_rounded_cache_answers_with_the_same_bits_in_every_arrangement() {
+    for (base, precision) in [("llama_tied", Precision::Bf16), ("qwen2", Precision::F32)] {
+        let bench = Bench::tiny(base, cpu()).at(precision).keeping(KvPrecision::Int8);
+        let reference = alone(&bench, &bench.engine(&plain(400)));
+        check_company(&bench, 10, &format!("{base} with keys and values at int8"), &reference);
     }
 }
 

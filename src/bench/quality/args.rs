@@ -6,13 +6,16 @@ use crate::{
         output::{read_text, write_json},
         precision::every_precision,
     },
-    kernel::{self, DeviceChoice, KernelConfig, Kernels, KvChoice, Precision},
+    kernel::{self, DeviceChoice, KernelConfig, Kernels, KvChoice, KvPrecision, Precision},
     model::ModelSource,
 };
 use std::{io::Write, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 /// The text that is read unless another is named; benches/README.md says where it comes from.
 const TEXT: &str = include_str!("../../../benches/quality.txt");
+
+/// What others are held against: base weights, and keys and values.
+const EXACT: (Precision, KvPrecision) = (Precision::F32, KvPrecision::F32);
 
 /// Which model, which precisions, which text.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,6 +26,9 @@ pub struct QualityArgs {
     /// Precisions to hold against f32 [default: every other there is]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     precision: Option<Vec<Precision>>,
+    /// KV precisions, each beside every precision; auto is as exact as the base weights
+    #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "auto")]
+    kv_precision: Vec<KvChoice>,
     /// Text to read [default: one that is built in]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -45,12 +51,10 @@ impl QualityArgs {
     /// When the model or the text cannot be read, the text is too short, or the file cannot be written.
     pub fn run(&self, source: &ModelSource, out: &mut dyn Write) -> Result<(), BenchError> {
         let kernels = self.kernels()?;
-        let mut exact = Reader::open(source, &kernels, Precision::F32)?;
-        let precisions = self.precision.clone().unwrap_or_else(every_precision);
-        let others = precisions.into_iter().filter(|precision| *precision != Precision::F32);
-        let mut others = others
-            .map(|precision| Reader::open(source, &kernels, precision))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut exact = Reader::open(source, &kernels, EXACT)?;
+        let others = self.others().into_iter();
+        let others = others.map(|precisions| Reader::open(source, &kernels, precisions));
+        let mut others = others.collect::<Result<Vec<_>, _>>()?;
         let tokens = exact.tokens(&self.text()?)?;
         let window = (self.window as usize).min(exact.max_positions());
         let mut read = vec![Divergence::default(); others.len() + 1];
@@ -68,6 +72,14 @@ impl QualityArgs {
         let report = Report::new(source.name(), window, readers.zip(&read));
         write!(out, "{report}")?;
         self.json.as_deref().map_or(Ok(()), |path| write_json(path, &report))
+    }
+
+    /// What is held against f32: every precision with every way to keep keys and values.
+    fn others(&self) -> Vec<(Precision, KvPrecision)> {
+        let precisions = self.precision.clone().unwrap_or_else(every_precision);
+        let beside =
+            |precision| self.kv_precision.iter().map(move |kv| (precision, kv.beside(precision)));
+        precisions.into_iter().flat_map(beside).filter(|precisions| *precisions != EXACT).collect()
     }
 
     fn kernels(&self) -> Result<Arc<dyn Kernels>, BenchError> {

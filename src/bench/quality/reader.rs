@@ -1,7 +1,7 @@
 //! A model at one precision that reads windows of text.
 use crate::{
     bench::BenchError,
-    kernel::{Kernels, KvCache, KvChoice, KvShape, Precision},
+    kernel::{Kernels, KvCache, KvChoice, KvPrecision, KvShape, Precision},
     lora::LoraSlots,
     model::{
         self, ForwardBatch, KvDims, LoadOptions, LoadedModel, ModelSource, Progress, StepContext,
@@ -24,11 +24,11 @@ impl Reader {
     pub(super) fn open(
         source: &ModelSource,
         kernels: &Arc<dyn Kernels>,
-        precision: Precision,
+        (precision, kv): (Precision, KvPrecision),
     ) -> Result<Self, BenchError> {
         let options = LoadOptions {
             precision,
-            kv_precision: KvChoice::Auto,
+            kv_precision: KvChoice::Fixed(kv),
             max_positions: None,
             kv_cache_bytes: None,
             pooling: None,
@@ -42,6 +42,15 @@ impl Reader {
 
     pub(super) fn precision(&self) -> Precision {
         self.model.facts.precision
+    }
+
+    pub(super) fn kv_precision(&self) -> KvPrecision {
+        self.model.facts.kv_precision
+    }
+
+    /// Bytes of a token's keys and values.
+    pub(super) fn kv_bytes(&self) -> usize {
+        self.kernels.kv_block_bytes(self.kv_shape(1)) / BLOCK_SIZE
     }
 
     /// Bytes of the packed weights.
@@ -83,10 +92,13 @@ impl Reader {
     }
 
     fn new_kv(&self, blocks: usize) -> Result<KvCache, BenchError> {
+        Ok(self.kernels.new_kv(self.kv_shape(blocks))?)
+    }
+
+    fn kv_shape(&self, blocks: usize) -> KvShape {
         let KvDims { layers, kv_heads, head_dim, precision } = self.model.lm.kv_dims();
         let block_size = BLOCK_SIZE;
-        let shape = KvShape { layers, blocks, block_size, kv_heads, head_dim, precision };
-        Ok(self.kernels.new_kv(shape)?)
+        KvShape { layers, blocks, block_size, kv_heads, head_dim, precision }
     }
 }
 

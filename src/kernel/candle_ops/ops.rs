@@ -110,6 +110,12 @@ impl Kernels for CandleOps {
         let dtype = match shape.precision {
             KvPrecision::F32 => DType::F32,
             KvPrecision::Bf16 => DType::BF16,
+            KvPrecision::Int8 => {
+                return Err(KernelError::Unsupported(format!(
+                    "KV precision `{}` is for the CPU; use auto, bf16 or f32, or --device cpu",
+                    shape.precision
+                )));
+            }
         };
         let zeros = || Tensor::zeros((rows, shape.row()), dtype, &self.device);
         let layer = |_| Ok(KvLayer::Device { keys: zeros()?, values: zeros()? });

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "each query's output belongs to one piece")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::attention::{Attention, Piece, QUERIES};
-use super::kv::Word;
+use super::kv_words::Word;
 use super::math::exp;
 use super::partial::{self, Partial};
 use super::pool::Pieces;
@@ -20,6 +20,8 @@ pub(super) struct Attend<'a, W> {
     pub(super) memory: &'a mut [f32],
     /// [`Word::words`] words.
     pub(super) words: &'a mut [u32],
+    /// Whether those were last used for queries of the same sequence under the same key/value head.
+    pub(super) again: bool,
     pub(super) goal: Goal<'a>,
 }
 
@@ -140,22 +142,25 @@ impl<'a> Scores<'a> {
         (Self { values, room }, partials, &mut queries[..QUERIES * query_len(attention)])
     }
 
-    /// The scores of the `i`-th query become `exp(score − greatest)` for the positions it has `seen` (from
+    /// The scores of a piece's `i`-th query, of positions from `base` on, become `exp(score − greatest)` for the positions it has `seen` (from
     /// the chunk's start), 0 for the others of `whole`; gives back the greatest and the sum.
     #[inline(always)]
-    pub(super) fn softmax<S: Simd>(
+    pub(super) fn softmax<S: Simd, W: Word>(
         &mut self,
         simd: S,
-        i: usize,
-        seen: Range<usize>,
-        whole: &Range<usize>,
+        (piece, i): (&Piece<'_, W>, usize),
+        base: usize,
+        (seen, whole): (&Range<usize>, &Range<usize>),
     ) -> (f32, f32) {
         let scores = &mut self.values[i * self.room..][..self.room];
         if seen.is_empty() {
             scores[whole.clone()].fill(0.0);
             return (f32::NEG_INFINITY, 0.0);
         }
-        softmax(simd, scores, seen, whole)
+        piece.times_steps(0, base, seen, scores);
+        let sums = softmax(simd, scores, seen, whole);
+        piece.times_steps(1, base, seen, scores);
+        sums
     }
 }
 
@@ -179,6 +184,26 @@ impl<'a, W: Word> Piece<'a, W> {
         (&values[offset / W::NUMBERS * dim..], offset)
     }
 
+    /// Multiplies the scores of positions `seen`, counted from `base`, by what a step of their keys (0) or values (1) is.
+    #[inline(always)]
+    fn times_steps(&self, which: usize, base: usize, seen: &Range<usize>, scores: &mut [f32]) {
+        let Attention { scales: Some(scales), layout, .. } = self.attention else { return };
+        let size = layout.shape.block_size;
+        let first = (base + seen.start) / size;
+        let (mut at, mut offset) = (seen.start, base + seen.start - first * size);
+        for block in &self.sequence.blocks[first..] {
+            let start = layout.scales(*block as usize, self.kv_head) + offset;
+            let count = (size - offset).min(seen.end - at);
+            let steps = &scales[which][start..start + count];
+            let scores = &mut scores[at..at + count];
+            scores.iter_mut().zip(steps).for_each(|(score, step)| *score *= step);
+            (at, offset) = (at + count, 0);
+            if at == seen.end {
+                break;
+            }
+        }
+    }
+
     /// What is read after the values up to `position`, in a chunk that ends at `end`: more values, then the
     /// next chunk's keys.
     #[inline(always)]
@@ -199,7 +224,7 @@ impl<'a, W: Word> Piece<'a, W> {
 fn softmax<S: Simd>(
     simd: S,
     scores: &mut [f32],
-    seen: Range<usize>,
+    seen: &Range<usize>,
     whole: &Range<usize>,
 ) -> (f32, f32) {
     let (first, last) = (seen.start / S::LANES * S::LANES, seen.end.next_multiple_of(S::LANES));
@@ -207,13 +232,13 @@ fn softmax<S: Simd>(
     scores[last.min(whole.end)..whole.end].fill(0.0);
     let mut greatest = simd.splat(f32::NEG_INFINITY);
     for at in (first..last).step_by(S::LANES) {
-        greatest = simd.max(greatest, only(simd, scores, at, &seen));
+        greatest = simd.max(greatest, only(simd, scores, at, seen));
     }
     let greatest = simd.greatest(greatest);
     let shift = simd.splat(-greatest);
     let mut sums = simd.splat(0.0);
     for at in (first..last).step_by(S::LANES) {
-        let e = exp(simd, simd.add(only(simd, scores, at, &seen), shift));
+        let e = exp(simd, simd.add(only(simd, scores, at, seen), shift));
         simd.store(e, &mut scores[at..]);
         sums = simd.add(sums, e);
     }

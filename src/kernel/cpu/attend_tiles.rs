@@ -1,6 +1,7 @@
 //! A piece of attention on tiles: sixteen queries against sixteen keys, their probabilities against values.
 //!
-//! Queries and probabilities are rounded to bfloat16, sums are f32. The rows of a tile do not meet, so a
+//! Queries and probabilities are rounded to bfloat16, sums are f32; bytes become pairs of bfloat16 first, which hold them
+//! exactly. The rows of a tile do not meet, so a
 //! row's products are the same bits for any number of rows.
 #![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
@@ -8,6 +9,7 @@ use super::amx::{Amx, Shape, TILE, configure, release};
 use super::attend::{Attend, Chunk, LINE, Scores, drive};
 use super::attention::{Attention, Piece, QUERIES};
 use super::kv::KvLayout;
+use super::kv_words::{Quad, Word};
 use super::partial::Partial;
 use super::simd::{Simd, Task};
 use std::arch::asm;
@@ -22,9 +24,61 @@ const AHEAD: usize = 2;
 const WIDTH: usize = 2 * TILE;
 
 /// An [`Attend`] on tiles.
-pub(super) struct AttendTiles<'a> {
+pub(super) struct AttendTiles<'a, W> {
     pub(super) amx: Amx,
-    pub(super) attend: Attend<'a, u32>,
+    pub(super) attend: Attend<'a, W>,
+}
+
+/// Words that are pairs of bfloat16, or can be made so.
+pub(super) trait TileWord: Word {
+    /// Whether they must be made so.
+    const EXPANDED: bool;
+    /// Lines of `row` words as lines of pairs, `to` where that takes a copy; asks for as much from `next` on meanwhile.
+    fn pairs<'a, S: Simd>(
+        simd: S,
+        words: &'a [Self],
+        next: (&[Self], usize),
+        to: &'a mut [u32],
+    ) -> &'a [u32];
+}
+
+impl TileWord for u32 {
+    const EXPANDED: bool = false;
+
+    #[inline(always)]
+    fn pairs<'a, S: Simd>(
+        _: S,
+        words: &'a [Self],
+        _: (&[Self], usize),
+        _: &'a mut [u32],
+    ) -> &'a [u32] {
+        words
+    }
+}
+
+/// A step is at most 127 and bfloat16 has 8 bits: nothing is rounded.
+impl TileWord for Quad {
+    const EXPANDED: bool = true;
+
+    #[inline(always)]
+    fn pairs<'a, S: Simd>(
+        simd: S,
+        words: &'a [Self],
+        (next, row): (&[Self], usize),
+        to: &'a mut [u32],
+    ) -> &'a [u32] {
+        let rows = words.chunks_exact(row).zip(to.chunks_exact_mut(2 * row));
+        for (index, (quads, pairs)) in rows.enumerate() {
+            for at in (0..row).step_by(LINE) {
+                if let Some(first) = next.first() {
+                    simd.prefetch(first, index * row + at);
+                }
+            }
+            let (earlier, later) = pairs.split_at_mut(row);
+            simd.bytes_to_pairs(Quad::words(quads), earlier, later);
+        }
+        to
+    }
 }
 
 /// Whether heads and blocks are whole tiles, and a chunk has no more of them than there are places.
@@ -36,35 +90,107 @@ pub(super) fn fits(layout: KvLayout) -> bool {
 }
 
 /// Words an [`AttendTiles`] works with besides its values.
-pub(super) fn words(attention: &Attention<'_, u32>) -> usize {
+pub(super) fn words<W: TileWord>(attention: &Attention<'_, W>) -> usize {
     let head_dim = attention.layout.shape.head_dim;
     let queries = QUERIES * (head_dim / 2 + attention.chunk() / 2);
-    queries + TILE * head_dim + LINE / size_of::<u32>()
+    queries + Expanded::words(attention) + TILE * head_dim + LINE / size_of::<u32>()
 }
 
-impl Task for AttendTiles<'_> {
+impl<W: TileWord> Task for AttendTiles<'_, W> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Attend { piece, chunks, memory, words, goal } = self.attend;
+        let Attend { piece, chunks, memory, words, again, goal } = self.attend;
         let shape = piece.attention.layout.shape;
         let step = if shape.block_size.is_multiple_of(WIDTH) { WIDTH } else { TILE };
         let (scores, partials, _) = Scores::of(piece.attention, memory);
         let start = words.as_ptr().align_offset(LINE).min(LINE / size_of::<u32>());
         let (q, rest) = words[start..].split_at_mut(QUERIES * shape.head_dim / 2);
         round_queries(simd, piece, q);
-        let (p, tail) = rest.split_at_mut(QUERIES * piece.attention.chunk() / 2);
+        let (p, rest) = rest.split_at_mut(QUERIES * piece.attention.chunk() / 2);
+        let (expanded, tail) = rest.split_at_mut(Expanded::words(piece.attention));
+        let expanded = Expanded::of(piece, expanded, again);
         let tail = &mut tail[..step / 2 * shape.head_dim];
         let tiles = Tiles::new(self.amx, piece.len(), step);
-        let mut work = Work { piece, tiles, step, scores, q, p, tail };
+        let mut work = Work { piece, tiles, step, scores, q, p, expanded, tail };
         drive(simd, &mut work, (piece, chunks), partials, goal);
+    }
+}
+
+/// Chunks of one head that stay expanded: a long prompt's pieces read them one after the other.
+const HELD: usize = 8;
+
+/// What [`TileWord::pairs`] makes of chunks, kept for the next piece of the same head.
+struct Expanded<'a> {
+    tags: &'a mut [Tag],
+    /// `[HELD, 2, chunk * head_dim / 2]` pairs: keys and values.
+    pairs: &'a mut [u32],
+    /// The chunk at hand, and where it is held.
+    chunk: usize,
+    held: usize,
+    /// Whether there will be no next piece: then all chunks share the nearest memory.
+    is_alone: bool,
+}
+
+/// A chunk, and a bit for each group of its keys and each step of its values that are there.
+type Tag = [u32; 3];
+
+impl<'a> Expanded<'a> {
+    /// Tags, in words, a whole number of lines.
+    const TAGS: usize = (HELD * size_of::<Tag>()).next_multiple_of(LINE) / size_of::<u32>();
+
+    fn words<W: TileWord>(attention: &Attention<'_, W>) -> usize {
+        let chunk = attention.chunk() * attention.layout.shape.head_dim;
+        if W::EXPANDED { Self::TAGS + HELD * chunk } else { 0 }
+    }
+
+    /// In `words`, which hold what the last piece left there if that read the same head.
+    fn of<W>(piece: &Piece<'_, W>, words: &'a mut [u32], again: bool) -> Self
+    where
+        W: TileWord,
+    {
+        let (tags, pairs) = words.split_at_mut(Self::TAGS.min(words.len()));
+        let tags = tags.as_chunks_mut().0;
+        if !again {
+            tags.fill([u32::MAX, 0, 0]);
+        }
+        Self { tags, pairs, chunk: 0, held: 0, is_alone: piece.is_alone() }
+    }
+
+    fn turn_to(&mut self, chunk: usize) {
+        (self.chunk, self.held) = (chunk, if self.is_alone { 0 } else { chunk % HELD });
+    }
+
+    /// As [`TileWord::pairs`], of the chunk's keys (0) or values (1) number `index` of that size.
+    #[inline(always)]
+    fn pairs<'b, S: Simd, W: TileWord>(
+        &'b mut self,
+        simd: S,
+        (which, index): (usize, usize),
+        words: &'b [W],
+        next: (&[W], usize),
+    ) -> &'b [u32] {
+        if !W::EXPANDED {
+            return W::pairs(simd, words, next, &mut []);
+        }
+        let tag = &mut self.tags[self.held];
+        if tag[0] != self.chunk as u32 {
+            *tag = [self.chunk as u32, 0, 0];
+        }
+        let (len, size) = (words.len() * W::NUMBERS / 2, self.pairs.len() / (2 * HELD));
+        let room = &mut self.pairs[(2 * self.held + which) * size + index * len..][..len];
+        if tag[1 + which] & (1 << index) != 0 {
+            return room;
+        }
+        tag[1 + which] |= 1 << index;
+        W::pairs(simd, words, next, room)
     }
 }
 
 /// The queries of a piece times the scale: `[QUERIES, head_dim / 2]` pairs.
 #[inline(always)]
-fn round_queries<S: Simd>(simd: S, piece: &Piece<'_, u32>, to: &mut [u32]) {
+fn round_queries<S: Simd, W: Word>(simd: S, piece: &Piece<'_, W>, to: &mut [u32]) {
     let Attention { q, q_cols, args, .. } = *piece.attention;
     let scale = simd.splat(args.scale);
     let rows = to.chunks_exact_mut(to.len() / QUERIES).take(piece.len());
@@ -81,8 +207,8 @@ fn round_queries<S: Simd>(simd: S, piece: &Piece<'_, u32>, to: &mut [u32]) {
 }
 
 /// A piece with its working memory.
-struct Work<'a> {
-    piece: &'a Piece<'a, u32>,
+struct Work<'a, W> {
+    piece: &'a Piece<'a, W>,
     tiles: Tiles,
     /// Tokens whose values one product takes.
     step: usize,
@@ -91,33 +217,36 @@ struct Work<'a> {
     q: &'a [u32],
     /// Probabilities, `[QUERIES, chunk / 2]` pairs.
     p: &'a mut [u32],
+    expanded: Expanded<'a>,
     /// The values of a step whose last tokens do not exist, `[step / 2, head_dim]` pairs.
     tail: &'a mut [u32],
 }
 
-impl Chunk for Work<'_> {
+impl<W: TileWord> Chunk for Work<'_, W> {
     #[inline(always)]
     fn chunk<S: Simd>(&mut self, simd: S, chunk: usize, to: &mut Partial<'_>) {
         let base = chunk * self.piece.attention.chunk();
         let positions = self.piece.positions(chunk);
+        self.expanded.turn_to(chunk);
         let whole = (positions.start - base) / self.step * self.step
             ..(positions.end - base).next_multiple_of(self.step);
-        self.score(base, &whole);
+        self.score(simd, base, &whole);
         let (room, pairs) = (self.scores.room, self.p.len() / QUERIES);
         for i in 0..self.piece.len() {
             let seen = self.piece.seen_of(i, &positions, base);
-            (to.greatest[i], to.sums[i]) = self.scores.softmax(simd, i, seen, &whole);
+            let places = (&seen, &whole);
+            (to.greatest[i], to.sums[i]) = self.scores.softmax(simd, (self.piece, i), base, places);
             let scores = &self.scores.values[i * room..][whole.clone()];
             simd.round_to_parts(scores, &mut self.p[i * pairs..][whole.start / 2..whole.end / 2]);
         }
-        self.gather(base, positions.end, &whole, to.outputs);
+        self.gather(simd, (base, positions.end), &whole, to.outputs);
     }
 }
 
-impl Work<'_> {
+impl<W: TileWord> Work<'_, W> {
     /// Scores of the positions `whole`, counted from the chunk's `base`.
     #[inline(always)]
-    fn score(&mut self, base: usize, whole: &Range<usize>) {
+    fn score<S: Simd>(&mut self, simd: S, base: usize, whole: &Range<usize>) {
         let piece = self.piece;
         let mut places = [Place::NOWHERE; GROUPS];
         let places = &mut places[..whole.len() / TILE];
@@ -132,7 +261,10 @@ impl Work<'_> {
             } else {
                 piece.values((next - end + start).min(end - TILE)).0
             };
-            *place = Place::new(keys(position), next);
+            let keys = keys(position);
+            let now =
+                self.expanded.pairs(simd, (0, whole.start / TILE + group), keys, (next, TILE));
+            *place = Place::new(now, next);
         }
         let scores = &mut self.scores.values[whole.start..];
         self.tiles.score(self.q, places, (scores, self.scores.room));
@@ -140,20 +272,29 @@ impl Work<'_> {
 
     /// `Σ_t p[t] · values[t]` over the positions `whole`; those from `end` on do not exist.
     #[inline(always)]
-    fn gather(&mut self, base: usize, end: usize, whole: &Range<usize>, outputs: &mut [f32]) {
-        let (piece, step, dim) =
-            (self.piece, self.step, self.piece.attention.layout.shape.head_dim);
+    fn gather<S: Simd>(
+        &mut self,
+        simd: S,
+        (base, end): (usize, usize),
+        whole: &Range<usize>,
+        outputs: &mut [f32],
+    ) {
+        let (piece, step) = (self.piece, self.step);
+        let dim = piece.attention.layout.shape.head_dim;
         let mut places = [Place::NOWHERE; GROUPS];
         let places = &mut places[..whole.len() / step];
         for (i, place) in places.iter_mut().enumerate() {
             let position = base + whole.start + i * step;
-            let mut values = &piece.values(position).0[..self.tail.len()];
-            if position + step > end {
-                copy_some(values, (end - position) * dim, dim, self.tail);
-                values = self.tail;
-            }
+            let values = &piece.values(position).0[..step / W::NUMBERS * dim];
             let next = piece.after(position + step, end).unwrap_or(values);
-            *place = Place::new(values, next);
+            let index = whole.start / step + i;
+            let mut now = self.expanded.pairs(simd, (1, index), values, (next, dim));
+            // Bytes are numbers whatever they are.
+            if position + step > end && !W::EXPANDED {
+                copy_some(now, (end - position) * dim, dim, self.tail);
+                now = self.tail;
+            }
+            *place = Place::new(now, next);
         }
         let pairs = self.p.len() / QUERIES;
         let p = &self.p[whole.start / 2..];
@@ -190,8 +331,10 @@ struct Place {
 impl Place {
     const NOWHERE: Self = Self { now: std::ptr::null(), next: std::ptr::null() };
 
-    fn new(now: &[u32], next: &[u32]) -> Self {
-        Self { now: now.as_ptr(), next: next.as_ptr() }
+    fn new<W: TileWord>(now: &[u32], next: &[W]) -> Self {
+        // Who makes a copy has asked for what comes next, and the product need not.
+        let next = if W::EXPANDED { now.as_ptr() } else { next.as_ptr().cast() };
+        Self { now: now.as_ptr(), next }
     }
 }
 

@@ -1,10 +1,10 @@
 //! A piece of attention on vectors: scores with tokens in the lanes, outputs with `head_dim` in the lanes.
 //!
-//! Queries and probabilities stay f32; pairs of bfloat16 are widened in registers.
+//! Queries and probabilities stay f32; pairs of bfloat16 and bytes are widened in registers.
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::attend::{Attend, Chunk, Scores, drive, query_len};
 use super::attention::{Attention, Piece, QUERIES};
-use super::kv::Word;
+use super::kv_words::Word;
 use super::partial::Partial;
 use super::simd::{Simd, Task};
 use std::ops::Range;
@@ -50,7 +50,8 @@ impl<W: Word> Chunk for Work<'_, W> {
         let whole = positions.start - base..positions.end - base;
         for i in 0..self.piece.len() {
             let seen = self.piece.seen_of(i, &positions, base);
-            (to.greatest[i], to.sums[i]) = self.scores.softmax(simd, i, seen, &whole);
+            let places = (&seen, &whole);
+            (to.greatest[i], to.sums[i]) = self.scores.softmax(simd, (self.piece, i), base, places);
         }
         for first in (0..self.piece.len()).step_by(TILE) {
             match self.piece.len() - first {
@@ -199,10 +200,14 @@ impl<W: Word, const R: usize> Sum<'_, W, R> {
         while position < self.positions.end {
             let (mut values, offset) = self.piece.values(position);
             let (end, next) = (self.block_end(position), self.next(position));
-            if !offset.is_multiple_of(W::NUMBERS) {
-                self.token(simd, &mut sums, (&values[column..], W::NUMBERS - 1), position);
+            let within = offset % W::NUMBERS;
+            if within > 0 {
+                let count = (W::NUMBERS - within).min(end - position);
+                for i in 0..count {
+                    self.token(simd, &mut sums, (&values[column..], within + i), position + i);
+                }
                 values = &values[dim.min(values.len())..];
-                position += 1;
+                position += count;
             }
             let mut row = 0;
             while position + W::NUMBERS <= end {
@@ -217,10 +222,10 @@ impl<W: Word, const R: usize> Sum<'_, W, R> {
                 }
                 (row, position) = (row + dim, position + W::NUMBERS);
             }
-            if position < end {
-                self.token(simd, &mut sums, (&values[row + column..], 0), position);
-                position += 1;
+            for number in 0..end - position {
+                self.token(simd, &mut sums, (&values[row + column..], number), position + number);
             }
+            position = end;
         }
         for (r, sums) in sums.into_iter().enumerate() {
             for (n, sum) in sums.into_iter().enumerate() {

@@ -7,8 +7,10 @@
 #![expect(unsafe_code, reason = "threads write their own heads and chunks of one result")]
 use super::super::args::{AttentionArgs, SequenceArgs};
 use super::attend::{Attend, Fold, Goal, memory};
-use super::kv::{KvLayout, Word};
+use super::kv::KvLayout;
+use super::kv_words::Word;
 use super::machine::Machine;
+use super::memory::Pages;
 use super::partial;
 use super::pool::Pieces;
 use std::cmp::Reverse;
@@ -30,6 +32,8 @@ pub(super) struct Attention<'a, W> {
     pub(super) q_cols: usize,
     pub(super) keys: &'a [W],
     pub(super) values: &'a [W],
+    /// What a step of each token's keys is, and of its values, where they are counted in steps.
+    pub(super) scales: Option<&'a [Pages<f32>; 2]>,
     pub(super) layout: KvLayout,
     pub(super) args: AttentionArgs<'a>,
 }
@@ -41,6 +45,13 @@ pub(super) struct Unit {
     kv_head: u32,
     start: u32,
     end: u32,
+}
+
+impl Unit {
+    /// The keys and values it reads: of which sequence, under which head.
+    fn head(self) -> (u32, u32) {
+        (self.sequence, self.kv_head)
+    }
 }
 
 /// A [`Unit`] with what it reads.
@@ -76,11 +87,13 @@ impl<W: Word> Attention<'_, W> {
             let mut memory = machine.floats.scratch(memory(self));
             let mut words = machine.words.scratch(W::words(self));
             let last = ((index + 1) * batch).min(units.len());
+            let mut before = None;
             for unit in &units[index * batch..last] {
                 let piece = &self.piece(*unit);
                 let goal = Goal::Output(out);
                 let (chunks, memory, words) = (piece.chunks(), &mut memory[..], &mut words[..]);
-                W::attend(machine.level, Attend { piece, chunks, memory, words, goal });
+                let again = before.replace(unit.head()) == Some(unit.head());
+                W::attend(machine.level, Attend { piece, chunks, memory, words, again, goal });
             }
         };
         let items = units.len().div_ceil(batch);
@@ -103,8 +116,8 @@ impl<W: Word> Attention<'_, W> {
             // SAFETY: every item has its own range, and no item runs twice.
             let to = unsafe { shared.piece(index * len..(index + 1) * len) };
             let (piece, chunks, goal) = (&piece, chunk..chunk + 1, Goal::Partial(to));
-            let (memory, words) = (&mut memory[..], &mut words[..]);
-            W::attend(machine.level, Attend { piece, chunks, memory, words, goal });
+            let (memory, words, again) = (&mut memory[..], &mut words[..], false);
+            W::attend(machine.level, Attend { piece, chunks, memory, words, again, goal });
         });
         let mut rest = &mut partials[..];
         for unit in units {
@@ -185,6 +198,12 @@ impl<W: Word> Piece<'_, W> {
     /// How many queries it has.
     pub(super) fn len(&self) -> usize {
         self.queries.len()
+    }
+
+    /// Whether nobody else reads the same keys and values.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn is_alone(&self) -> bool {
+        self.len() == self.sequence.rows.len() * self.attention.sharing()
     }
 
     /// The positions its `i`-th query sees.

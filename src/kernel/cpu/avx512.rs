@@ -1,19 +1,20 @@
 //! AVX-512: sixteen lanes, and dot products of bfloat16 pairs where the machine has them.
 #![expect(unsafe_code, reason = "vector instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
-use super::simd::{Simd, Square, Task, round_to_pairs, round_wide};
+use super::simd::{Simd, Square, Task, bytes_to_pairs, round_to_pairs, round_wide};
 use half::bf16;
 use std::arch::x86_64::{
     __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
     _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_mask_storeu_epi32,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
+    _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_mov_epi16, _mm512_mask_mov_ps, _mm512_mask_storeu_epi32, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_srai_epi32, _mm512_srli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
@@ -239,11 +240,63 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
+    fn widen_byte(self, from: &[u32], number: usize) -> __m512 {
+        let words = Self::load_pairs(self, from);
+        // SAFETY: the token proves AVX-512.
+        unsafe { widen_byte(words, number) }
+    }
+
+    #[inline(always)]
+    fn bytes_to_pairs(self, from: &[u32], earlier: &mut [u32], later: &mut [u32]) {
+        let len = from.len();
+        assert!(earlier.len() == len && later.len() == len, "a pair each for two of four bytes");
+        let ((from, from_rest), vectors) = (from.as_chunks::<16>(), len / 16);
+        let (earlier, earlier_rest) = earlier.split_at_mut(16 * vectors);
+        let (later, later_rest) = later.split_at_mut(16 * vectors);
+        let to = earlier.as_chunks_mut::<16>().0.iter_mut().zip(later.as_chunks_mut::<16>().0);
+        for (from, (earlier, later)) in from.iter().zip(to) {
+            // SAFETY: the token proves AVX-512.
+            unsafe { split_bytes(from, earlier, later) }
+        }
+        bytes_to_pairs(from_rest, earlier_rest, later_rest);
+    }
+
+    #[inline(always)]
     fn turn(self, rows: &Square, lanes: Range<usize>, to: &mut [u32]) {
         assert!(lanes.end <= Self::LANES, "a vector has no more lanes");
         let mask = ((1_u32 << lanes.len()) - 1) << lanes.start;
         // SAFETY: the token proves AVX-512.
         unsafe { turn(rows, mask as u16, to) }
+    }
+}
+
+/// Signed byte `number` of each word.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn widen_byte(words: __m512i, number: usize) -> __m512 {
+    let bytes = match number {
+        0 => _mm512_slli_epi32::<24>(words),
+        1 => _mm512_slli_epi32::<16>(words),
+        2 => _mm512_slli_epi32::<8>(words),
+        _ => words,
+    };
+    _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(bytes))
+}
+
+/// The bytes of each word as pairs of bfloat16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn split_bytes(from: &[u32; 16], earlier: &mut [u32; 16], later: &mut [u32; 16]) {
+    /// The upper halves of all words.
+    const UPPER: u32 = 0xaaaa_aaaa;
+    // SAFETY: the array has 64 bytes.
+    let words = unsafe { _mm512_loadu_si512(from.as_ptr().cast()) };
+    for (number, to) in [(0, earlier), (2, later)] {
+        let lower = _mm512_castps_si512(widen_byte(words, number));
+        let upper = _mm512_castps_si512(widen_byte(words, number + 1));
+        let pairs = _mm512_mask_mov_epi16(_mm512_srli_epi32::<16>(lower), UPPER, upper);
+        // SAFETY: the array has 64 bytes.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs) }
     }
 }
 

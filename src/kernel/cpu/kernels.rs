@@ -391,10 +391,19 @@ impl Kernels for CpuKernels {
         self.machine.act(q_rows, cols, |out| {
             match cache.layers.get(layer) {
                 Some(KvLayer::Pages { keys, values }) => {
-                    Attention { q, q_cols, keys, values, layout, args }.run(&self.machine, out);
+                    let scales = None;
+                    Attention { q, q_cols, keys, values, scales, layout, args }
+                        .run(&self.machine, out);
                 }
                 Some(KvLayer::Pairs { keys, values }) => {
-                    Attention { q, q_cols, keys, values, layout, args }.run(&self.machine, out);
+                    let scales = None;
+                    Attention { q, q_cols, keys, values, scales, layout, args }
+                        .run(&self.machine, out);
+                }
+                Some(KvLayer::Quads { keys, values, scales }) => {
+                    let scales = Some(scales);
+                    Attention { q, q_cols, keys, values, scales, layout, args }
+                        .run(&self.machine, out);
                 }
                 _ => return Err(foreign()),
             }

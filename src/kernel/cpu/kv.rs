@@ -1,167 +1,22 @@
 //! Keys and values in host memory: tokens side by side for the keys, `head_dim` side by side for the values.
 //!
 //! A score is a sum over `head_dim`, so with tokens in the lanes a vector of scores needs no sum across
-//! lanes; an output is a sum over tokens, so values lie with `head_dim` in the lanes. In bfloat16 what is
-//! summed over lies in pairs: two elements of a key, two tokens' values.
+//! lanes; an output is a sum over tokens, so values lie with `head_dim` in the lanes. What is summed over lies
+//! in pairs of bfloat16 or quads of bytes: two or four elements of a key, two or four tokens' values.
 #![expect(unsafe_code, reason = "threads write their own heads of one cache")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::super::kv::{KvLayer, foreign};
 use super::super::{KvCache, KvPrecision, KvShape, Result};
-use super::attend::Attend;
-#[cfg(target_arch = "x86_64")]
-use super::attend_tiles::{self, AttendTiles};
-use super::attention::Attention;
-use super::isa::Level;
+use super::kv_words::{MOST, Quad, Word};
 use super::machine::Machine;
-use super::memory::{Arena, Plain};
+use super::memory::{Arena, Pages};
 use super::pool::Pieces;
-use super::simd::{Simd, Square, Task, pair};
+use super::simd::{Simd, Task};
+use crate::kernel::rounding::Step;
 use std::ops::Range;
 
 /// Below this many numbers one thread writes them faster than it wakes another.
 const SERIAL: usize = 8_192;
-
-/// Four bytes of the cache.
-pub(super) trait Word: Plain + Default {
-    /// Numbers a word holds.
-    const NUMBERS: usize;
-    /// Takes in `numbers`, the rest of the last word 0.
-    fn fill<S: Simd>(simd: S, words: &mut [Self], numbers: &[f32]);
-    /// Word `w` of each of the rows `lanes` becomes that lane of line `w` of `to`, `[words, Simd::LANES]`.
-    fn turn<S: Simd>(simd: S, rows: &[[Self; 16]; 16], lanes: Range<usize>, to: &mut [Self]);
-    /// Puts each word's numbers from `first` on, one from each of `rows`; the others stay as they are.
-    fn put<S: Simd>(simd: S, words: &mut [Self], first: usize, rows: &[&[f32]]);
-    /// One of its numbers.
-    fn get(self, number: usize) -> f32;
-    /// That number of each of the first words.
-    fn widen<S: Simd>(simd: S, from: &[Self], number: usize) -> S::V;
-
-    /// Words an [`Attend`] needs besides its values.
-    fn words(_: &Attention<'_, Self>) -> usize {
-        0
-    }
-
-    /// Runs `attend` in the fastest way this machine has.
-    fn attend(level: Level, attend: Attend<'_, Self>) {
-        level.run(attend);
-    }
-
-    /// Runs `write` in the fastest way this machine has.
-    fn write(level: Level, write: WriteHeads<'_, Self>) {
-        level.run(write);
-    }
-}
-
-impl Word for f32 {
-    const NUMBERS: usize = 1;
-
-    #[inline(always)]
-    fn fill<S: Simd>(_: S, words: &mut [Self], numbers: &[f32]) {
-        words.copy_from_slice(numbers);
-    }
-
-    #[inline(always)]
-    fn turn<S: Simd>(_: S, rows: &[[Self; 16]; 16], lanes: Range<usize>, to: &mut [Self]) {
-        for lane in lanes {
-            for (word, line) in rows[lane].iter().zip(to.chunks_exact_mut(S::LANES)) {
-                line[lane] = *word;
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn put<S: Simd>(_: S, words: &mut [Self], _: usize, rows: &[&[f32]]) {
-        words.copy_from_slice(rows[0]);
-    }
-
-    #[inline(always)]
-    fn get(self, _: usize) -> f32 {
-        self
-    }
-
-    #[inline(always)]
-    fn widen<S: Simd>(simd: S, from: &[Self], _: usize) -> S::V {
-        simd.load(from)
-    }
-}
-
-/// A pair of bfloat16, the earlier in the lower half.
-impl Word for u32 {
-    const NUMBERS: usize = 2;
-
-    #[inline(always)]
-    fn fill<S: Simd>(simd: S, words: &mut [Self], numbers: &[f32]) {
-        simd.round_to_pairs(numbers, words);
-    }
-
-    #[inline(always)]
-    fn turn<S: Simd>(simd: S, rows: &Square, lanes: Range<usize>, to: &mut [Self]) {
-        simd.turn(rows, lanes, to);
-    }
-
-    #[inline(always)]
-    fn put<S: Simd>(simd: S, words: &mut [Self], first: usize, rows: &[&[f32]]) {
-        match *rows {
-            [earlier, later] => put_pairs(simd, words, earlier, later),
-            [values] if first == 0 => {
-                let words = words.iter_mut().zip(values);
-                words.for_each(|(to, value)| *to = (*to & 0xffff_0000) | pair(*value, 0.0));
-            }
-            [values] => {
-                let words = words.iter_mut().zip(values);
-                words.for_each(|(to, value)| *to = (*to & 0xffff) | pair(0.0, *value));
-            }
-            _ => {}
-        }
-    }
-
-    #[inline(always)]
-    fn get(self, number: usize) -> f32 {
-        f32::from_bits(if number == 0 { self << 16 } else { self & 0xffff_0000 })
-    }
-
-    #[inline(always)]
-    fn widen<S: Simd>(simd: S, from: &[Self], number: usize) -> S::V {
-        simd.widen(from, number)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn words(attention: &Attention<'_, Self>) -> usize {
-        attend_tiles::words(attention)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn attend(level: Level, attend: Attend<'_, Self>) {
-        match level.tiles() {
-            Some(amx) if attend_tiles::fits(attend.piece.attention.layout) => {
-                amx.pairs.vectorize(AttendTiles { amx, attend });
-            }
-            _ => level.run(attend),
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn write(level: Level, write: WriteHeads<'_, Self>) {
-        match level.tiles() {
-            Some(amx) => amx.pairs.vectorize(write),
-            None => level.run(write),
-        }
-    }
-}
-
-/// Two tokens' values, side by side.
-#[inline(always)]
-fn put_pairs<S: Simd>(simd: S, words: &mut [u32], earlier: &[f32], later: &[f32]) {
-    const WORDS: usize = 16;
-    let values = earlier.chunks(WORDS).zip(later.chunks(WORDS));
-    for (words, (earlier, later)) in words.chunks_mut(WORDS).zip(values) {
-        let mut both = [0.0; 2 * WORDS];
-        for (both, (earlier, later)) in both.chunks_exact_mut(2).zip(earlier.iter().zip(later)) {
-            (both[0], both[1]) = (*earlier, *later);
-        }
-        simd.round_to_pairs(&both[..2 * words.len()], words);
-    }
-}
 
 /// In words: keys `[blocks, kv_heads, groups, head_dim / numbers, lanes]`, values
 /// `[blocks, kv_heads, block_size / numbers, head_dim]`, both quotients rounded up.
@@ -180,6 +35,7 @@ impl KvLayout {
         match self.shape.precision {
             KvPrecision::F32 => f32::NUMBERS,
             KvPrecision::Bf16 => u32::NUMBERS,
+            KvPrecision::Int8 => Quad::NUMBERS,
         }
     }
 
@@ -224,9 +80,19 @@ impl KvLayout {
         (block * self.shape.kv_heads + kv_head) * self.values_len()
     }
 
+    /// Scales of one block's keys, or of its values, under one head; 0 where numbers have none.
+    fn scales_len(self) -> usize {
+        if self.shape.precision == KvPrecision::Int8 { self.groups() * self.lanes } else { 0 }
+    }
+
+    /// Where those begin.
+    pub(super) fn scales(self, block: usize, kv_head: usize) -> usize {
+        (block * self.shape.kv_heads + kv_head) * self.scales_len()
+    }
+
     /// Bytes one block takes over all layers.
     pub(super) fn block_bytes(self) -> usize {
-        let head = self.groups() * self.group_len() + self.values_len();
+        let head = self.groups() * self.group_len() + self.values_len() + 2 * self.scales_len();
         self.shape.layers * self.shape.kv_heads * head * size_of::<u32>()
     }
 
@@ -240,6 +106,11 @@ impl KvLayout {
             }
             KvPrecision::Bf16 => {
                 Ok(KvLayer::Pairs { keys: arena.zeroed(keys)?, values: arena.zeroed(values)? })
+            }
+            KvPrecision::Int8 => {
+                let scales = || arena.zeroed(heads * self.scales_len());
+                let (keys, values) = (arena.zeroed(keys)?, arena.zeroed(values)?);
+                Ok(KvLayer::Quads { keys, values, scales: [scales()?, scales()?] })
             }
         };
         let layers = (0..self.shape.layers).map(layer).collect::<Result<_>>()?;
@@ -258,12 +129,12 @@ impl KvLayout {
         (rows, cols): (&[f32], usize),
         slots: &[u32],
     ) -> Result<()> {
+        let write = Write { layout: self, rows, cols, slots };
         match layer {
-            KvLayer::Pages { keys, values } => {
-                Write { layout: self, rows, cols, slots }.run(machine, keys, values);
-            }
-            KvLayer::Pairs { keys, values } => {
-                Write { layout: self, rows, cols, slots }.run(machine, keys, values);
+            KvLayer::Pages { keys, values } => write.run(machine, (keys, values), None),
+            KvLayer::Pairs { keys, values } => write.run(machine, (keys, values), None),
+            KvLayer::Quads { keys, values, scales } => {
+                write.run(machine, (keys, values), Some(scales));
             }
             KvLayer::Host { .. } | KvLayer::Device { .. } => return Err(foreign()),
         }
@@ -282,11 +153,18 @@ struct Write<'a> {
 }
 
 impl Write<'_> {
-    fn run<W: Word>(&self, machine: &Machine, keys: &mut [W], values: &mut [W]) {
+    fn run<W: Word>(
+        &self,
+        machine: &Machine,
+        (keys, values): (&mut [W], &mut [W]),
+        scales: Option<&mut [Pages<f32>; 2]>,
+    ) {
         let (keys, values) = (&Pieces::new(keys), &Pieces::new(values));
+        let scales = &scales.map(|scales| scales.each_mut().map(|scales| Pieces::new(scales)));
         let heads = self.layout.shape.kv_heads;
-        let write =
-            |heads| W::write(machine.level, WriteHeads { rows: *self, heads, keys, values });
+        let write = |heads| {
+            W::write(machine.level, WriteHeads { rows: *self, heads, keys, values, scales });
+        };
         if self.slots.len() * self.layout.shape.row() < SERIAL {
             write(0..heads);
         } else {
@@ -304,6 +182,8 @@ pub(super) struct WriteHeads<'a, W> {
     heads: Range<usize>,
     keys: &'a Pieces<'a, W>,
     values: &'a Pieces<'a, W>,
+    /// Of the keys and of the values.
+    scales: &'a Option<[Pieces<'a, f32>; 2]>,
 }
 
 impl<W: Word> Task for WriteHeads<'_, W> {
@@ -359,13 +239,18 @@ impl<W: Word> WriteHeads<'_, W> {
         // SAFETY: these heads' groups belong to one item of the job, and one borrow at a time.
         let keys = unsafe { self.keys.piece(group..group + layout.group_len()) };
         let lanes = offset % S::LANES..offset % S::LANES + rows.len();
+        let mut steps = [Step::NONE; 16];
+        for (row, step) in rows.clone().zip(&mut steps) {
+            *step = self.step(row, 0, head);
+        }
         let mut square = [[W::default(); 16]; 16];
         for (index, to) in keys.chunks_mut(16 * S::LANES).enumerate() {
             let words = to.len() / S::LANES;
-            for (row, square) in rows.clone().zip(&mut square[lanes.clone()]) {
+            let rows = rows.clone().zip(steps);
+            for ((row, step), square) in rows.zip(&mut square[lanes.clone()]) {
                 let key = &self.of_row(row, 0, head)[index * 16 * W::NUMBERS..];
                 let key = &key[..key.len().min(words * W::NUMBERS)];
-                W::fill(simd, &mut square[..words], key);
+                W::fill(simd, &mut square[..words], key, step);
             }
             W::turn(simd, &square, lanes.clone(), to);
         }
@@ -382,9 +267,25 @@ impl<W: Word> WriteHeads<'_, W> {
             let start = layout.values(block, head) + offset / W::NUMBERS * dim;
             // SAFETY: these heads' values belong to one item of the job, and one borrow at a time.
             let values = unsafe { self.values.piece(start..start + dim) };
-            let rows = [row, row + numbers - 1].map(|row| self.of_row(row, 1, head));
-            W::put(simd, values, number, &rows[..numbers]);
+            let (mut rows, mut steps) = ([&[][..]; MOST], [Step::NONE; MOST]);
+            for i in 0..numbers {
+                (rows[i], steps[i]) = (self.of_row(row + i, 1, head), self.step(row + i, 1, head));
+            }
+            W::put(simd, values, number, &rows[..numbers], &steps[..numbers]);
             row += numbers;
         }
+    }
+
+    /// What a head's part of a row's keys (0) or values (1) is rounded by; the cache notes it.
+    #[inline(always)]
+    fn step(&self, row: usize, which: usize, head: usize) -> Step {
+        let Some(scales) = self.scales else { return Step::NONE };
+        let step = Step::of(self.of_row(row, which, head));
+        let (block, offset) = self.place(row);
+        let at = self.rows.layout.scales(block, head) + offset;
+        // SAFETY: these heads' scales belong to one item of the job, and one borrow at a time.
+        let scale = unsafe { scales[which].piece(at..at + 1) };
+        scale[0] = step.size;
+        step
     }
 }

@@ -78,6 +78,22 @@ pub(super) trait Simd: Copy + Send + Sync {
         round_to_pairs(x, to);
     }
 
+    /// Signed byte `number` of the first words of `from`, which is at least [`Simd::LANES`] long, as f32.
+    #[inline(always)]
+    fn widen_byte(self, from: &[u32], number: usize) -> Self::V {
+        let mut wide = [0.0; 16];
+        for (wide, word) in wide[..Self::LANES].iter_mut().zip(&from[..Self::LANES]) {
+            *wide = byte(*word, number);
+        }
+        self.load(&wide)
+    }
+
+    /// The signed bytes of each word as two pairs of bfloat16, which hold them exactly.
+    #[inline(always)]
+    fn bytes_to_pairs(self, from: &[u32], earlier: &mut [u32], later: &mut [u32]) {
+        bytes_to_pairs(from, earlier, later);
+    }
+
     /// Word `w` of each of the rows `lanes` goes to that lane of line `w` of `to`, `[words, Simd::LANES]`; the other lanes
     /// stay as they are.
     #[inline(always)]
@@ -150,6 +166,22 @@ pub(super) fn round_wide(x: &[f32], to: &mut [u32]) {
 #[inline(always)]
 pub(super) fn pair(earlier: f32, later: f32) -> u32 {
     (rounded_bits(earlier) >> 16) | (rounded_bits(later) & 0xffff_0000)
+}
+
+/// Signed byte `number` of a word, the lowest first.
+#[inline(always)]
+pub(super) fn byte(word: u32, number: usize) -> f32 {
+    ((word << (24 - 8 * number)).cast_signed() >> 24) as f32
+}
+
+/// [`Simd::bytes_to_pairs`], word by word.
+#[inline(always)]
+pub(super) fn bytes_to_pairs(from: &[u32], earlier: &mut [u32], later: &mut [u32]) {
+    for (word, (earlier, later)) in from.iter().zip(earlier.iter_mut().zip(later)) {
+        // No more than eight bits of any are significant.
+        let [a, b, c, d] = [0, 1, 2, 3].map(|number| byte(*word, number).to_bits());
+        (*earlier, *later) = ((a >> 16) | b, (c >> 16) | d);
+    }
 }
 
 /// The nearest bfloat16 in the upper half, ties to even; NaN stays NaN.

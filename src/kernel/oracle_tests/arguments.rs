@@ -226,7 +226,7 @@ fn positions_outside_the_table_and_rows_outside_the_cache_are_refused() {
 
 #[test]
 fn caches_too_small_for_the_arguments_are_refused() {
-    for precision in [KvPrecision::F32, KvPrecision::Bf16] {
+    for precision in [KvPrecision::F32, KvPrecision::Bf16, KvPrecision::Int8] {
         let (blocks, block_size) = (2, 4);
         small_caches(KvShape {
             layers: 1,
@@ -268,7 +268,7 @@ fn small_caches(shape: KvShape) {
         ("window", AttentionArgs { reach: Reach::Back(Some(0)), ..fits }),
         ("part of a text", AttentionArgs { context_lens: &[3], ..whole }),
     ];
-    for candidate in candidates() {
+    for candidate in candidates().iter().filter(|candidate| candidate.keeps(shape.precision)) {
         let kernels = &candidate.kernels;
         let act = |cols: usize| candidate.act(&vec![1.0; 2 * cols], cols);
         let cache = kernels.new_kv(shape).unwrap();

@@ -9,11 +9,11 @@ pub(super) struct Candidate {
     pub(super) kernels: Box<dyn Kernels>,
     /// Whether it promises that company does not change a row's bits.
     pub(super) row_invariant: bool,
-    /// Whether it has [`Precision::Int8`] and [`Precision::Int4`].
+    /// Whether it has [`Precision::Int8`], [`Precision::Int4`] and [`KvPrecision::Int8`].
     pub(super) integers: bool,
     /// Largest error at [`Precision::Bf16`], relative to the largest value of the result.
     bf16_tolerance: f32,
-    /// The same of attention over a cache in bf16.
+    /// The same of attention over a cache in any precision but f32.
     kv_tolerance: f32,
     /// Largest error of deltas by pairs that are loaded for any precision but f32, relative to the value's own terms.
     delta_tolerance: f32,
@@ -93,6 +93,11 @@ impl Candidate {
         all.into_iter().take(if self.integers { 4 } else { 2 })
     }
 
+    /// Whether it has caches of this precision.
+    pub(super) fn keeps(&self, precision: KvPrecision) -> bool {
+        self.integers || precision != KvPrecision::Int8
+    }
+
     /// `[rows, cols]` on its device.
     pub(super) fn act(&self, values: &[f32], cols: usize) -> Act {
         self.kernels.upload(values, values.len() / cols, cols).expect("sizes agree")
@@ -131,8 +136,8 @@ impl Candidate {
         want: &Act,
         precision: KvPrecision,
     ) -> Result<(), String> {
-        let bf16 = precision == KvPrecision::Bf16;
-        self.near(got, want, if bf16 { self.kv_tolerance } else { F32_TOLERANCE })
+        let rounded = precision != KvPrecision::F32;
+        self.near(got, want, if rounded { self.kv_tolerance } else { F32_TOLERANCE })
     }
 
     fn near(&self, got: &Act, want: &Act, relative: f32) -> Result<(), String> {

@@ -77,7 +77,8 @@ struct Sizes {
 fn sizes() -> impl Strategy<Value = Sizes> {
     let head = prop::sample::select(vec![2_usize, 6, 8, 16, 20, 24, 32, 64, 64, 80]);
     let block = prop::sample::select(vec![1_usize, 3, 8, 16, 24, 32, 64]);
-    let precision = prop::sample::select(vec![KvPrecision::F32, KvPrecision::Bf16]);
+    let precision =
+        prop::sample::select(vec![KvPrecision::F32, KvPrecision::Bf16, KvPrecision::Int8]);
     (1..4_usize, 1..9_usize, head, block, precision).prop_map(
         |(kv_heads, group, head_dim, block_size, precision)| Sizes {
             kv_heads,
@@ -184,7 +185,8 @@ impl Paged {
         self.write(kernels, cache, (&values(), &values()), &slots);
     }
 
-    fn write(
+    /// Writes a row of keys and one of values to each of `slots`.
+    pub(super) fn write(
         &self,
         kernels: &dyn Kernels,
         cache: &mut KvCache,

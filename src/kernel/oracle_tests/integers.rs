@@ -1,6 +1,6 @@
 //! What is true of integer weights alone: one result for every instruction set, errors within a bound.
 use super::{candidates::candidates, inputs::Noise};
-use crate::kernel::{KernelError, Kernels, Precision, Reference};
+use crate::kernel::{KernelError, Kernels, KvPrecision, KvShape, Precision, Reference};
 use proptest::prelude::*;
 
 proptest! {
@@ -99,5 +99,12 @@ fn who_has_no_integers_says_so() {
             let Some(KernelError::Unsupported(text)) = error else { panic!("{}", candidate.name) };
             assert!(text.contains(&precision.to_string()) && text.contains("--device"), "{text}");
         }
+        let precision = KvPrecision::Int8;
+        let shape =
+            KvShape { layers: 1, blocks: 1, block_size: 1, kv_heads: 1, head_dim: 4, precision };
+        let Err(KernelError::Unsupported(text)) = candidate.kernels.new_kv(shape) else {
+            panic!("{}", candidate.name)
+        };
+        assert!(text.contains("`int8`") && text.contains("--device"), "{text}");
     }
 }

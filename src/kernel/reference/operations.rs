@@ -6,7 +6,7 @@ use crate::kernel::{
     RowSegment,
     args::SequenceArgs,
     check,
-    rounding::{Rounding, rounded},
+    rounding::{Rounding, Step, rounded},
     weight::stack,
 };
 use candle_core::{DType, Device, Tensor};
@@ -193,8 +193,8 @@ impl Kernels for Reference {
             }
             let to = args.slot_mapping[t] as usize * shape.row();
             let k = &rotated[args.heads * shape.head_dim..];
-            keys[to..to + shape.row()].copy_from_slice(&kept_in(k, shape.precision));
-            values[to..to + shape.row()].copy_from_slice(&kept_in(v, shape.precision));
+            keys[to..to + shape.row()].copy_from_slice(&kept_in(k, shape));
+            values[to..to + shape.row()].copy_from_slice(&kept_in(v, shape));
         }
         Ok(())
     }
@@ -369,12 +369,19 @@ pub(super) fn host(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
-/// As a cache of this precision gives them back.
-fn kept_in(values: &[f32], precision: KvPrecision) -> Vec<f32> {
-    match precision {
+/// As a cache of this shape gives them back.
+fn kept_in(values: &[f32], shape: KvShape) -> Vec<f32> {
+    match shape.precision {
         KvPrecision::F32 => values.to_vec(),
         KvPrecision::Bf16 => in_bf16(values),
+        KvPrecision::Int8 => values.chunks(shape.head_dim).flat_map(in_steps).collect(),
     }
+}
+
+/// Rounded to steps of one size.
+fn in_steps(values: &[f32]) -> impl Iterator<Item = f32> {
+    let step = Step::of(values);
+    values.iter().map(move |value| f32::from(step.round(*value)) * step.size)
 }
 
 /// Rounded once.
