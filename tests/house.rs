@@ -160,3 +160,21 @@ fn documents_name_tests_that_exist() {
         }
     }
 }
+
+/// The crate that is tested on Arm has the house's kernels, and should have the house's packages.
+#[test]
+fn the_kernels_alone_ask_for_the_same_packages() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let [whole, alone] =
+        ["Cargo.toml", "tests/aarch64/Cargo.toml"].map(|file| read(&root.join(file)));
+    let (_, packages) = alone.split_once("[dependencies]").expect("packages");
+    let (packages, _) = packages.split_once("[profile").expect("profiles after them");
+    let packages: Vec<_> = packages.lines().filter(|line| line.contains('=')).collect();
+    assert!(packages.len() > 5, "{packages:?}");
+    for package in packages {
+        assert!(
+            whole.lines().any(|line| line == package),
+            "the house has another than `{package}`"
+        );
+    }
+}

@@ -87,7 +87,6 @@ impl LowRank {
     }
 
     /// What kernels have made of both factors.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "made on x86 alone"))]
     pub(super) fn packed(&self) -> Option<&(dyn Any + Send + Sync)> {
         match &self.factors {
             Factors::Rows { .. } => None,

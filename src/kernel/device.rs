@@ -16,7 +16,12 @@ pub struct KernelConfig {
     pub precision: Precision,
     /// How keys and values are kept: auto, f32, bf16 or int8 (on the CPU: half of bf16's bytes); auto is f32 where base
     /// weights are, else bf16
-    #[arg(long, env = "LORAD_KV_PRECISION", default_value_t = KvChoice::Auto)]
+    #[arg(
+        long,
+        env = "LORAD_KV_PRECISION",
+        visible_alias = "kv-cache-dtype",
+        default_value_t = KvChoice::Auto
+    )]
     pub kv_precision: KvChoice,
     /// CPU threads that compute; all cores this process may use unless set
     #[arg(long, env = "LORAD_THREADS")]

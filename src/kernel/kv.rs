@@ -74,9 +74,10 @@ impl FromStr for KvChoice {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
-            "f32" => Ok(Self::Fixed(KvPrecision::F32)),
-            "bf16" => Ok(Self::Fixed(KvPrecision::Bf16)),
-            "int8" => Ok(Self::Fixed(KvPrecision::Int8)),
+            // The longer names are those that vLLM's `--kv-cache-dtype` takes.
+            "f32" | "float32" => Ok(Self::Fixed(KvPrecision::F32)),
+            "bf16" | "bfloat16" => Ok(Self::Fixed(KvPrecision::Bf16)),
+            "int8" | "int8_per_token_head" => Ok(Self::Fixed(KvPrecision::Int8)),
             other => Err(format!("`{other}` is not a KV precision; use auto, f32, bf16 or int8")),
         }
     }
@@ -223,6 +224,7 @@ mod tests {
         for text in ["auto", "f32", "bf16", "int8"] {
             assert_eq!(text.parse::<KvChoice>().unwrap().to_string(), text);
         }
+        assert_eq!("int8_per_token_head".parse(), Ok(KvChoice::Fixed(KvPrecision::Int8)));
         assert!("int4".parse::<KvChoice>().unwrap_err().contains("`int4`"));
     }
 

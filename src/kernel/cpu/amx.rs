@@ -57,79 +57,64 @@ macro_rules! extras {
     };
 }
 
-/// The assembly of [`stream`], with what else comes before the stores and the operands of that.
-macro_rules! stream {
-    ($block:ident, $ahead:ident, $steps:ident, $to:ident; [$($template:tt)*] [$($operand:tt)*]) => {
-        asm!(
-            "tileloadd tmm0, [{from} + {from_row} * 1]",
-            "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
-            "2:",
-            "tileloadd tmm4, [{x} + {line} * 1]",
-            "tileloadd tmm6, [{w} + {line} * 2]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm6, [{w} + {line} * 2 + 64]",
-            ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
-            "prefetcht0 [{next} + \\line * 128]",
-            "prefetcht0 [{next} + \\line * 128 + 64]",
-            ".endr",
-            "tdpbf16ps tmm1, tmm4, tmm6",
-            "add {next}, 2048",
-            "add {x}, {x_step}",
-            "add {w}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            $($template)*
-            "tilestored [{to} + {to_row} * 1], tmm0",
-            "tilestored [{to} + {to_row} * 1 + 64], tmm1",
-            x = inout(reg) $block.rows.as_ptr() => _,
-            x_step = in(reg) $block.rows.len() / $steps * size_of::<u32>(),
-            w = inout(reg) $block.panel.as_ptr() => _,
-            next = inout(reg) $block.panel.as_ptr().wrapping_byte_add($ahead) => _,
-            line = in(reg) 64_usize,
-            steps = inout(reg) $steps => _,
-            to = in(reg) $to.start,
-            to_row = in(reg) $to.row,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _,
-            $($operand)*
-            options(nostack),
+/// Asks for a step's 32 lines from `next` on.
+macro_rules! every_line {
+    () => {
+        concat!(
+            ".irp line, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n",
+            "prefetcht0 [{next} + \\line * 128]\n",
+            "prefetcht0 [{next} + \\line * 128 + 64]\n",
+            ".endr\n",
+            "add {next}, 2048\n",
         )
     };
 }
 
-/// The assembly of [`share`], likewise.
-macro_rules! share {
-    ($block:ident, $ahead:ident, $lines:ident, $steps:ident, $to:ident; [$($template:tt)*] [$($operand:tt)*]) => {
+/// Asks for `lines` lines from `next` on. Needs registers `lines` and `left`.
+macro_rules! some_lines {
+    () => {
+        concat!(
+            "mov {left}, {lines}\n",
+            "test {left}, {left}\n",
+            "jz 4f\n",
+            "3:\n",
+            "prefetcht1 [{next}]\n",
+            "add {next}, 64\n",
+            "dec {left}\n",
+            "jnz 3b\n",
+            "4:\n",
+        )
+    };
+}
+
+/// A block's product: rows loaded by `$load`, `$meanwhile` at each step, and `$after` before the stores; with the operands
+/// of the latter two.
+macro_rules! product {
+    (
+        ($block:ident, $ahead:ident, $steps:ident, $to:ident),
+        $load:literal, $meanwhile:expr, [$($after:expr)?], [$($operand:tt)*]
+    ) => {
         asm!(
             "tileloadd tmm0, [{from} + {from_row} * 1]",
             "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
             "2:",
-            "tileloaddt1 tmm4, [{x} + {line} * 1]",
+            concat!($load, " tmm4, [{x} + {line} * 1]"),
             "tileloadd tmm6, [{w} + {line} * 2]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm6, [{w} + {line} * 2 + 64]",
-            "mov {left}, {lines}",
-            "test {left}, {left}",
-            "jz 4f",
-            "3:",
-            "prefetcht1 [{next}]",
-            "add {next}, 64",
-            "dec {left}",
-            "jnz 3b",
-            "4:",
+            $meanwhile,
             "tdpbf16ps tmm1, tmm4, tmm6",
             "add {x}, {x_step}",
             "add {w}, 2048",
             "dec {steps}",
             "jnz 2b",
-            $($template)*
+            $($after,)?
             "tilestored [{to} + {to_row} * 1], tmm0",
             "tilestored [{to} + {to_row} * 1 + 64], tmm1",
             x = inout(reg) $block.rows.as_ptr() => _,
             x_step = in(reg) $block.rows.len() / $steps * size_of::<u32>(),
             w = inout(reg) $block.panel.as_ptr() => _,
             next = inout(reg) $block.panel.as_ptr().wrapping_byte_add($ahead) => _,
-            lines = in(reg) $lines,
-            left = out(reg) _,
             line = in(reg) 64_usize,
             steps = inout(reg) $steps => _,
             to = in(reg) $to.start,
@@ -412,16 +397,23 @@ unsafe fn stream(
     if extra.is_null() {
         // SAFETY: by contract; a prefetch cannot fault.
         unsafe {
-            stream!(block, ahead, steps, to; [] [from = in(reg) from.start, from_row = in(reg) from.row,]);
+            product!(
+                (block, ahead, steps, to), "tileloadd", every_line!(), [],
+                [from = in(reg) from.start, from_row = in(reg) from.row,]
+            );
         }
     } else {
         // SAFETY: by contract, and as `Extra::new` asserts; a prefetch cannot fault.
         unsafe {
-            stream!(block, ahead, steps, to; [extras!(),] [
-                from = inout(reg) from.start => _,
-                from_row = inout(reg) from.row => _,
-                left = out(reg) _, extra = inout(reg) extra => _,
-            ]);
+            product!(
+                (block, ahead, steps, to), "tileloadd", every_line!(), [extras!()],
+                [
+                    from = inout(reg) from.start => _,
+                    from_row = inout(reg) from.row => _,
+                    left = out(reg) _,
+                    extra = inout(reg) extra => _,
+                ]
+            );
         }
     }
 }
@@ -441,16 +433,29 @@ unsafe fn share(
     if extra.is_null() {
         // SAFETY: as in `stream`.
         unsafe {
-            share!(block, ahead, lines, steps, to; [] [from = in(reg) from.start, from_row = in(reg) from.row,]);
+            product!(
+                (block, ahead, steps, to), "tileloaddt1", some_lines!(), [],
+                [
+                    from = in(reg) from.start,
+                    from_row = in(reg) from.row,
+                    lines = in(reg) lines,
+                    left = out(reg) _,
+                ]
+            );
         }
     } else {
         // SAFETY: as in `stream`.
         unsafe {
-            share!(block, ahead, lines, steps, to; [extras!(),] [
-                from = inout(reg) from.start => _,
-                from_row = inout(reg) from.row => _,
-                extra = inout(reg) extra => _,
-            ]);
+            product!(
+                (block, ahead, steps, to), "tileloaddt1", some_lines!(), [extras!()],
+                [
+                    from = inout(reg) from.start => _,
+                    from_row = inout(reg) from.row => _,
+                    lines = in(reg) lines,
+                    left = out(reg) _,
+                    extra = inout(reg) extra => _,
+                ]
+            );
         }
     }
 }

@@ -3,6 +3,8 @@ use super::portable::Portable;
 use super::simd::{Simd, Task};
 use std::fmt;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::{amx::Amx, avx2::Avx2, avx512::Avx512};
 
@@ -17,14 +19,16 @@ pub enum Isa {
     Avx512,
     /// AVX2 and FMA (Haswell, Zen 1 and later).
     Avx2,
+    /// NEON, which every 64-bit Arm has; integers need its dot products too.
+    Neon,
     /// Whatever the compiler's target has.
     Portable,
 }
 
 impl Isa {
     /// Every one, best first.
-    pub const ALL: [Self; 5] =
-        [Self::Amx, Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 6] =
+        [Self::Amx, Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
 
     /// Whether this machine has it.
     pub fn available(self) -> bool {
@@ -39,6 +43,7 @@ impl fmt::Display for Isa {
             Self::Avx512Bf16 => "AVX-512 BF16",
             Self::Avx512 => "AVX-512",
             Self::Avx2 => "AVX2",
+            Self::Neon => "NEON",
             Self::Portable => "portable",
         })
     }
@@ -55,6 +60,8 @@ pub(super) enum Level {
     Avx512(Avx512<false>),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
     Portable(Portable),
 }
 
@@ -73,12 +80,23 @@ impl Level {
             Isa::Avx512Bf16 => Avx512::detect().map(Self::Avx512Bf16),
             Isa::Avx512 => Avx512::detect().map(Self::Avx512),
             Isa::Avx2 => Avx2::detect().map(Self::Avx2),
+            Isa::Neon => None,
             Isa::Portable => Some(Self::Portable(Portable)),
         }
     }
 
     /// `isa`, where this machine has it.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    pub(super) fn of(isa: Isa) -> Option<Self> {
+        match isa {
+            Isa::Neon => Some(Self::Neon(Neon)),
+            Isa::Portable => Some(Self::Portable(Portable)),
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => None,
+        }
+    }
+
+    /// `isa`, where this machine has it.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     pub(super) fn of(isa: Isa) -> Option<Self> {
         (isa == Isa::Portable).then_some(Self::Portable(Portable))
     }
@@ -94,6 +112,8 @@ impl Level {
             Self::Avx512(_) => Isa::Avx512,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => Isa::Avx2,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => Isa::Neon,
             Self::Portable(_) => Isa::Portable,
         }
     }
@@ -118,6 +138,8 @@ impl Level {
             Self::Avx512(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(simd) => simd.vectorize(task),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(simd) => simd.vectorize(task),
             Self::Portable(simd) => simd.vectorize(task),
         }
     }

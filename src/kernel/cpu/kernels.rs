@@ -151,7 +151,7 @@ impl Kernels for CpuKernels {
     fn auto_precision(&self) -> Precision {
         match self.machine.level.isa() {
             // Half the bytes to read, and widening is free beside the products.
-            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => Precision::Bf16,
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 | Isa::Neon => Precision::Bf16,
             Isa::Portable => Precision::F32,
         }
     }

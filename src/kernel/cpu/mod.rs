@@ -49,6 +49,8 @@ mod extras;
 mod lora_panels;
 #[cfg(target_arch = "x86_64")]
 mod lora_tiles;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 

@@ -34,6 +34,7 @@ fn fused(threads: usize) -> ProductPeak {
     let instructions = match level.isa() {
         Isa::Portable => "portable",
         Isa::Avx2 => "AVX2 FMA",
+        Isa::Neon => "NEON FMA",
         _ => "AVX-512 FMA",
     };
     ProductPeak { operands: Operands::F32, instructions, per_second: calls * work as f64 }

@@ -1,8 +1,12 @@
 //! Which instructions multiply integers on a machine.
-use super::super::isa::{Isa, Level};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::super::isa::Isa;
+use super::super::isa::Level;
 use super::dots::{Dots, Work};
 use super::portable::Portable;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::NeonDots;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, vnni::Vnni};
 
@@ -13,6 +17,8 @@ pub(super) enum Arithmetic {
     Vnni(Vnni),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(NeonDots),
     Portable(Portable),
 }
 
@@ -22,7 +28,7 @@ impl Arithmetic {
     pub(super) fn of(level: Level) -> Self {
         let avx2 = || Avx2::detect().map(Self::Avx2);
         let best = match level.isa() {
-            Isa::Portable => None,
+            Isa::Portable | Isa::Neon => None,
             Isa::Avx2 => avx2(),
             Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
                 Vnni::detect().map(Self::Vnni).or_else(avx2)
@@ -32,7 +38,14 @@ impl Arithmetic {
     }
 
     /// The best that `level` allows.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    pub(super) fn of(level: Level) -> Self {
+        let dots = || NeonDots::detect().filter(|_| level.isa() == Isa::Neon);
+        dots().map_or(Self::Portable(Portable), Self::Neon)
+    }
+
+    /// The best that `level` allows.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     pub(super) fn of(_: Level) -> Self {
         Self::Portable(Portable)
     }
@@ -44,6 +57,8 @@ impl Arithmetic {
             Self::Vnni(vnni) => vnni.vectorize(work),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(avx2) => avx2.vectorize(work),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(dots) => dots.vectorize(work),
             Self::Portable(portable) => portable.vectorize(work),
         }
     }
