@@ -184,16 +184,22 @@ fn bf16_reads_nearly_as_well_as_f32() {
     std::fs::write(&text, "Marta Lindqvist resigned in Lisbon on Monday. ".repeat(4))
         .expect("a file");
     let line = ["quality", "--model", "demo", "--precision", "bf16", "--window", "40"];
+    let line = [&line[..], &["--kv-precision", "auto,int8"]].concat();
     let files = ["--text", text.to_str().unwrap(), "--json", figures.to_str().unwrap()];
     let args = QualityLine::parse_from(line.iter().chain(&files)).quality;
     let source = ModelSource::Embedded(demo::BASE);
     args.run(&source, &mut Vec::new()).expect("figures");
     let figures = json(&figures);
-    let [exact, rounded] = [0, 1].map(|i| &figures["precisions"][i]);
+    let [exact, rounded, bytes] = [0, 1, 2].map(|i| &figures["precisions"][i]);
     assert_eq!((&exact["precision"], &exact["divergence"]), (&"f32".into(), &0.0.into()));
-    let number = |name: &str| rounded[name].as_f64().expect("a number");
-    assert!(number("divergence") > 0.0 && number("divergence") < 0.01, "{figures}");
-    assert!(number("agreement") > 0.9, "{figures}");
+    for (rounded, kv) in [(rounded, "bf16"), (bytes, "int8")] {
+        assert_eq!(rounded["kv_precision"], kv);
+        let number = |name: &str| rounded[name].as_f64().expect("a number");
+        assert!(number("divergence") > 0.0 && number("divergence") < 0.01, "{figures}");
+        assert!(number("agreement") > 0.9, "{figures}");
+    }
+    let kept = |quality: &Value| quality["kv_bytes"].as_u64().expect("bytes");
+    assert!(kept(bytes) < kept(rounded) && kept(rounded) < kept(exact), "{figures}");
     std::fs::write(&text, "").expect("a file");
     let error = args.run(&source, &mut Vec::new()).expect_err("nothing to read").to_string();
     assert!(error.contains("shorter than two tokens"), "{error}");

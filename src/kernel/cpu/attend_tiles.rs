@@ -33,27 +33,22 @@ pub(super) struct AttendTiles<'a, W> {
 pub(super) trait TileWord: Word {
     /// Whether they must be made so.
     const EXPANDED: bool;
-    /// Lines of `row` words as lines of pairs, `to` where that takes a copy; asks for as much from `next` on meanwhile.
-    fn pairs<'a, S: Simd>(
-        simd: S,
-        words: &'a [Self],
-        next: (&[Self], usize),
-        to: &'a mut [u32],
-    ) -> &'a [u32];
+    /// The same words, where they are pairs.
+    fn pairs(words: &[Self]) -> &[u32];
+    /// Makes lines of pairs of lines of `row` words; asks for as much from `next` on meanwhile.
+    fn expand<S: Simd>(simd: S, words: &[Self], next: (&[Self], usize), to: &mut [u32]);
 }
 
 impl TileWord for u32 {
     const EXPANDED: bool = false;
 
     #[inline(always)]
-    fn pairs<'a, S: Simd>(
-        _: S,
-        words: &'a [Self],
-        _: (&[Self], usize),
-        _: &'a mut [u32],
-    ) -> &'a [u32] {
+    fn pairs(words: &[Self]) -> &[u32] {
         words
     }
+
+    #[inline(always)]
+    fn expand<S: Simd>(_: S, _: &[Self], _: (&[Self], usize), _: &mut [u32]) {}
 }
 
 /// A step is at most 127 and bfloat16 has 8 bits: nothing is rounded.
@@ -61,12 +56,12 @@ impl TileWord for Quad {
     const EXPANDED: bool = true;
 
     #[inline(always)]
-    fn pairs<'a, S: Simd>(
-        simd: S,
-        words: &'a [Self],
-        (next, row): (&[Self], usize),
-        to: &'a mut [u32],
-    ) -> &'a [u32] {
+    fn pairs(_: &[Self]) -> &[u32] {
+        &[]
+    }
+
+    #[inline(always)]
+    fn expand<S: Simd>(simd: S, words: &[Self], (next, row): (&[Self], usize), to: &mut [u32]) {
         let rows = words.chunks_exact(row).zip(to.chunks_exact_mut(2 * row));
         for (index, (quads, pairs)) in rows.enumerate() {
             for at in (0..row).step_by(LINE) {
@@ -77,7 +72,6 @@ impl TileWord for Quad {
             let (earlier, later) = pairs.split_at_mut(row);
             simd.bytes_to_pairs(Quad::words(quads), earlier, later);
         }
-        to
     }
 }
 
@@ -121,7 +115,7 @@ impl<W: TileWord> Task for AttendTiles<'_, W> {
 /// Chunks of one head that stay expanded: a long prompt's pieces read them one after the other.
 const HELD: usize = 8;
 
-/// What [`TileWord::pairs`] makes of chunks, kept for the next piece of the same head.
+/// What [`TileWord::expand`] makes of chunks, kept for the next piece of the same head.
 struct Expanded<'a> {
     tags: &'a mut [Tag],
     /// `[HELD, 2, chunk * head_dim / 2]` pairs: keys and values.
@@ -162,29 +156,37 @@ impl<'a> Expanded<'a> {
         (self.chunk, self.held) = (chunk, if self.is_alone { 0 } else { chunk % HELD });
     }
 
-    /// As [`TileWord::pairs`], of the chunk's keys (0) or values (1) number `index` of that size.
+    /// Expands the chunk's keys (0) or values (1) number `index` of that size, unless they are held.
     #[inline(always)]
-    fn pairs<'b, S: Simd, W: TileWord>(
-        &'b mut self,
+    fn fill<S: Simd, W: TileWord>(
+        &mut self,
         simd: S,
         (which, index): (usize, usize),
-        words: &'b [W],
+        words: &[W],
         next: (&[W], usize),
-    ) -> &'b [u32] {
-        if !W::EXPANDED {
-            return W::pairs(simd, words, next, &mut []);
-        }
+    ) {
         let tag = &mut self.tags[self.held];
         if tag[0] != self.chunk as u32 {
             *tag = [self.chunk as u32, 0, 0];
         }
-        let (len, size) = (words.len() * W::NUMBERS / 2, self.pairs.len() / (2 * HELD));
-        let room = &mut self.pairs[(2 * self.held + which) * size + index * len..][..len];
-        if tag[1 + which] & (1 << index) != 0 {
-            return room;
+        if tag[1 + which] & (1 << index) == 0 {
+            tag[1 + which] |= 1 << index;
+            let place = self.place((which, index), words);
+            W::expand(simd, words, next, &mut self.pairs[place]);
         }
-        tag[1 + which] |= 1 << index;
-        W::pairs(simd, words, next, room)
+    }
+
+    /// The words as pairs, after [`Expanded::fill`] where they are none.
+    #[inline(always)]
+    fn pairs<'b, W: TileWord>(&'b self, at: (usize, usize), words: &'b [W]) -> &'b [u32] {
+        if W::EXPANDED { &self.pairs[self.place(at, words)] } else { W::pairs(words) }
+    }
+
+    #[inline(always)]
+    fn place<W: TileWord>(&self, (which, index): (usize, usize), words: &[W]) -> Range<usize> {
+        let (len, size) = (words.len() * W::NUMBERS / 2, self.pairs.len() / (2 * HELD));
+        let start = (2 * self.held + which) * size + index * len;
+        start..start + len
     }
 }
 
@@ -252,7 +254,7 @@ impl<W: TileWord> Work<'_, W> {
         let places = &mut places[..whole.len() / TILE];
         let (start, end) = (base + whole.start, base + whole.end);
         let keys = |position| piece.keys(piece.attention.layout.group_of(position));
-        for (group, place) in places.iter_mut().enumerate() {
+        let keys_and_next = |group: usize| {
             let position = start + group * TILE;
             let next = position + AHEAD * TILE;
             // After the last keys come the first values.
@@ -261,10 +263,18 @@ impl<W: TileWord> Work<'_, W> {
             } else {
                 piece.values((next - end + start).min(end - TILE)).0
             };
-            let keys = keys(position);
-            let now =
-                self.expanded.pairs(simd, (0, whole.start / TILE + group), keys, (next, TILE));
-            *place = Place::new(now, next);
+            (keys(position), next)
+        };
+        let at = |group| (0, whole.start / TILE + group);
+        if W::EXPANDED {
+            for group in 0..places.len() {
+                let (keys, next) = keys_and_next(group);
+                self.expanded.fill(simd, at(group), keys, (next, TILE));
+            }
+        }
+        for (group, place) in places.iter_mut().enumerate() {
+            let (keys, next) = keys_and_next(group);
+            *place = Place::new(self.expanded.pairs(at(group), keys), next);
         }
         let scores = &mut self.scores.values[whole.start..];
         self.tiles.score(self.q, places, (scores, self.scores.room));
@@ -283,12 +293,22 @@ impl<W: TileWord> Work<'_, W> {
         let dim = piece.attention.layout.shape.head_dim;
         let mut places = [Place::NOWHERE; GROUPS];
         let places = &mut places[..whole.len() / step];
-        for (i, place) in places.iter_mut().enumerate() {
+        let values_and_next = |i: usize| {
             let position = base + whole.start + i * step;
             let values = &piece.values(position).0[..step / W::NUMBERS * dim];
-            let next = piece.after(position + step, end).unwrap_or(values);
-            let index = whole.start / step + i;
-            let mut now = self.expanded.pairs(simd, (1, index), values, (next, dim));
+            (values, piece.after(position + step, end).unwrap_or(values))
+        };
+        let at = |i| (1, whole.start / step + i);
+        if W::EXPANDED {
+            for i in 0..places.len() {
+                let (values, next) = values_and_next(i);
+                self.expanded.fill(simd, at(i), values, (next, dim));
+            }
+        }
+        for (i, place) in places.iter_mut().enumerate() {
+            let (values, next) = values_and_next(i);
+            let mut now = self.expanded.pairs(at(i), values);
+            let position = base + whole.start + i * step;
             // Bytes are numbers whatever they are.
             if position + step > end && !W::EXPANDED {
                 copy_some(now, (end - position) * dim, dim, self.tail);
