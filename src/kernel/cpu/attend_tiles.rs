@@ -8,6 +8,7 @@
 use super::amx::{Amx, Shape, TILE, configure, release};
 use super::attend::{Attend, Chunk, LINE, Scores, drive};
 use super::attention::{Attention, Piece, QUERIES};
+use super::isa::Level;
 use super::kv::KvLayout;
 use super::kv_words::{Quad, Word};
 use super::partial::Partial;
@@ -23,10 +24,20 @@ const AHEAD: usize = 2;
 /// Elements of a head that one product of tiles takes, and two give.
 const WIDTH: usize = 2 * TILE;
 
+/// Runs `attend` on tiles where `level` has them and they fit, else on vectors.
+pub(super) fn attend<W: TileWord>(level: Level, attend: Attend<'_, W>) {
+    match level.tiles() {
+        Some(amx) if fits(attend.piece.attention.layout) => {
+            amx.pairs.vectorize(AttendTiles { amx, attend });
+        }
+        _ => level.run(attend),
+    }
+}
+
 /// An [`Attend`] on tiles.
-pub(super) struct AttendTiles<'a, W> {
-    pub(super) amx: Amx,
-    pub(super) attend: Attend<'a, W>,
+struct AttendTiles<'a, W> {
+    amx: Amx,
+    attend: Attend<'a, W>,
 }
 
 /// Words that are pairs of bfloat16, or can be made so.
@@ -76,7 +87,7 @@ impl TileWord for Quad {
 }
 
 /// Whether heads and blocks are whole tiles, and a chunk has no more of them than there are places.
-pub(super) fn fits(layout: KvLayout) -> bool {
+fn fits(layout: KvLayout) -> bool {
     let shape = layout.shape;
     shape.head_dim.is_multiple_of(WIDTH)
         && shape.block_size.is_multiple_of(TILE)

@@ -3,7 +3,7 @@
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::attend::Attend;
 #[cfg(target_arch = "x86_64")]
-use super::attend_tiles::{self, AttendTiles};
+use super::attend_tiles;
 use super::attention::Attention;
 use super::isa::Level;
 use super::kv::WriteHeads;
@@ -127,12 +127,7 @@ impl Word for u32 {
 
     #[cfg(target_arch = "x86_64")]
     fn attend(level: Level, attend: Attend<'_, Self>) {
-        match level.tiles() {
-            Some(amx) if attend_tiles::fits(attend.piece.attention.layout) => {
-                amx.pairs.vectorize(AttendTiles { amx, attend });
-            }
-            _ => level.run(attend),
-        }
+        attend_tiles::attend(level, attend);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -231,11 +226,6 @@ impl Word for Quad {
 
     #[cfg(target_arch = "x86_64")]
     fn attend(level: Level, attend: Attend<'_, Self>) {
-        match level.tiles() {
-            Some(amx) if attend_tiles::fits(attend.piece.attention.layout) => {
-                amx.pairs.vectorize(AttendTiles { amx, attend });
-            }
-            _ => level.run(attend),
-        }
+        attend_tiles::attend(level, attend);
     }
 }
