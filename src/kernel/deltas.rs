@@ -80,9 +80,23 @@ impl LinearDelta<Tensor> {
     /// When the device fails.
     pub fn load(&self, kernels: &dyn Kernels, precision: Precision) -> Result<LinearDelta> {
         let pair = |pair| kernels.load_low_rank(pair, precision);
+        let pair = self.low_rank.as_ref().map(pair).transpose()?;
+        self.load_beside(pair, kernels, precision)
+    }
+
+    /// As [`LinearDelta::load`], its pair being there already.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn load_beside(
+        &self,
+        low_rank: Option<LowRank>,
+        kernels: &dyn Kernels,
+        precision: Precision,
+    ) -> Result<LinearDelta> {
         let vector = |vector| kernels.load_vector(vector);
         Ok(LinearDelta {
-            low_rank: self.low_rank.as_ref().map(pair).transpose()?,
+            low_rank,
             gain: self.gain.as_ref().map(vector).transpose()?,
             shift: self.shift.as_ref().map(vector).transpose()?,
             trained: self.trained.as_ref().map(|t| t.load(kernels, precision)).transpose()?,

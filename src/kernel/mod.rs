@@ -45,7 +45,7 @@ pub trait Kernels: Send + Sync {
         "cpu"
     }
 
-    /// Whether `load_low_rank`, `load_rows` and `load_vector` may run on another thread while a step runs on its own.
+    /// Whether `load_low_ranks`, `load_rows` and `load_vector` may run on another thread while a step runs on its own.
     fn loads_on_any_thread(&self) -> bool {
         false
     }
@@ -83,6 +83,14 @@ pub trait Kernels: Send + Sync {
     /// # Errors
     /// When kernels have loaded the pair before, or the device fails.
     fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank>;
+
+    /// All pairs of one adapter at linear layers, which come and go together.
+    ///
+    /// # Errors
+    /// As [`Kernels::load_low_rank`].
+    fn load_low_ranks(&self, pairs: &[&LowRank], precision: Precision) -> Result<Vec<LowRank>> {
+        pairs.iter().map(|pair| self.load_low_rank(pair, precision)).collect()
+    }
 
     /// As [`Kernels::load_low_rank`], for a pair at the embedding, whose `a` is looked up column by column.
     ///

@@ -39,16 +39,7 @@ impl ResidentForm {
     /// # Errors
     /// When the copy to the device fails, or the adapter changes a fused layer and a part of it by more than a pair.
     pub fn prepare(&self, weights: &LoraWeights, kernels: &dyn Kernels) -> Result<PreparedAdapter> {
-        let (mut sites, mut seen) = (Vec::new(), HashSet::new());
-        for (site, delta) in weights.sites() {
-            for (site, delta) in by_parts(site, delta, &self.layout)? {
-                if !seen.insert(site) {
-                    let detail = format!("{site} is changed by itself and as a part");
-                    return Err(KernelError::mismatch("load", detail));
-                }
-                sites.push((site, delta.load(kernels, self.precision_at(site))?));
-            }
-        }
+        let sites = self.prepare_sites(weights, kernels)?;
         let norm = |(norm, weight)| Ok((norm, kernels.load_vector(weight)?));
         let norms = weights.norms().map(norm).collect::<Result<_>>()?;
         let norm_biases = weights.norm_biases().map(norm).collect::<Result<_>>()?;
@@ -56,6 +47,31 @@ impl ResidentForm {
         let tables = self.precision.of_tables();
         let embedding = weights.embedding().map(|delta| delta.load(kernels, tables)).transpose()?;
         Ok(PreparedAdapter { sites, norms, norm_biases, class_head, embedding })
+    }
+
+    /// What it does at linear layers.
+    fn prepare_sites(
+        &self,
+        weights: &LoraWeights,
+        kernels: &dyn Kernels,
+    ) -> Result<Vec<(Site, LinearDelta)>> {
+        let (mut parts, mut seen) = (Vec::new(), HashSet::new());
+        for (site, delta) in weights.sites() {
+            for (site, delta) in by_parts(site, delta, &self.layout)? {
+                if !seen.insert(site) {
+                    let detail = format!("{site} is changed by itself and as a part");
+                    return Err(KernelError::mismatch("load", detail));
+                }
+                parts.push((site, delta));
+            }
+        }
+        let pairs: Vec<_> = parts.iter().filter_map(|(_, delta)| delta.low_rank.as_ref()).collect();
+        let mut pairs = kernels.load_low_ranks(&pairs, self.precision)?.into_iter();
+        let load = |(site, delta): &(Site, LinearDelta<Tensor>)| {
+            let pair = delta.low_rank.as_ref().and_then(|_| pairs.next());
+            Ok((*site, delta.load_beside(pair, kernels, self.precision_at(*site))?))
+        };
+        parts.iter().map(load).collect()
     }
 
     /// How rows of its own for a site are stored: as the base's.
@@ -87,7 +103,7 @@ impl ResidentForm {
         sites.sum::<usize>() + embedding + norms.sum::<usize>() + head
     }
 
-    /// As [`Kernels::load_low_rank`] holds it.
+    /// As [`Kernels::load_low_ranks`] holds it.
     fn pair(&self, pair: Option<&LowRank>) -> usize {
         let width = if self.precision == Precision::F32 { 4 } else { 2 };
         pair.map_or(0, |pair| (pair.in_features() + pair.out_features()) * pair.rank() * width)

@@ -15,6 +15,9 @@ pub(super) const TILE: usize = 16;
 /// Columns of a panel: two tiles side by side.
 pub(super) const WIDTH: usize = 2 * TILE;
 
+/// Cache lines that [`groups`] asks for together.
+pub(super) const GROUP: usize = 4;
+
 /// The assembly of extras. Needs registers `extra` and `line`, and leaves nothing in the others that it names.
 macro_rules! extras {
     () => {
@@ -37,23 +40,60 @@ macro_rules! extras {
             "add {next}, 1024\n",
             "dec {left}\n",
             "jnz 7b\n",
-            "mov {w}, [{extra} + 16]\n",
-            "mov {next}, [{extra} + 24]\n",
-            "lea {w}, [{w} + {next} * 2]\n",
-            "mov {left}, [{extra} + 40]\n",
+            "add {extra}, [{extra} + 48]\n",
+            "cmp qword ptr [{extra} + 48], 0\n",
+            "jne 6b\n",
+        )
+    };
+}
+
+/// Asks for as many groups of lines as `left` says, from the register `$from` on; neither holds anything afterwards.
+macro_rules! groups {
+    ($from:literal) => {
+        concat!(
             "test {left}, {left}\n",
-            "jz 5f\n",
+            "jz 9f\n",
             "8:\n",
-            "prefetcht0 [{w}]\n",
-            "add {w}, 64\n",
+            "prefetcht0 [",
+            $from,
+            "]\n",
+            "prefetcht0 [",
+            $from,
+            " + 64]\n",
+            "prefetcht0 [",
+            $from,
+            " + 128]\n",
+            "prefetcht0 [",
+            $from,
+            " + 192]\n",
+            "add ",
+            $from,
+            ", 256\n",
             "dec {left}\n",
             "jnz 8b\n",
-            "5:\n",
-            "mov {left}, [{extra} + 48]\n",
-            "add {extra}, 56\n",
-            "test {left}, {left}\n",
-            "jnz 6b\n",
+            "9:\n",
         )
+    };
+}
+pub(super) use groups;
+
+/// Asks for the weights of one extra more, at each step those of the next. Needs `extra`, and registers `from` and
+/// `from_row`, which [`first_extra`] prepares.
+macro_rules! every_extra {
+    () => {
+        concat!(
+            "mov {left}, [{from_row} + 40]\n",
+            "mov {from}, [{from_row} + 16]\n",
+            groups!("{from}"),
+            "add {from_row}, [{from_row} + 48]\n",
+        )
+    };
+}
+
+/// Where [`every_extra`] begins.
+macro_rules! first_extra {
+    () => {
+        "mov {from_row}, {extra}"
     };
 }
 
@@ -87,22 +127,23 @@ macro_rules! some_lines {
     };
 }
 
-/// A block's product: rows loaded by `$load`, `$meanwhile` at each step, and `$after` before the stores; with the operands
-/// of the latter two.
+/// A block's product: rows loaded by `$load`, `$before` its first step, `$meanwhile` at each, and `$after` the last; with
+/// the operands of these three.
 macro_rules! product {
     (
         ($block:ident, $ahead:ident, $steps:ident, $to:ident),
-        $load:literal, $meanwhile:expr, [$($after:expr)?], [$($operand:tt)*]
+        $load:literal, [$($before:expr)?], [$($meanwhile:expr),*], [$($after:expr)?], [$($operand:tt)*]
     ) => {
         asm!(
             "tileloadd tmm0, [{from} + {from_row} * 1]",
             "tileloadd tmm1, [{from} + {from_row} * 1 + 64]",
+            $($before,)?
             "2:",
             concat!($load, " tmm4, [{x} + {line} * 1]"),
             "tileloadd tmm6, [{w} + {line} * 2]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm6, [{w} + {line} * 2 + 64]",
-            $meanwhile,
+            $($meanwhile,)*
             "tdpbf16ps tmm1, tmm4, tmm6",
             "add {x}, {x_step}",
             "add {w}, 2048",
@@ -398,7 +439,7 @@ unsafe fn stream(
         // SAFETY: by contract; a prefetch cannot fault.
         unsafe {
             product!(
-                (block, ahead, steps, to), "tileloadd", every_line!(), [],
+                (block, ahead, steps, to), "tileloadd", [], [every_line!()], [],
                 [from = in(reg) from.start, from_row = in(reg) from.row,]
             );
         }
@@ -406,7 +447,8 @@ unsafe fn stream(
         // SAFETY: by contract, and as `Extra::new` asserts; a prefetch cannot fault.
         unsafe {
             product!(
-                (block, ahead, steps, to), "tileloadd", every_line!(), [extras!()],
+                (block, ahead, steps, to), "tileloadd",
+                [first_extra!()], [every_line!(), every_extra!()], [extras!()],
                 [
                     from = inout(reg) from.start => _,
                     from_row = inout(reg) from.row => _,
@@ -434,7 +476,7 @@ unsafe fn share(
         // SAFETY: as in `stream`.
         unsafe {
             product!(
-                (block, ahead, steps, to), "tileloaddt1", some_lines!(), [],
+                (block, ahead, steps, to), "tileloaddt1", [], [some_lines!()], [],
                 [
                     from = in(reg) from.start,
                     from_row = in(reg) from.row,
@@ -447,7 +489,8 @@ unsafe fn share(
         // SAFETY: as in `stream`.
         unsafe {
             product!(
-                (block, ahead, steps, to), "tileloaddt1", some_lines!(), [extras!()],
+                (block, ahead, steps, to), "tileloaddt1",
+                [first_extra!()], [some_lines!(), every_extra!()], [extras!()],
                 [
                     from = inout(reg) from.start => _,
                     from_row = inout(reg) from.row => _,

@@ -1,7 +1,9 @@
 //! What a product of tiles adds in its end: small products with what the same rows were made to before.
-use super::amx::TILE;
-use std::marker::PhantomData;
+use super::amx::{GROUP, TILE};
 use std::mem::offset_of;
+
+/// Pairs in a cache line.
+const LINE: usize = 16;
 
 /// Another product with a panel, of what a block's rows were made to before: whole tiles too.
 #[derive(Clone, Copy)]
@@ -14,59 +16,70 @@ pub(super) struct Extra<'a> {
     w: *const u32,
     half: usize,
     products: usize,
-    /// Cache lines to ask for behind both.
-    lines: usize,
-    /// Whether another one lies behind it: 0 or 1.
-    more: usize,
-    borrowed: PhantomData<&'a [u32]>,
+    /// How much of both to ask for before, in [`GROUP`] lines.
+    groups: usize,
+    /// Bytes to the one behind it, 0 behind the last.
+    next: usize,
+    /// What `w` is a part of.
+    all: &'a [u32],
 }
 
 impl<'a> Extra<'a> {
-    /// `x` is `[TILE, row]` pairs, of which `products` tiles count; in `w` the second half begins at `half`, and what a
-    /// product reads beyond its own is times 0. `lines` of what comes next are asked for.
+    /// `x` is `[TILE, row]` pairs, of which `products` tiles count; `w` has `half` pairs for each tile of columns, of which
+    /// the panel's are `tile` and the next one. What a product reads beyond its own is times 0. If `far`, they are asked
+    /// for before.
     ///
     /// # Panics
     /// When a tile would be outside.
     pub(super) fn new(
         (x, row): (&'a [u32], usize),
-        (w, half): (&'a [u32], usize),
+        (w, half, tile): (&'a [u32], usize, usize),
         products: usize,
-        lines: usize,
+        far: bool,
     ) -> Self {
-        assert!(products * TILE <= row && TILE * row <= x.len(), "whole rows");
-        assert!(products > 0 && half + products * TILE * TILE <= w.len(), "whole tiles");
-        Self {
+        assert!(products > 0 && products * TILE <= row && TILE * row <= x.len(), "whole rows");
+        let mut extra = Self {
             x: x.as_ptr(),
             x_row: row * size_of::<u32>(),
             w: w.as_ptr(),
             half: half * size_of::<u32>(),
             products,
-            lines,
-            more: 0,
-            borrowed: PhantomData,
-        }
+            groups: if far { (half + products * TILE * TILE).div_ceil(GROUP * LINE) } else { 0 },
+            next: size_of::<Self>(),
+            all: w,
+        };
+        extra.turn_to(tile);
+        extra
+    }
+
+    fn turn_to(&mut self, tile: usize) {
+        let half = self.half / size_of::<u32>();
+        let end = (tile + 1) * half + self.products * TILE * TILE;
+        assert!(end <= self.all.len(), "whole tiles");
+        self.w = self.all[tile * half..].as_ptr();
     }
 }
 
-/// Those of a block: one for each of its rows at most.
+/// Those of a block: one for each of its rows at most, and an end.
 pub(super) struct Extras<'a> {
-    all: [Extra<'a>; TILE],
+    all: [Extra<'a>; TILE + 1],
     count: usize,
 }
 
+const END: Extra<'_> = Extra {
+    x: std::ptr::null(),
+    x_row: 0,
+    w: std::ptr::null(),
+    half: 0,
+    products: 0,
+    groups: 0,
+    next: 0,
+    all: &[],
+};
+
 impl Default for Extras<'_> {
     fn default() -> Self {
-        const NONE: Extra<'_> = Extra {
-            x: std::ptr::null(),
-            x_row: 0,
-            w: std::ptr::null(),
-            half: 0,
-            products: 0,
-            lines: 0,
-            more: 0,
-            borrowed: PhantomData,
-        };
-        Self { all: [NONE; TILE], count: 0 }
+        Self { all: [END; TILE + 1], count: 0 }
     }
 }
 
@@ -75,14 +88,20 @@ impl<'a> Extras<'a> {
         self.count = 0;
     }
 
+    /// At other columns: those of the panel that begins with `tile`.
+    ///
+    /// # Panics
+    /// When a tile would be outside.
+    pub(super) fn turn_to(&mut self, tile: usize) {
+        self.all[..self.count].iter_mut().for_each(|extra| extra.turn_to(tile));
+    }
+
     /// # Panics
     /// When there are sixteen.
     pub(super) fn push(&mut self, extra: Extra<'a>) {
-        self.all[self.count] = extra;
-        if let Some(last) = self.count.checked_sub(1) {
-            self.all[last].more = 1;
-        }
         self.count += 1;
+        self.all[self.count] = END;
+        self.all[self.count - 1] = extra;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -100,6 +119,6 @@ impl<'a> Extras<'a> {
 const _: () = {
     assert!(offset_of!(Extra<'_>, x) == 0 && offset_of!(Extra<'_>, x_row) == 8);
     assert!(offset_of!(Extra<'_>, w) == 16 && offset_of!(Extra<'_>, half) == 24);
-    assert!(offset_of!(Extra<'_>, products) == 32 && offset_of!(Extra<'_>, lines) == 40);
-    assert!(offset_of!(Extra<'_>, more) == 48 && size_of::<Extra<'_>>() == 56);
+    assert!(offset_of!(Extra<'_>, products) == 32 && offset_of!(Extra<'_>, groups) == 40);
+    assert!(offset_of!(Extra<'_>, next) == 48);
 };

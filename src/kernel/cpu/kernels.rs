@@ -183,12 +183,16 @@ impl Kernels for CpuKernels {
     }
 
     fn load_low_rank(&self, pair: &LowRank, precision: Precision) -> Result<LowRank> {
-        let pair = self.load_embedding_pair(pair, precision)?;
+        Ok(self.load_low_ranks(&[pair], precision)?.remove(0))
+    }
+
+    fn load_low_ranks(&self, pairs: &[&LowRank], precision: Precision) -> Result<Vec<LowRank>> {
+        let rows = |pair: &LowRank| self.load_embedding_pair(pair, precision);
         #[cfg(target_arch = "x86_64")]
         if self.machine.level.tiles().is_some() && precision != Precision::F32 {
-            return TilePair::of_rows(pair);
+            return TilePair::of_adapter(&self.machine, pairs, rows);
         }
-        Ok(pair)
+        pairs.iter().map(|pair| rows(pair)).collect()
     }
 
     fn load_embedding_pair(&self, pair: &LowRank, precision: Precision) -> Result<LowRank> {

@@ -3,7 +3,7 @@
 //!
 //! The same terms in the same order as by themselves (`lora_tiles`), so the way may be chosen by what is in a batch.
 #![expect(unsafe_code, reason = "pieces, and a panel's columns, belong to one thread")]
-use super::super::{LoraTarget, RowSegment};
+use super::super::RowSegment;
 use super::amx::{Amx, Place, TILE, Tiles, WIDTH};
 use super::buffers::Scratch;
 use super::extras::{Extra, Extras};
@@ -33,9 +33,13 @@ impl AddLora<'_> {
             && self.targets.iter().all(|target| whole(&target.columns))
     }
 
+    fn rows_in_all(&self) -> usize {
+        self.x.len() / self.in_features.max(1)
+    }
+
     /// The rows of a block of [`TILE`].
     fn block(&self, block: usize) -> Range<usize> {
-        block * TILE..((block + 1) * TILE).min(self.x.len() / self.in_features.max(1))
+        block * TILE..((block + 1) * TILE).min(self.rows_in_all())
     }
 }
 
@@ -146,28 +150,38 @@ impl<'a> Joined<'a> {
         }
     }
 
+    /// What an item's rows meet.
+    fn held(&self, item: usize) -> Option<&'a TilePair> {
+        let targets = &self.lora.targets;
+        let piece = self.pieces.get(item / targets.len())?;
+        let segment = &self.lora.segments[piece.segment as usize];
+        self.lora.held_tiles(&targets[item % targets.len()], segment)
+    }
+
     /// All targets of some rows, then those of the next.
     fn shrink_piece(&self, tiles: &mut Tiles, item: usize, sums: &mut [f32]) {
         let targets = self.lora.targets.len();
         let (target, index) = (item % targets, item / targets);
         let piece = self.pieces[index];
         let segment = &self.lora.segments[piece.segment as usize];
-        let Some(pair) = self.lora.held_tiles(&self.lora.targets[target], segment) else { return };
+        let Some(pair) = self.held(item) else { return };
         let (rows, block) = (piece.rows(), self.lora.block(piece.block as usize));
-        let (shape, height) = (pair.shape, block.len());
-        tiles.lay_out(height, 0);
-        let words = &self.x[block.start * self.steps..block.end * self.steps];
-        let sums = &mut sums[..height * shape.shrunk()];
+        let (start, end) = (rows.start - block.start, rows.end - block.start);
+        let shape = pair.shape;
+        tiles.lay_out(rows.len(), 0);
+        let words = &self.x[block.start * self.steps + start * TILE..block.end * self.steps];
+        let sums = &mut sums[..rows.len() * shape.shrunk()];
         // The blocks of a long segment find its factors in the cache.
         let streams = segment.rows.len() <= TILE;
-        tiles.shrink(RowTiles { words, block: height }, pair, streams, sums);
+        tiles.shrink(RowTiles { words, block: block.len() }, pair, streams, sums);
+        if let (Some(next), true) = (self.held(item + self.machine.pool.threads()), streams) {
+            next.bring();
+        }
         // SAFETY: a piece at a target is one item, which one thread has taken.
         let to = unsafe { self.parts.piece(self.place(target, index)) };
         to.fill(0);
-        let (start, end) = (rows.start - block.start, rows.end - block.start);
-        let from = &mut sums[start * shape.shrunk()..end * shape.shrunk()];
         let (to, pairs) = (&mut to[start * self.pairs..end * self.pairs], self.pairs);
-        self.amx.pairs.vectorize(Weigh { weight: segment.weight, from, to, pairs, shape });
+        self.amx.pairs.vectorize(Weigh { weight: segment.weight, from: sums, to, pairs, shape });
     }
 
     /// What a piece is shrunk to at a target.
@@ -190,35 +204,19 @@ impl<'a> Joined<'a> {
         }
     }
 
-    /// Those at a panel's columns, from `column` on, in the order of the blocks; none may be asked for before
-    /// [all are there](Joined::are_there).
-    pub(super) fn panel(&self, column: usize) -> Option<PanelDeltas<'_>> {
-        let holds = |target: &LoraTarget<'_>| target.columns.contains(&column);
-        let target = self.lora.targets.iter().position(holds)?;
-        let tile = (column - self.lora.targets[target].columns.start) / TILE;
-        Some(PanelDeltas { joined: self, target, tile, next: 0, extras: Extras::default() })
-    }
-
-    /// Adds all of them at a panel's columns, which nobody else has.
-    pub(super) fn add(&self, tiles: &mut Tiles, column: usize, y: &Pieces<'_, f32>) {
-        let Some(mut deltas) = self.panel(column) else { return };
-        let out = self.lora.out_features;
-        while let Some(piece) = self.pieces.get(deltas.next) {
-            let rows = self.lora.block(piece.block as usize);
-            let extras = deltas.of_block(piece.block as usize);
-            let to = y.start_of(rows.start * out + column..(rows.end - 1) * out + column + WIDTH);
-            if !extras.is_empty() {
-                // SAFETY: these rows and columns are inside the result, and the panel belongs to one thread.
-                unsafe { tiles.add_extras(rows.len(), extras, Place::new(to, out)) }
-            }
-        }
+    /// For a thread that goes from panel to panel.
+    pub(super) fn panels(&self) -> PanelDeltas<'_> {
+        let blocks = self.lora.rows_in_all().div_ceil(TILE);
+        PanelDeltas { joined: self, blocks, at: None, tile: 0, next: 0, extras: Extras::default() }
     }
 }
 
-/// The deltas of one panel, block by block.
+/// The deltas of a panel, block by block, and then those of another.
 pub(super) struct PanelDeltas<'a> {
     joined: &'a Joined<'a>,
-    target: usize,
+    blocks: usize,
+    /// The panel's target.
+    at: Option<usize>,
     /// The panel's first tile of columns among the target's.
     tile: usize,
     /// The first piece that was not asked for.
@@ -228,26 +226,55 @@ pub(super) struct PanelDeltas<'a> {
 }
 
 impl<'a> PanelDeltas<'a> {
+    /// Turns to the panel from `column` on; none may be asked for before [all are there](Joined::are_there).
+    pub(super) fn turn_to(&mut self, column: usize) {
+        let targets = &self.joined.lora.targets;
+        let at = targets.iter().position(|target| target.columns.contains(&column));
+        self.tile = at.map_or(0, |at| (column - targets[at].columns.start) / TILE);
+        // A single block's are the same at all panels of a target.
+        if self.blocks > 1 || self.at != at {
+            (self.at, self.next) = (at, 0);
+            self.extras.clear();
+        }
+        self.extras.turn_to(self.tile);
+    }
+
     /// Those of a block; blocks are asked for in their order.
     pub(super) fn of_block(&mut self, block: usize) -> &Extras<'a> {
-        let joined = self.joined;
-        self.extras.clear();
+        let Self { joined, at: Some(target), .. } = *self else { return &self.extras };
+        if self.blocks > 1 {
+            self.extras.clear();
+        }
         let (lora, pairs) = (joined.lora, joined.pairs);
         while let Some(piece) = joined.pieces.get(self.next).filter(|p| p.block as usize <= block) {
             let segment = &lora.segments[piece.segment as usize];
-            if let Some(pair) = lora.held_tiles(&lora.targets[self.target], segment) {
+            if let Some(pair) = lora.held_tiles(&lora.targets[target], segment) {
                 // SAFETY: all is shrunk, and nobody writes there any more.
-                let parts = unsafe { joined.parts.finished(joined.place(self.target, self.next)) };
+                let parts = unsafe { joined.parts.finished(joined.place(target, self.next)) };
                 let (half, products) = (pair.shape.column_tile(), pair.shape.parts);
-                // A segment's first rows bring in what the next panel needs.
-                let first = piece.start as usize == segment.rows.start;
-                let lines = if first { 2 * half / TILE } else { 0 };
-                let b = (pair.b(self.tile), half);
-                self.extras.push(Extra::new((parts, pairs), b, products, lines));
+                // A segment's first rows bring it in for the others.
+                let far = piece.start as usize == segment.rows.start;
+                let w = (pair.b(), half, self.tile);
+                self.extras.push(Extra::new((parts, pairs), w, products, far));
             }
             self.next += 1;
         }
         &self.extras
+    }
+
+    /// Adds all of a panel's, whose columns nobody else has.
+    pub(super) fn add(&mut self, tiles: &mut Tiles, column: usize, y: &Pieces<'_, f32>) {
+        self.turn_to(column);
+        let (lora, out) = (self.joined.lora, self.joined.lora.out_features);
+        for block in 0..self.blocks {
+            let rows = lora.block(block);
+            let extras = self.of_block(block);
+            let to = y.start_of(rows.start * out + column..(rows.end - 1) * out + column + WIDTH);
+            if !extras.is_empty() {
+                // SAFETY: these rows and columns are inside the result, and the panel belongs to one thread.
+                unsafe { tiles.add_extras(rows.len(), extras, Place::new(to, out)) }
+            }
+        }
     }
 }
 

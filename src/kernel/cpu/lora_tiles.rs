@@ -6,17 +6,19 @@
 #![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::super::{LoraTarget, LowRank, Result, RowSegment};
-use super::amx::{Amx, TILE, Tiles};
-use super::buffers::{Buffer, Scratch};
+use super::amx::{Amx, GROUP, TILE, Tiles, groups};
+use super::buffers::Scratch;
 use super::host::values_of;
 use super::lora::{AddLora, count, piece};
 use super::machine::Machine;
+use super::memory::{Arena, PAGE, Pages, piece_bytes};
 use super::pool::Pieces;
 use super::simd::{Simd, Task};
 use super::spans::spans;
 use super::tiles::RoundTile;
 use half::bf16;
 use std::arch::asm;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ pub(super) struct TilePair {
     pub(super) shape: PairShape,
     /// `a` `[rank / 16, in / 32, 16, 16]`, its last tiles as narrow as what is left of the rank, and `b`
     /// `[out / 16, parts, pairs, 16]`; filled up with zeros.
-    words: Buffer<u32>,
+    words: Pages<u32>,
     /// Whether all values are: what is multiplied by 0 is then nothing.
     is_finite: bool,
 }
@@ -78,6 +80,11 @@ impl PairShape {
         self.shrinking() + self.out_features.div_ceil(TILE) * self.column_tile()
     }
 
+    /// The same, and behind them zeros, so that a whole tile can be read where the last one is lower.
+    fn with_room(self) -> usize {
+        self.words() + TILE * TILE
+    }
+
     /// Pairs of what a row is shrunk to, for all parts.
     fn row_pairs(self) -> usize {
         self.parts * self.pairs
@@ -95,25 +102,38 @@ impl PairShape {
 }
 
 impl TilePair {
-    /// A pair of bfloat16 rows in this form; one without values stays as it is.
+    /// One adapter's pairs in this form, each made of `rows` of bfloat16; one without values stays as it is.
+    ///
+    /// They lie side by side, in large pages where they fill some; adapters that are smaller share theirs.
     ///
     /// # Errors
-    /// When a factor is no bfloat16 in host memory.
-    pub(super) fn of_rows(pair: LowRank) -> Result<LowRank> {
-        if [pair.rank(), pair.in_features(), pair.out_features()].contains(&0) {
-            return Ok(pair);
-        }
-        let packed = Self::pack(&pair)?;
-        let bytes = packed.shape.words() * size_of::<u32>();
-        Ok(pair.into_packed(Arc::new(packed), bytes))
+    /// When a factor is no bfloat16 in host memory, or memory fails.
+    pub(super) fn of_adapter(
+        machine: &Machine,
+        pairs: &[&LowRank],
+        rows: impl Fn(&LowRank) -> Result<LowRank>,
+    ) -> Result<Vec<LowRank>> {
+        let sizes = pairs.iter().map(|pair| piece_bytes(PairShape::of(pair).with_room()));
+        let bytes = sizes.sum();
+        let own = Arena::with_room_for(bytes);
+        let arena = if 2 * bytes < PAGE { &machine.small } else { &own };
+        let pair = |pair: &&LowRank| {
+            let rows = rows(pair)?;
+            if [pair.rank(), pair.in_features(), pair.out_features()].contains(&0) {
+                return Ok(rows);
+            }
+            let packed = Self::pack(&rows, arena)?;
+            let bytes = packed.shape.words() * size_of::<u32>();
+            Ok(rows.into_packed(Arc::new(packed), bytes))
+        };
+        pairs.iter().map(pair).collect()
     }
 
-    fn pack(pair: &LowRank) -> Result<Self> {
+    fn pack(pair: &LowRank, arena: &Arena) -> Result<Self> {
         let (a, b) = pair.rows()?;
         let (a, b) = (values_of::<bf16>(a)?, values_of::<bf16>(b)?);
         let (columns, out, shape) = (pair.in_features(), pair.out_features(), PairShape::of(pair));
-        // A whole tile can be read where the last one is lower.
-        let mut words = Buffer::<u32>::new(shape.words() + TILE * TILE);
+        let mut words = arena.zeroed(shape.with_room())?;
         let (to_a, to_b) = words[..shape.words()].split_at_mut(shape.shrinking());
         let half = |value: bf16, number: usize| u32::from(value.to_bits()) << (16 * number);
         let a_tiles = a.chunks(TILE * columns).zip(to_a.chunks_mut(shape.steps * TILE * TILE));
@@ -148,10 +168,17 @@ impl TilePair {
         self.is_finite
     }
 
-    /// `b` from a tile of columns on, with room behind it for a whole tile to be read.
-    pub(super) fn b(&self, tile: usize) -> &[u32] {
-        let start = self.shape.shrinking() + tile * self.shape.column_tile();
-        &self.words[start..self.shape.words() + TILE * TILE]
+    /// Asks for what a product begins with; from then on it asks by itself.
+    pub(super) fn bring(&self) {
+        for line in self.words.chunks(TILE).take(AHEAD_BYTES / LINE) {
+            // SAFETY: a prefetch cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+    }
+
+    /// `b`, with room behind it for a whole tile to be read.
+    pub(super) fn b(&self) -> &[u32] {
+        &self.words[self.shape.shrinking()..]
     }
 
     /// `a` and `b`.
@@ -353,15 +380,9 @@ impl Tiles {
                     "tileloadd tmm4, [{x} + {line} * 1]",
                     "tileloadd tmm6, [{a} + {width} * 1]",
                     "tdpbf16ps tmm\\sum, tmm4, tmm6",
-                    "mov {left}, {lines}",
-                    "test {left}, {left}",
-                    "jz 4f",
-                    "3:",
-                    "prefetcht0 [{next}]",
-                    "add {next}, 64",
-                    "dec {left}",
-                    "jnz 3b",
-                    "4:",
+                    "mov {left}, {groups}",
+                    "lea {next}, [{a} + {ahead}]",
+                    groups!("{next}"),
                     "add {x}, {x_step}",
                     "lea {a}, [{a} + {width} * 8]",
                     "lea {a}, [{a} + {width} * 8]",
@@ -377,8 +398,9 @@ impl Tiles {
                     x_step = in(reg) x.block * LINE,
                     a = inout(reg) a.as_ptr() => _,
                     width = in(reg) width * size_of::<u32>(),
-                    next = inout(reg) a.as_ptr().wrapping_byte_add(AHEAD_BYTES) => _,
-                    lines = in(reg) if streams { width } else { 0 },
+                    ahead = const AHEAD_BYTES,
+                    next = out(reg) _,
+                    groups = in(reg) if streams { width.div_ceil(GROUP) } else { 0 },
                     left = out(reg) _,
                     line = in(reg) LINE,
                     steps = inout(reg) steps => _,

@@ -20,6 +20,9 @@ pub(super) struct Machine {
     #[cfg(target_arch = "x86_64")]
     pub(super) pieces: Buffers<Piece>,
     pub(super) arena: Arena,
+    /// For adapters that are smaller than a page of memory.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) small: Arena,
 }
 
 impl Machine {
@@ -33,6 +36,8 @@ impl Machine {
             #[cfg(target_arch = "x86_64")]
             pieces: Buffers::default(),
             arena: Arena::default(),
+            #[cfg(target_arch = "x86_64")]
+            small: Arena::of_shared_pages(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Long-lived memory in large pages: weights and the KV cache are read from end to end at every step, and
-//! with small pages the walks through the page tables cost as much as the reads.
+//! Long-lived memory in large pages: weights, adapters' factors and the KV cache are read from end to end at every step,
+//! and with small pages the walks through the page tables cost as much as the reads.
 #![expect(unsafe_code, reason = "pieces of one mapping, seen as elements")]
 use super::super::{KernelError, Result};
 use memmap2::MmapMut;
@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A large page, and how a mapping is aligned.
-const PAGE: usize = 2 << 20;
+pub(super) const PAGE: usize = 2 << 20;
 /// What many pieces share; what is never touched takes no memory.
 const MAPPING: usize = 32 * PAGE;
 /// A cache line, and how a piece is aligned: no vector of it straddles two lines.
@@ -64,7 +64,17 @@ unsafe impl Sync for Mapping {}
 impl Arena {
     /// Gives each piece a mapping of its own, for what comes and goes by itself.
     pub(super) fn of_single_pieces() -> Self {
-        Self { mapping: 0, ..Self::default() }
+        Self::with_room_for(0)
+    }
+
+    /// For pieces of `bytes` in all, which come and go together.
+    pub(super) fn with_room_for(bytes: usize) -> Self {
+        Self { mapping: bytes, ..Self::default() }
+    }
+
+    /// For pieces too small for a large page of their own. One of them keeps its page, whatever has gone from it.
+    pub(super) fn of_shared_pages() -> Self {
+        Self::with_room_for(PAGE)
     }
 
     /// `len` zeros.
@@ -95,19 +105,29 @@ impl Mapping {
     fn new(len: usize) -> Result<Self> {
         let refused =
             |e| KernelError::Unsupported(format!("no memory for {len} bytes of weights: {e}"));
-        // What is smaller than a large page must not take one.
-        let alignment = if len < PAGE { LINE } else { PAGE };
-        let mut map = MmapMut::map_anon(len + alignment).map_err(refused)?;
+        let large = large_pages(len) * PAGE;
+        let alignment = if large == 0 { LINE } else { PAGE };
+        let mut map = MmapMut::map_anon(len.max(large) + alignment).map_err(refused)?;
+        let aligned = map.as_ptr().align_offset(alignment);
         #[cfg(target_os = "linux")]
-        if alignment == PAGE
-            && let Err(error) = map.advise(memmap2::Advice::HugePage)
+        if large > 0
+            && let Err(error) = map.advise_range(memmap2::Advice::HugePage, aligned, large)
         {
             tracing::debug!(%error, "no large pages; computing from small ones");
         }
-        let aligned = map.as_ptr().align_offset(alignment);
         let start = map[aligned..].as_mut_ptr();
         Ok(Self { start, len, _map: map })
     }
+}
+
+/// How many large pages `len` bytes take: the last if they fill at least half of it, else the rest is small pages.
+fn large_pages(len: usize) -> usize {
+    (len + PAGE / 2) / PAGE
+}
+
+/// How many bytes of an arena `len` elements of four bytes take.
+pub(super) fn piece_bytes(len: usize) -> usize {
+    (len * size_of::<u32>()).next_multiple_of(LINE)
 }
 
 /// A fixed number of elements, zero at first.
@@ -173,6 +193,28 @@ mod tests {
             assert!(piece.iter().all(|value| *value == i as u32));
         }
         assert_eq!(pieces[0].bytes().len(), 84);
+    }
+
+    #[test]
+    fn a_large_page_is_at_least_half_full() {
+        let pages = [0, PAGE / 2 - 1, PAGE / 2, PAGE, 3 * PAGE / 2 - 1, 3 * PAGE / 2, MAPPING];
+        assert_eq!(pages.map(large_pages), [0, 0, 1, 1, 1, 2, MAPPING / PAGE]);
+    }
+
+    #[test]
+    fn pieces_that_go_together_share_a_mapping_of_their_size() {
+        let lens = [3 * PAGE / 4 / 4, 5, PAGE / 2 / 4];
+        let arena = Arena::with_room_for(lens.iter().map(|len| piece_bytes(*len)).sum());
+        let mut pieces: Vec<Pages<u32>> = lens.map(|len| arena.zeroed(len).unwrap()).into();
+        assert!(pieces.iter().all(|piece| Arc::ptr_eq(&piece.mapping, &pieces[0].mapping)));
+        assert_eq!(pieces[0].mapping.len, 3 * PAGE / 4 + LINE + PAGE / 2);
+        assert_eq!(pieces[0].as_ptr() as usize % PAGE, 0);
+        drop(arena);
+        let mapping = Arc::downgrade(&pieces[0].mapping);
+        pieces.truncate(1);
+        assert!(mapping.upgrade().is_some());
+        pieces.clear();
+        assert!(mapping.upgrade().is_none());
     }
 
     #[test]

@@ -51,13 +51,13 @@ impl Linear<'_> {
         let product = Product { amx, linear: self, steps, panels, x, y, deltas };
         let count = self.out_features.div_ceil(WIDTH);
         let begin = || product.begin();
-        let end = |mut worker: Worker| product.catch_up(&mut worker);
+        let end = |mut worker: Worker<'_>| product.catch_up(&mut worker);
         if self.rows * self.in_features * self.out_features < SERIAL {
             let mut worker = begin();
             (0..count).for_each(|panel| product.panel(&mut worker, panel));
             end(worker);
         } else {
-            let task = |worker: &mut Worker, panel| product.panel(worker, panel);
+            let task = |worker: &mut Worker<'_>, panel| product.panel(worker, panel);
             spans_to_the_end(&machine.pool, count, (begin, end), task);
         }
     }
@@ -77,9 +77,10 @@ impl Linear<'_> {
 }
 
 /// What a thread needs for its panels.
-struct Worker {
+struct Worker<'a> {
     tiles: Tiles,
     sums: [Sums; 2],
+    deltas: Option<PanelDeltas<'a>>,
     /// Panels whose deltas were not there yet.
     late: [usize; LATE],
     late_count: usize,
@@ -99,20 +100,21 @@ struct Product<'a> {
 
 impl Product<'_> {
     /// A thread comes: before its panels it shrinks rows for the deltas, as long as there are some to shrink.
-    fn begin(&self) -> Worker {
+    fn begin(&self) -> Worker<'_> {
         let sums = || Sums([0.0; TILE * WIDTH]);
         let mut tiles = Tiles::new(self.amx);
         if let Some(deltas) = self.deltas {
             deltas.shrink(&mut tiles);
         }
-        Worker { tiles, sums: [sums(), sums()], late: [0; LATE], late_count: 0 }
+        let deltas = self.deltas.map(Joined::panels);
+        Worker { tiles, sums: [sums(), sums()], deltas, late: [0; LATE], late_count: 0 }
     }
 
     /// Adds to a thread's panels what was not there in their time, and waits for it if others are still at it.
-    fn catch_up(&self, worker: &mut Worker) {
+    fn catch_up(&self, worker: &mut Worker<'_>) {
         let late = &worker.late[..std::mem::take(&mut worker.late_count)];
-        if let (Some(deltas), [_, ..]) = (self.deltas, late) {
-            deltas.wait();
+        if let (Some(joined), Some(deltas), [_, ..]) = (self.deltas, &mut worker.deltas, late) {
+            joined.wait();
             for panel in late {
                 deltas.add(&mut worker.tiles, panel * WIDTH, self.y);
             }
@@ -120,12 +122,12 @@ impl Product<'_> {
     }
 
     /// All rows of a panel's columns.
-    fn panel(&self, worker: &mut Worker, panel: usize) {
+    fn panel(&self, worker: &mut Worker<'_>, panel: usize) {
         if worker.late_count == LATE {
             self.catch_up(worker);
         }
-        let deltas = self.deltas.filter(|deltas| deltas.are_there());
-        if self.deltas.is_some() && deltas.is_none() {
+        let late = self.deltas.is_some_and(|deltas| !deltas.are_there());
+        if late {
             worker.late[worker.late_count] = panel;
             worker.late_count += 1;
         }
@@ -133,7 +135,10 @@ impl Product<'_> {
         if columns.len() < WIDTH || self.steps == 0 {
             self.sums_and_bias(worker, panel, &columns);
         } else {
-            let deltas = deltas.and_then(|deltas| deltas.panel(columns.start));
+            let mut deltas = worker.deltas.as_mut().filter(|_| !late);
+            if let Some(deltas) = &mut deltas {
+                deltas.turn_to(columns.start);
+            }
             self.sums_in_place(&mut worker.tiles, panel, (columns.start, deltas));
         }
     }
@@ -146,7 +151,7 @@ impl Product<'_> {
         &self,
         tiles: &mut Tiles,
         panel: usize,
-        (column, mut deltas): (usize, Option<PanelDeltas<'_>>),
+        (column, mut deltas): (usize, Option<&mut PanelDeltas<'_>>),
     ) {
         let Linear { rows, out_features: out, bias, onto, .. } = *self.linear;
         let bias = bias.map(|bias| &bias[column..][..WIDTH]);
@@ -184,7 +189,7 @@ impl Product<'_> {
     /// until they are there nobody can read them.
     fn sums_and_bias(
         &self,
-        Worker { tiles, sums, .. }: &mut Worker,
+        Worker { tiles, sums, .. }: &mut Worker<'_>,
         panel: usize,
         columns: &Range<usize>,
     ) {
