@@ -277,11 +277,11 @@ impl Tiles {
     pub(super) unsafe fn add_extras(
         &mut self,
         height: usize,
-        extras: &Extras<'_>,
+        extras: Extras<'_>,
         y: Place<*mut f32>,
     ) {
         self.lay_out(height, 0);
-        // SAFETY: by contract, and as `Extra::new` asserts; a prefetch cannot fault.
+        // SAFETY: by contract, and as `ExtraList` asserts; a prefetch cannot fault.
         unsafe {
             asm!(
                 "tileloadd tmm0, [{from} + {from_row} * 1]",
@@ -320,7 +320,7 @@ pub(super) struct Block<'a> {
     /// What to ask the memory for meanwhile.
     pub(super) ahead: Ahead,
     /// What is added in the end.
-    pub(super) extras: Option<&'a Extras<'a>>,
+    pub(super) extras: Option<Extras<'a>>,
 }
 
 /// Weights to bring near during a product; where they begin is in bytes from the panel's start, and need not exist.
@@ -444,7 +444,7 @@ unsafe fn stream(
             );
         }
     } else {
-        // SAFETY: by contract, and as `Extra::new` asserts; a prefetch cannot fault.
+        // SAFETY: by contract, and as `ExtraList` asserts; a prefetch cannot fault.
         unsafe {
             product!(
                 (block, ahead, steps, to), "tileloadd",

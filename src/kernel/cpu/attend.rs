@@ -1,4 +1,4 @@
-//! One piece of attention by one thread, chunk by chunk: what is common to vectors and tiles.
+//! Pieces of attention by one thread, chunk by chunk: what is common to vectors and tiles.
 #![expect(unsafe_code, reason = "each query's output belongs to one piece")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::attention::{Attention, Piece, QUERIES};
@@ -12,13 +12,13 @@ use std::ops::Range;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
-/// Some chunks of a piece.
+/// Some chunks of a piece, or the only chunk of several.
 pub(super) struct Attend<'a, W> {
-    pub(super) piece: &'a Piece<'a, W>,
+    pub(super) pieces: &'a [Piece<'a, W>],
     pub(super) chunks: Range<usize>,
-    /// [`memory`] values.
+    /// [`memory`] values for each piece.
     pub(super) memory: &'a mut [f32],
-    /// [`Word::words`] words.
+    /// [`Word::words`] words for each piece.
     pub(super) words: &'a mut [u32],
     /// Whether those were last used for queries of the same sequence under the same key/value head.
     pub(super) again: bool,
@@ -31,6 +31,16 @@ pub(super) enum Goal<'a> {
     Output(&'a Pieces<'a, f32>),
     /// There is one: a [`Partial`]'s memory.
     Partial(&'a mut [f32]),
+}
+
+impl Goal<'_> {
+    /// The same for another piece.
+    pub(super) fn again(&mut self) -> Goal<'_> {
+        match self {
+            Self::Output(out) => Goal::Output(out),
+            Self::Partial(to) => Goal::Partial(to),
+        }
+    }
 }
 
 /// The chunks of a piece, computed one by one, become its output.
@@ -109,8 +119,9 @@ pub(super) fn drive<S: Simd, W: Word>(
     }
 }
 
+/// Takes the results of a piece to its rows.
 #[inline(always)]
-fn write<W: Word>(piece: &Piece<'_, W>, state: &Partial<'_>, out: &Pieces<'_, f32>) {
+pub(super) fn write<W: Word>(piece: &Piece<'_, W>, state: &Partial<'_>, out: &Pieces<'_, f32>) {
     let cols = piece.attention.args.heads * piece.attention.layout.shape.head_dim;
     for i in 0..piece.len() {
         // SAFETY: a query belongs to one piece, a piece to one thread, and this is the only borrow.

@@ -1,4 +1,7 @@
-//! A piece of attention on tiles: sixteen queries against sixteen keys, their probabilities against values.
+//! Pieces of attention on tiles: sixteen queries against sixteen keys, their probabilities against values.
+//!
+//! What tiles store nobody can read at once, nor tiles what vectors store. So pieces that see little go through each stage
+//! side by side, and one's result is there when its turn comes again.
 //!
 //! Queries and probabilities are rounded to bfloat16, sums are f32; bytes become pairs of bfloat16 first, which hold them
 //! exactly. The rows of a tile do not meet, so a
@@ -6,12 +9,14 @@
 #![expect(unsafe_code, reason = "tile instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
 use super::amx::{Amx, Shape, TILE, configure, release};
-use super::attend::{Attend, Chunk, LINE, Scores, drive};
-use super::attention::{Attention, Piece, QUERIES};
+use super::attend::{Attend, Chunk, Goal, LINE, Scores, drive, write};
+use super::attention::{Attention, Piece, QUERIES, TOGETHER};
+use super::expanded::{Expanded, TileWord};
 use super::isa::Level;
 use super::kv::KvLayout;
-use super::kv_words::{Quad, Word};
+use super::kv_words::Word;
 use super::partial::Partial;
+use super::pool::Pieces;
 use super::simd::{Simd, Task};
 use std::arch::asm;
 use std::marker::PhantomData;
@@ -27,63 +32,22 @@ const WIDTH: usize = 2 * TILE;
 /// Runs `attend` on tiles where `level` has them and they fit, else on vectors.
 pub(super) fn attend<W: TileWord>(level: Level, attend: Attend<'_, W>) {
     match level.tiles() {
-        Some(amx) if fits(attend.piece.attention.layout) => {
+        Some(amx) if fits(attend.pieces[0].attention.layout) => {
             amx.pairs.vectorize(AttendTiles { amx, attend });
         }
         _ => level.run(attend),
     }
 }
 
+/// How many pieces of one chunk [`attend`] takes at a time.
+pub(super) fn together(level: Level, attention: &Attention<'_, u32>) -> usize {
+    if level.tiles().is_some() && fits(attention.layout) { TOGETHER } else { 1 }
+}
+
 /// An [`Attend`] on tiles.
 struct AttendTiles<'a, W> {
     amx: Amx,
     attend: Attend<'a, W>,
-}
-
-/// Words that are pairs of bfloat16, or can be made so.
-pub(super) trait TileWord: Word {
-    /// Whether they must be made so.
-    const EXPANDED: bool;
-    /// The same words, where they are pairs.
-    fn pairs(words: &[Self]) -> &[u32];
-    /// Makes lines of pairs of lines of `row` words; asks for as much from `next` on meanwhile.
-    fn expand<S: Simd>(simd: S, words: &[Self], next: (&[Self], usize), to: &mut [u32]);
-}
-
-impl TileWord for u32 {
-    const EXPANDED: bool = false;
-
-    #[inline(always)]
-    fn pairs(words: &[Self]) -> &[u32] {
-        words
-    }
-
-    #[inline(always)]
-    fn expand<S: Simd>(_: S, _: &[Self], _: (&[Self], usize), _: &mut [u32]) {}
-}
-
-/// A step is at most 127 and bfloat16 has 8 bits: nothing is rounded.
-impl TileWord for Quad {
-    const EXPANDED: bool = true;
-
-    #[inline(always)]
-    fn pairs(_: &[Self]) -> &[u32] {
-        &[]
-    }
-
-    #[inline(always)]
-    fn expand<S: Simd>(simd: S, words: &[Self], (next, row): (&[Self], usize), to: &mut [u32]) {
-        let rows = words.chunks_exact(row).zip(to.chunks_exact_mut(2 * row));
-        for (index, (quads, pairs)) in rows.enumerate() {
-            for at in (0..row).step_by(LINE) {
-                if let Some(first) = next.first() {
-                    simd.prefetch(first, index * row + at);
-                }
-            }
-            let (earlier, later) = pairs.split_at_mut(row);
-            simd.bytes_to_pairs(Quad::words(quads), earlier, later);
-        }
-    }
 }
 
 /// Whether heads and blocks are whole tiles, and a chunk has no more of them than there are places.
@@ -106,98 +70,54 @@ impl<W: TileWord> Task for AttendTiles<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Attend { piece, chunks, memory, words, again, goal } = self.attend;
-        let shape = piece.attention.layout.shape;
-        let step = if shape.block_size.is_multiple_of(WIDTH) { WIDTH } else { TILE };
-        let (scores, partials, _) = Scores::of(piece.attention, memory);
-        let start = words.as_ptr().align_offset(LINE).min(LINE / size_of::<u32>());
-        let (q, rest) = words[start..].split_at_mut(QUERIES * shape.head_dim / 2);
-        round_queries(simd, piece, q);
-        let (p, rest) = rest.split_at_mut(QUERIES * piece.attention.chunk() / 2);
-        let (expanded, tail) = rest.split_at_mut(Expanded::words(piece.attention));
-        let expanded = Expanded::of(piece, expanded, again);
-        let tail = &mut tail[..step / 2 * shape.head_dim];
-        let tiles = Tiles::new(self.amx, piece.len(), step);
-        let mut work = Work { piece, tiles, step, scores, q, p, expanded, tail };
-        drive(simd, &mut work, (piece, chunks), partials, goal);
+        let Attend { pieces, chunks, memory, words, again, goal } = self.attend;
+        let size = pieces[0].attention.layout.shape.block_size;
+        let step = if size.is_multiple_of(WIDTH) { WIDTH } else { TILE };
+        let rows = pieces.iter().map(Piece::len).max().unwrap_or(0);
+        let mut tiles = Tiles::new(self.amx, rows, step);
+        match (pieces, goal) {
+            ([_, _, ..], Goal::Output(out)) => {
+                side_by_side(simd, &mut tiles, (pieces, chunks.start), (memory, words), out);
+            }
+            ([piece, ..], goal) => {
+                let (work, partials) = Work::new(simd, piece, (memory, words, again), step);
+                let mut work = Alone { work, tiles };
+                drive(simd, &mut work, (piece, chunks), partials, goal);
+            }
+            ([], _) => {}
+        }
     }
 }
 
-/// Chunks of one head that stay expanded: a long prompt's pieces read them one after the other.
-const HELD: usize = 8;
-
-/// What [`TileWord::expand`] makes of chunks, kept for the next piece of the same head.
-struct Expanded<'a> {
-    tags: &'a mut [Tag],
-    /// `[HELD, 2, chunk * head_dim / 2]` pairs: keys and values.
-    pairs: &'a mut [u32],
-    /// The chunk at hand, and where it is held.
-    chunk: usize,
-    held: usize,
-    /// Whether there will be no next piece: then all chunks share the nearest memory.
-    is_alone: bool,
-}
-
-/// A chunk, and a bit for each group of its keys and each step of its values that are there.
-type Tag = [u32; 3];
-
-impl<'a> Expanded<'a> {
-    /// Tags, in words, a whole number of lines.
-    const TAGS: usize = (HELD * size_of::<Tag>()).next_multiple_of(LINE) / size_of::<u32>();
-
-    fn words<W: TileWord>(attention: &Attention<'_, W>) -> usize {
-        let chunk = attention.chunk() * attention.layout.shape.head_dim;
-        if W::EXPANDED { Self::TAGS + HELD * chunk } else { 0 }
+/// The only chunk of each piece, stage by stage.
+#[inline(always)]
+fn side_by_side<S: Simd, W: TileWord>(
+    simd: S,
+    tiles: &mut Tiles,
+    (pieces, chunk): (&[Piece<'_, W>], usize),
+    (memory, words): (&mut [f32], &mut [u32]),
+    out: &Pieces<'_, f32>,
+) {
+    let (values, each) = (memory.len() / pieces.len(), words.len() / pieces.len());
+    let rooms = memory.chunks_exact_mut(values).zip(words.chunks_exact_mut(each));
+    let mut works = [const { None }; TOGETHER];
+    // No closures: they would be compiled without the instruction set.
+    for ((to, piece), (memory, words)) in works.iter_mut().zip(pieces).zip(rooms) {
+        let (work, partials) = Work::new(simd, piece, (memory, words, false), tiles.step);
+        let (span, half) = (work.span(chunk), partials.len() / 2);
+        *to = Some((work, span, Partial::of(&mut partials[..half])));
     }
-
-    /// In `words`, which hold what the last piece left there if that read the same head.
-    fn of<W>(piece: &Piece<'_, W>, words: &'a mut [u32], again: bool) -> Self
-    where
-        W: TileWord,
-    {
-        let (tags, pairs) = words.split_at_mut(Self::TAGS.min(words.len()));
-        let tags = tags.as_chunks_mut().0;
-        if !again {
-            tags.fill([u32::MAX, 0, 0]);
-        }
-        Self { tags, pairs, chunk: 0, held: 0, is_alone: piece.is_alone() }
+    for (work, span, _) in works.iter_mut().flatten() {
+        work.score(simd, tiles, span);
     }
-
-    fn turn_to(&mut self, chunk: usize) {
-        (self.chunk, self.held) = (chunk, if self.is_alone { 0 } else { chunk % HELD });
+    for (work, span, to) in works.iter_mut().flatten() {
+        work.weigh(simd, span, to);
     }
-
-    /// Expands the chunk's keys (0) or values (1) number `index` of that size, unless they are held.
-    #[inline(always)]
-    fn fill<S: Simd, W: TileWord>(
-        &mut self,
-        simd: S,
-        (which, index): (usize, usize),
-        words: &[W],
-        next: (&[W], usize),
-    ) {
-        let tag = &mut self.tags[self.held];
-        if tag[0] != self.chunk as u32 {
-            *tag = [self.chunk as u32, 0, 0];
-        }
-        if tag[1 + which] & (1 << index) == 0 {
-            tag[1 + which] |= 1 << index;
-            let place = self.place((which, index), words);
-            W::expand(simd, words, next, &mut self.pairs[place]);
-        }
+    for (work, span, to) in works.iter_mut().flatten() {
+        work.gather(simd, tiles, span, to.outputs);
     }
-
-    /// The words as pairs, after [`Expanded::fill`] where they are none.
-    #[inline(always)]
-    fn pairs<'b, W: TileWord>(&'b self, at: (usize, usize), words: &'b [W]) -> &'b [u32] {
-        if W::EXPANDED { &self.pairs[self.place(at, words)] } else { W::pairs(words) }
-    }
-
-    #[inline(always)]
-    fn place<W: TileWord>(&self, (which, index): (usize, usize), words: &[W]) -> Range<usize> {
-        let (len, size) = (words.len() * W::NUMBERS / 2, self.pairs.len() / (2 * HELD));
-        let start = (2 * self.held + which) * size + index * len;
-        start..start + len
+    for (work, _, to) in works.iter().flatten() {
+        write(work.piece, to, out);
     }
 }
 
@@ -222,7 +142,6 @@ fn round_queries<S: Simd, W: Word>(simd: S, piece: &Piece<'_, W>, to: &mut [u32]
 /// A piece with its working memory.
 struct Work<'a, W> {
     piece: &'a Piece<'a, W>,
-    tiles: Tiles,
     /// Tokens whose values one product takes.
     step: usize,
     scores: Scores<'a>,
@@ -235,31 +154,79 @@ struct Work<'a, W> {
     tail: &'a mut [u32],
 }
 
-impl<W: TileWord> Chunk for Work<'_, W> {
+/// A piece that has the tiles to itself, chunk after chunk.
+struct Alone<'a, W> {
+    work: Work<'a, W>,
+    tiles: Tiles,
+}
+
+impl<W: TileWord> Chunk for Alone<'_, W> {
     #[inline(always)]
     fn chunk<S: Simd>(&mut self, simd: S, chunk: usize, to: &mut Partial<'_>) {
-        let base = chunk * self.piece.attention.chunk();
-        let positions = self.piece.positions(chunk);
-        self.expanded.turn_to(chunk);
-        let whole = (positions.start - base) / self.step * self.step
-            ..(positions.end - base).next_multiple_of(self.step);
-        self.score(simd, base, &whole);
-        let (room, pairs) = (self.scores.room, self.p.len() / QUERIES);
-        for i in 0..self.piece.len() {
-            let seen = self.piece.seen_of(i, &positions, base);
-            let places = (&seen, &whole);
-            (to.greatest[i], to.sums[i]) = self.scores.softmax(simd, (self.piece, i), base, places);
-            let scores = &self.scores.values[i * room..][whole.clone()];
-            simd.round_to_parts(scores, &mut self.p[i * pairs..][whole.start / 2..whole.end / 2]);
-        }
-        self.gather(simd, (base, positions.end), &whole, to.outputs);
+        let Self { work, tiles } = self;
+        let span = &work.span(chunk);
+        work.expanded.turn_to(chunk);
+        work.score(simd, tiles, span);
+        work.weigh(simd, span, to);
+        work.gather(simd, tiles, span, to.outputs);
     }
 }
 
-impl<W: TileWord> Work<'_, W> {
-    /// Scores of the positions `whole`, counted from the chunk's `base`.
+/// What a piece sees of a chunk.
+struct Span {
+    /// The chunk's first position.
+    base: usize,
+    positions: Range<usize>,
+    /// Those as whole steps, counted from `base`.
+    whole: Range<usize>,
+}
+
+impl<'a, W: TileWord> Work<'a, W> {
+    /// In `memory` and `words`, of which the scores and what is in tiles leave the memory of two [`Partial`]s; its queries
+    /// are rounded.
     #[inline(always)]
-    fn score<S: Simd>(&mut self, simd: S, base: usize, whole: &Range<usize>) {
+    fn new<S: Simd>(
+        simd: S,
+        piece: &'a Piece<'a, W>,
+        (memory, words, again): (&'a mut [f32], &'a mut [u32], bool),
+        step: usize,
+    ) -> (Self, &'a mut [f32]) {
+        let head_dim = piece.attention.layout.shape.head_dim;
+        let (scores, partials, _) = Scores::of(piece.attention, memory);
+        let start = words.as_ptr().align_offset(LINE).min(LINE / size_of::<u32>());
+        let (q, rest) = words[start..].split_at_mut(QUERIES * head_dim / 2);
+        round_queries(simd, piece, q);
+        let (p, rest) = rest.split_at_mut(QUERIES * piece.attention.chunk() / 2);
+        let (expanded, tail) = rest.split_at_mut(Expanded::words(piece.attention));
+        let expanded = Expanded::of(piece, expanded, again);
+        let tail = &mut tail[..step / 2 * head_dim];
+        (Self { piece, step, scores, q, p, expanded, tail }, partials)
+    }
+
+    fn span(&self, chunk: usize) -> Span {
+        let base = chunk * self.piece.attention.chunk();
+        let positions = self.piece.positions(chunk);
+        let whole = (positions.start - base) / self.step * self.step
+            ..(positions.end - base).next_multiple_of(self.step);
+        Span { base, positions, whole }
+    }
+
+    /// Scores become probabilities, and those are rounded.
+    #[inline(always)]
+    fn weigh<S: Simd>(&mut self, simd: S, span: &Span, to: &mut Partial<'_>) {
+        let Span { base, positions, whole } = span;
+        let (room, pairs) = (self.scores.room, self.p.len() / QUERIES);
+        for i in 0..self.piece.len() {
+            let places = (&self.piece.seen_of(i, positions, *base), whole);
+            (to.greatest[i], to.sums[i]) =
+                self.scores.softmax(simd, (self.piece, i), *base, places);
+            let scores = &self.scores.values[i * room..][whole.clone()];
+            simd.round_to_parts(scores, &mut self.p[i * pairs..][whole.start / 2..whole.end / 2]);
+        }
+    }
+
+    #[inline(always)]
+    fn score<S: Simd>(&mut self, simd: S, tiles: &mut Tiles, Span { base, whole, .. }: &Span) {
         let piece = self.piece;
         let mut places = [Place::NOWHERE; GROUPS];
         let places = &mut places[..whole.len() / TILE];
@@ -288,19 +255,19 @@ impl<W: TileWord> Work<'_, W> {
             *place = Place::new(self.expanded.pairs(at(group), keys), next);
         }
         let scores = &mut self.scores.values[whole.start..];
-        self.tiles.score(self.q, places, (scores, self.scores.room));
+        tiles.score(self.q, places, (scores, self.scores.room));
     }
 
-    /// `Σ_t p[t] · values[t]` over the positions `whole`; those from `end` on do not exist.
+    /// `Σ_t p[t] · values[t]`.
     #[inline(always)]
     fn gather<S: Simd>(
         &mut self,
         simd: S,
-        (base, end): (usize, usize),
-        whole: &Range<usize>,
+        tiles: &mut Tiles,
+        Span { base, positions, whole }: &Span,
         outputs: &mut [f32],
     ) {
-        let (piece, step) = (self.piece, self.step);
+        let (piece, step, end) = (self.piece, self.step, positions.end);
         let dim = piece.attention.layout.shape.head_dim;
         let mut places = [Place::NOWHERE; GROUPS];
         let places = &mut places[..whole.len() / step];
@@ -331,7 +298,7 @@ impl<W: TileWord> Work<'_, W> {
         let p = &self.p[whole.start / 2..];
         for column in (0..dim).step_by(WIDTH) {
             let out = (&mut outputs[column..], dim);
-            self.tiles.gather((p, pairs), places, column, out);
+            tiles.gather((p, pairs), places, column, out);
         }
     }
 }

@@ -20,16 +20,19 @@ impl<W: Word> Task for Attend<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Attention { q, q_cols, layout, args, .. } = *self.piece.attention;
-        let (scores, partials, queries) = Scores::of(self.piece.attention, self.memory);
-        let rows = queries.chunks_exact_mut(query_len(self.piece.attention));
-        for (i, to) in rows.take(self.piece.len()).enumerate() {
-            let from = &q[self.piece.place(i, q_cols)];
-            to[layout.shape.head_dim..].fill(0.0);
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * args.scale);
+        let Self { pieces, chunks, memory, mut goal, .. } = self;
+        for piece in pieces {
+            let Attention { q, q_cols, layout, args, .. } = *piece.attention;
+            let (scores, partials, queries) = Scores::of(piece.attention, memory);
+            let rows = queries.chunks_exact_mut(query_len(piece.attention));
+            for (i, to) in rows.take(piece.len()).enumerate() {
+                let from = &q[piece.place(i, q_cols)];
+                to[layout.shape.head_dim..].fill(0.0);
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = from * args.scale);
+            }
+            let mut work = Work { piece, q: queries, scores };
+            drive(simd, &mut work, (piece, chunks.clone()), partials, goal.again());
         }
-        let mut work = Work { piece: self.piece, q: queries, scores };
-        drive(simd, &mut work, (self.piece, self.chunks), partials, self.goal);
     }
 }
 

@@ -15,6 +15,7 @@ use super::partial;
 use super::pool::Pieces;
 use std::cmp::Reverse;
 use std::ops::Range;
+use std::slice::from_ref;
 
 /// Queries (a row under one head) that use a piece of the keys and values while it is in the cache.
 pub(super) const QUERIES: usize = 16;
@@ -24,6 +25,10 @@ const CHUNK: usize = 256;
 const SERIAL: usize = 1_000;
 /// With fewer units for each thread than this, chunks are shared out one by one.
 const UNITS: usize = 4;
+/// Units that go through their only chunk side by side, at most.
+pub(super) const TOGETHER: usize = 4;
+/// Scores that those have at most: they stay in the nearest cache.
+const NEAR: usize = 8192;
 
 /// The operands, checked by the caller.
 pub(super) struct Attention<'a, W> {
@@ -55,10 +60,13 @@ impl Unit {
 }
 
 /// A [`Unit`] with what it reads.
+#[derive(Clone)]
 pub(super) struct Piece<'a, W> {
     pub(super) attention: &'a Attention<'a, W>,
     pub(super) sequence: SequenceArgs<'a>,
     pub(super) kv_head: usize,
+    /// [`Attention::sharing`]
+    sharing: usize,
     queries: Range<usize>,
 }
 
@@ -83,17 +91,20 @@ impl<W: Word> Attention<'_, W> {
     fn run_units(&self, machine: &Machine, units: &[Unit], serial: bool, out: &Pieces<'_, f32>) {
         // A few items for each thread: what one has left at the end is short, and memory is asked for seldom.
         let batch = units.len().div_ceil(8 * machine.pool.threads()).max(1);
+        let most = W::together(machine.level, self);
         let run = |index: usize| {
-            let mut memory = machine.floats.scratch(memory(self));
-            let mut words = machine.words.scratch(W::words(self));
+            let mut memory = machine.floats.scratch(most * memory(self));
+            let mut words = machine.words.scratch(most * W::words(self));
             let last = ((index + 1) * batch).min(units.len());
+            let mut rest = &units[index * batch..last];
             let mut before = None;
-            for unit in &units[index * batch..last] {
-                let piece = &self.piece(*unit);
-                let goal = Goal::Output(out);
-                let (chunks, memory, words) = (piece.chunks(), &mut memory[..], &mut words[..]);
+            while let Some(unit) = rest.first() {
+                let (pieces, count) = self.together(&rest[..most.min(rest.len())]);
+                let (goal, pieces) = (Goal::Output(out), &pieces[..count]);
+                let (chunks, memory, words) = (pieces[0].chunks(), &mut memory[..], &mut words[..]);
                 let again = before.replace(unit.head()) == Some(unit.head());
-                W::attend(machine.level, Attend { piece, chunks, memory, words, again, goal });
+                W::attend(machine.level, Attend { pieces, chunks, memory, words, again, goal });
+                rest = &rest[count..];
             }
         };
         let items = units.len().div_ceil(batch);
@@ -115,9 +126,9 @@ impl<W: Word> Attention<'_, W> {
             let mut words = machine.words.scratch(W::words(self));
             // SAFETY: every item has its own range, and no item runs twice.
             let to = unsafe { shared.piece(index * len..(index + 1) * len) };
-            let (piece, chunks, goal) = (&piece, chunk..chunk + 1, Goal::Partial(to));
+            let (pieces, chunks, goal) = (from_ref(&piece), chunk..chunk + 1, Goal::Partial(to));
             let (memory, words, again) = (&mut memory[..], &mut words[..], false);
-            W::attend(machine.level, Attend { piece, chunks, memory, words, again, goal });
+            W::attend(machine.level, Attend { pieces, chunks, memory, words, again, goal });
         });
         let mut rest = &mut partials[..];
         for unit in units {
@@ -125,6 +136,23 @@ impl<W: Word> Attention<'_, W> {
             let partials = rest.split_off_mut(..piece.chunks().len() * len).unwrap_or_default();
             machine.level.run(Fold { piece, partials, out });
         }
+    }
+
+    /// The first of `units`, and as many after it as have the same chunk and no other, in all with few scores.
+    fn together(&self, units: &[Unit]) -> ([Piece<'_, W>; TOGETHER], usize) {
+        let piece = |i: usize| units.get(i).map(|unit| self.piece(*unit));
+        let first = self.piece(units[0]);
+        let pieces = std::array::from_fn(|i| piece(i).unwrap_or_else(|| first.clone()));
+        let chunks = first.chunks();
+        let mut room = NEAR;
+        let mut fits = |piece: &Piece<'_, W>| {
+            let scores = piece.len() * piece.positions(chunks.start).len();
+            let fits = piece.chunks() == chunks && scores <= room;
+            room = room.saturating_sub(scores);
+            fits
+        };
+        let count = pieces[..units.len()].iter().take_while(|piece| fits(piece)).count();
+        (pieces, if chunks.len() == 1 { count.max(1) } else { 1 })
     }
 
     /// The `index`-th chunk of all units.
@@ -189,6 +217,7 @@ impl<W: Word> Attention<'_, W> {
             attention: self,
             sequence: self.args.sequence(unit.sequence as usize),
             kv_head: unit.kv_head as usize,
+            sharing: self.sharing(),
             queries: unit.start as usize..unit.end as usize,
         }
     }
@@ -203,12 +232,12 @@ impl<W: Word> Piece<'_, W> {
     /// Whether nobody else reads the same keys and values.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn is_alone(&self) -> bool {
-        self.len() == self.sequence.rows.len() * self.attention.sharing()
+        self.len() == self.sequence.rows.len() * self.sharing
     }
 
     /// The positions its `i`-th query sees.
     pub(super) fn seen(&self, i: usize) -> Range<usize> {
-        let row = (self.queries.start + i) / self.attention.sharing();
+        let row = (self.queries.start + i) / self.sharing;
         self.sequence.visible(row, self.attention.args.reach)
     }
 
@@ -221,10 +250,12 @@ impl<W: Word> Piece<'_, W> {
 
     /// Where its `i`-th query or its output lies, in rows of `cols`.
     pub(super) fn place(&self, i: usize, cols: usize) -> Range<usize> {
-        let (sharing, dim) = (self.attention.sharing(), self.attention.layout.shape.head_dim);
+        let (sharing, dim) = (self.sharing, self.attention.layout.shape.head_dim);
         let query = self.queries.start + i;
-        let row = self.sequence.rows.start + query / sharing;
-        let head = self.kv_head * sharing + query % sharing;
+        let (row, head) =
+            if sharing == 1 { (query, 0) } else { (query / sharing, query % sharing) };
+        let row = self.sequence.rows.start + row;
+        let head = self.kv_head * sharing + head;
         let start = row * cols + head * dim;
         start..start + dim
     }

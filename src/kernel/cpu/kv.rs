@@ -256,12 +256,15 @@ impl<W: Word> WriteHeads<'_, W> {
         }
     }
 
+    /// The rows are of one block.
     #[inline(always)]
     fn values<S: Simd>(&self, simd: S, head: usize, Range { start: mut row, end }: Range<usize>) {
         let layout = self.rows.layout;
         let dim = layout.shape.head_dim;
+        let (block, first) = self.place(row);
+        let first = first.wrapping_sub(row);
         while row < end {
-            let (block, offset) = self.place(row);
+            let offset = first.wrapping_add(row);
             let number = offset % W::NUMBERS;
             let numbers = (W::NUMBERS - number).min(end - row);
             let start = layout.values(block, head) + offset / W::NUMBERS * dim;

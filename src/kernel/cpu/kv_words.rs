@@ -36,6 +36,11 @@ pub(super) trait Word: Plain + Default {
         0
     }
 
+    /// How many pieces [`Word::attend`] takes at a time, if they have one chunk each.
+    fn together(_: Level, _: &Attention<'_, Self>) -> usize {
+        1
+    }
+
     /// Runs `attend` in the fastest way this machine has.
     fn attend(level: Level, attend: Attend<'_, Self>) {
         level.run(attend);
@@ -123,6 +128,11 @@ impl Word for u32 {
     #[cfg(target_arch = "x86_64")]
     fn words(attention: &Attention<'_, Self>) -> usize {
         attend_tiles::words(attention)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn together(level: Level, attention: &Attention<'_, Self>) -> usize {
+        attend_tiles::together(level, attention)
     }
 
     #[cfg(target_arch = "x86_64")]

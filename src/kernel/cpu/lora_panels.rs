@@ -6,7 +6,7 @@
 use super::super::RowSegment;
 use super::amx::{Amx, Place, TILE, Tiles, WIDTH};
 use super::buffers::Scratch;
-use super::extras::{Extra, Extras};
+use super::extras::{ExtraList, Extras};
 use super::lora::{AddLora, disjoint};
 use super::lora_tiles::{RowTiles, TilePair, Weigh};
 use super::machine::Machine;
@@ -207,7 +207,8 @@ impl<'a> Joined<'a> {
     /// For a thread that goes from panel to panel.
     pub(super) fn panels(&self) -> PanelDeltas<'_> {
         let blocks = self.lora.rows_in_all().div_ceil(TILE);
-        PanelDeltas { joined: self, blocks, at: None, tile: 0, next: 0, extras: Extras::default() }
+        let extras = ExtraList::new(self.machine, self.pieces.len(), blocks);
+        PanelDeltas { joined: self, blocks, target: None, extras }
     }
 }
 
@@ -215,51 +216,52 @@ impl<'a> Joined<'a> {
 pub(super) struct PanelDeltas<'a> {
     joined: &'a Joined<'a>,
     blocks: usize,
-    /// The panel's target.
-    at: Option<usize>,
-    /// The panel's first tile of columns among the target's.
-    tile: usize,
-    /// The first piece that was not asked for.
-    next: usize,
-    /// Those of a block; not made anew for each, for loads of tiles wait for stores that might concern them.
-    extras: Extras<'a>,
+    /// The panel's target: the extras are those of its pairs.
+    target: Option<usize>,
+    /// Not made anew for each panel, for loads of tiles wait for stores that might concern them.
+    extras: ExtraList<'a>,
 }
 
-impl<'a> PanelDeltas<'a> {
+impl PanelDeltas<'_> {
     /// Turns to the panel from `column` on; none may be asked for before [all are there](Joined::are_there).
     pub(super) fn turn_to(&mut self, column: usize) {
-        let targets = &self.joined.lora.targets;
-        let at = targets.iter().position(|target| target.columns.contains(&column));
-        self.tile = at.map_or(0, |at| (column - targets[at].columns.start) / TILE);
-        // A single block's are the same at all panels of a target.
-        if self.blocks > 1 || self.at != at {
-            (self.at, self.next) = (at, 0);
+        let targets = self.joined.lora.targets;
+        let target = targets.iter().position(|target| target.columns.contains(&column));
+        if self.target != target {
+            self.target = target;
             self.extras.clear();
+            if let Some(target) = target {
+                self.list(target);
+            }
         }
-        self.extras.turn_to(self.tile);
+        let tile = target.map_or(0, |at| (column - targets[at].columns.start) / TILE);
+        self.extras.turn_to(tile);
     }
 
-    /// Those of a block; blocks are asked for in their order.
-    pub(super) fn of_block(&mut self, block: usize) -> &Extras<'a> {
-        let Self { joined, at: Some(target), .. } = *self else { return &self.extras };
-        if self.blocks > 1 {
-            self.extras.clear();
-        }
+    /// Those of the next block; they come in order.
+    pub(super) fn next_block(&mut self) -> Extras<'_> {
+        self.extras.next_block()
+    }
+
+    /// Lists what the blocks get at a target.
+    fn list(&mut self, target: usize) {
+        let joined = self.joined;
         let (lora, pairs) = (joined.lora, joined.pairs);
-        while let Some(piece) = joined.pieces.get(self.next).filter(|p| p.block as usize <= block) {
-            let segment = &lora.segments[piece.segment as usize];
-            if let Some(pair) = lora.held_tiles(&lora.targets[target], segment) {
-                // SAFETY: all is shrunk, and nobody writes there any more.
-                let parts = unsafe { joined.parts.finished(joined.place(target, self.next)) };
-                let (half, products) = (pair.shape.column_tile(), pair.shape.parts);
-                // A segment's first rows bring it in for the others.
-                let far = piece.start as usize == segment.rows.start;
-                let w = (pair.b(), half, self.tile);
-                self.extras.push(Extra::new((parts, pairs), w, products, far));
+        let mut rest = joined.pieces.iter().enumerate().peekable();
+        for block in 0..self.blocks {
+            while let Some((index, piece)) = rest.next_if(|(_, p)| p.block as usize <= block) {
+                let segment = &lora.segments[piece.segment as usize];
+                if let Some(pair) = lora.held_tiles(&lora.targets[target], segment) {
+                    // SAFETY: all is shrunk, and nobody writes there any more.
+                    let parts = unsafe { joined.parts.finished(joined.place(target, index)) };
+                    let (half, products) = (pair.shape.column_tile(), pair.shape.parts);
+                    // A segment's first rows bring it in for the others.
+                    let far = piece.start as usize == segment.rows.start;
+                    self.extras.push((parts, pairs), (pair.b(), half), products, far);
+                }
             }
-            self.next += 1;
+            self.extras.end_block();
         }
-        &self.extras
     }
 
     /// Adds all of a panel's, whose columns nobody else has.
@@ -268,7 +270,7 @@ impl<'a> PanelDeltas<'a> {
         let (lora, out) = (self.joined.lora, self.joined.lora.out_features);
         for block in 0..self.blocks {
             let rows = lora.block(block);
-            let extras = self.of_block(block);
+            let extras = self.next_block();
             let to = y.start_of(rows.start * out + column..(rows.end - 1) * out + column + WIDTH);
             if !extras.is_empty() {
                 // SAFETY: these rows and columns are inside the result, and the panel belongs to one thread.

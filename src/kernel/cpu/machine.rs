@@ -2,6 +2,8 @@
 use super::super::{Act, Result};
 use super::attention::Unit;
 use super::buffers::Buffers;
+#[cfg(target_arch = "x86_64")]
+use super::extras::Extra;
 use super::isa::Level;
 #[cfg(target_arch = "x86_64")]
 use super::lora_panels::Piece;
@@ -19,6 +21,8 @@ pub(super) struct Machine {
     pub(super) units: Buffers<Unit>,
     #[cfg(target_arch = "x86_64")]
     pub(super) pieces: Buffers<Piece>,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) extras: Buffers<Extra>,
     pub(super) arena: Arena,
     /// For adapters that are smaller than a page of memory.
     #[cfg(target_arch = "x86_64")]
@@ -35,6 +39,8 @@ impl Machine {
             units: Buffers::default(),
             #[cfg(target_arch = "x86_64")]
             pieces: Buffers::default(),
+            #[cfg(target_arch = "x86_64")]
+            extras: Buffers::default(),
             arena: Arena::default(),
             #[cfg(target_arch = "x86_64")]
             small: Arena::of_shared_pages(),

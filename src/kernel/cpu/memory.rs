@@ -73,6 +73,7 @@ impl Arena {
     }
 
     /// For pieces too small for a large page of their own. One of them keeps its page, whatever has gone from it.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn of_shared_pages() -> Self {
         Self::with_room_for(PAGE)
     }
@@ -126,6 +127,7 @@ fn large_pages(len: usize) -> usize {
 }
 
 /// How many bytes of an arena `len` elements of four bytes take.
+#[cfg(any(target_arch = "x86_64", test))]
 pub(super) fn piece_bytes(len: usize) -> usize {
     (len * size_of::<u32>()).next_multiple_of(LINE)
 }

@@ -44,6 +44,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod expanded;
+#[cfg(target_arch = "x86_64")]
 mod extras;
 #[cfg(target_arch = "x86_64")]
 mod lora_panels;

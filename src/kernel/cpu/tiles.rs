@@ -174,7 +174,7 @@ impl Product<'_> {
                 };
                 let product = self.block(panel, steps.clone(), (block, blocks));
                 let last = deltas.as_mut().filter(|_| part + 1 == parts);
-                let extras = last.map(|deltas| deltas.of_block(block));
+                let extras = last.map(|deltas| deltas.next_block());
                 let block = Block { extras, ..product };
                 // SAFETY: these rows are inside the result and its columns of one panel belong to one item of the job;
                 // a bias and zeros are a panel's width.
