@@ -24,7 +24,7 @@ pub(super) struct Machine {
     #[cfg(target_arch = "x86_64")]
     pub(super) extras: Buffers<Extra>,
     pub(super) arena: Arena,
-    /// For adapters that are smaller than a page of memory.
+    /// For adapters that do not fill a large page.
     #[cfg(target_arch = "x86_64")]
     pub(super) small: Arena,
 }
