@@ -3,12 +3,16 @@
 usage: encoders.py texts FILE [N]               N texts of 4 to 30 common words, one a line (256)
        encoders.py adapters DIR N BASE          N random SEQ_CLS adapters d0, d1, … of rank 8 on query and value, 3 labels
        encoders.py run FILE BASE DIR [DTYPE]    texts a second of the base and of the adapters in DIR, on this machine
+       encoders.py beside FILE BASE DIR URL [DTYPE]   the same adapters by turns: the fastest way here, and lorad at URL
 
 The ways to serve several adapters: `one by one`, each text alone with its adapter switched to; `grouped`, a padded batch for each
 adapter in turn; `mixed`, one padded batch with PEFT's `adapter_names`. Each figure is the best of three rounds of some seconds.
 """
 
 import random
+import re
+import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +26,7 @@ WORDS = ("the of and to in a is that for it was on are as with his they at be th
          "when we there can an your which their said if do will each about how up out them then she many some so these would "
          "other into has more her two like him see time could no make than first been its who now people my made over did down "
          "only way find use may water long little very after words called just where most know").split()
-ROUNDS, SECONDS = 3, 3.0
+ROUNDS, SECONDS, PAIRS = 3, 3.0, 5
 
 
 def texts(path, count=256):
@@ -70,10 +74,14 @@ class Bench:
     def mixed(self, batch, names):
         self.read(self.tuned, batch, adapter_names=names)
 
-    def pace(self, size, work):
+    def spread(self, way):
+        """Texts for all adapters in turn, served in a way."""
+        return lambda batch, first: way(batch, [self.names[(first + i) % len(self.names)] for i in range(len(batch))])
+
+    def pace(self, size, work, rounds=ROUNDS):
         """Texts a second of `work(batch, first)`, where `first` is the number of the batch's first text."""
         best = 0.0
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             start, done = time.perf_counter(), 0
             while (took := time.perf_counter() - start) < SECONDS:
                 work([self.texts[(done + i) % len(self.texts)] for i in range(size)], done)
@@ -90,15 +98,37 @@ class Bench:
             "one adapter": lambda batch, _: self.grouped(batch, one * len(batch)),
         }
         for way in (self.one_by_one, self.grouped, self.mixed):
-            spread = lambda batch, first, way=way: way(batch, [many[(first + i) % len(many)] for i in range(len(batch))])
-            ways[f"{len(many)} adapters, {way.__name__.replace('_', ' ')}"] = spread
+            ways[f"{len(many)} adapters, {way.__name__.replace('_', ' ')}"] = self.spread(way)
         for name, work in ways.items():
             print(f"{name:<42}" + "".join(f"{self.pace(size, work):>9.1f}" for size in (1, 16, 64)), flush=True)
+
+    def beside(self, path, url):
+        print(f"{torch.get_num_threads()} threads, {next(self.plain.parameters()).dtype}, {len(self.names)} adapters, {PAIRS} pairs")
+        for size in (1, 16, 64):
+            ways = [self.spread(way) for way in (self.one_by_one, self.grouped, self.mixed)]
+            fastest = max(ways, key=lambda way: self.pace(size, way, rounds=1))
+            load = ["lorad", "bench", "load", "--url", url, "--endpoint", "classify", "--texts", path, "--models", ",".join(self.names)]
+            load += ["-c", str(size), "-n", str(1500 if size == 1 else 4000)]
+            pairs = []
+            for _ in range(PAIRS):
+                here = self.pace(size, fastest, rounds=1)
+                there = subprocess.run(load, check=True, capture_output=True, text=True).stdout
+                pairs.append((here, float(re.search(r"([\d.]+) texts/s", there)[1])))
+            here, there = (statistics.median(paces) for paces in zip(*pairs))
+            ratios = [there / here for here, there in pairs]
+            median, low, high = statistics.median(ratios), min(ratios), max(ratios)
+            print(f"{size:>3} at once: here {here:.0f}, lorad {there:.0f}, ratio {median:.2f} ({low:.2f} to {high:.2f})", flush=True)
 
 
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     task, *rest = sys.argv[1:]
-    with torch.inference_mode(task == "run"):
-        {"texts": texts, "adapters": adapters, "run": lambda *args: Bench(*args).run()}[task](*rest)
+    with torch.inference_mode(task in ("run", "beside")):
+        tasks = {
+            "texts": texts,
+            "adapters": adapters,
+            "run": lambda *args: Bench(*args).run(),
+            "beside": lambda path, base, folder, url, *dtype: Bench(path, base, folder, *dtype).beside(path, url),
+        }
+        tasks[task](*rest)

@@ -18,6 +18,7 @@ use std::{
     any::Any,
     time::{Duration, Instant},
 };
+use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer, sensitive_headers::SetSensitiveRequestHeadersLayer,
     timeout::RequestBodyTimeoutLayer, trace::TraceLayer,
@@ -31,7 +32,10 @@ const PROBES: [&str; 6] = ["/health", "/livez", "/ping", "/v1/health", "/load", 
 #[derive(Clone, Copy)]
 struct Quiet;
 
-/// Wraps all routes. The last layer is the first to see a request.
+/// Wraps all routes; the first layer is the first to see a request.
+///
+/// They are one stack: as many calls of [`Router::layer`] would each put the ones within in a box, and a request copies
+/// all boxes within at each of them.
 pub(super) fn wrap(routes: Router<AppState>, app: &AppState) -> Router<AppState> {
     let trace = TraceLayer::new_for_http()
         .make_span_with(span)
@@ -40,18 +44,19 @@ pub(super) fn wrap(routes: Router<AppState>, app: &AppState) -> Router<AppState>
         .on_body_chunk(())
         .on_eos(())
         .on_failure(());
-    routes
-        .layer(from_fn_with_state(app.clone(), deadline))
-        .layer(RequestBodyTimeoutLayer::new(app.config.read_timeout()))
-        .layer(CatchPanicLayer::custom(answer_panic))
-        .layer(from_fn(in_dialect))
-        .layer(from_fn_with_state(app.clone(), orca::report))
-        .layer(from_fn_with_state(app.clone(), measure))
-        .layer(trace)
-        .layer(from_fn(request_id::settle))
-        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION]))
-        .layer(from_fn_with_state(app.clone(), say_good_bye))
+    let layers = ServiceBuilder::new()
         .layer(from_fn(seated))
+        .layer(from_fn_with_state(app.clone(), say_good_bye))
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION]))
+        .layer(from_fn(request_id::settle))
+        .layer(trace)
+        .layer(from_fn_with_state(app.clone(), measure))
+        .layer(from_fn_with_state(app.clone(), orca::report))
+        .layer(from_fn(in_dialect))
+        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(from_fn_with_state(app.clone(), deadline))
+        .layer(RequestBodyTimeoutLayer::new(app.config.read_timeout()));
+    routes.layer(layers)
 }
 
 fn span(request: &Request<Body>) -> Span {

@@ -17,6 +17,7 @@ use axum::{
 };
 use std::sync::Arc;
 use tokio::sync::Semaphore;
+use tower::ServiceBuilder;
 
 /// In which form a route answers errors.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -308,30 +309,27 @@ struct Gates {
 }
 
 impl Gates {
-    /// A route's handler behind its limits and its door; the last layer comes first.
+    /// A route's handler behind its limits and its door; the first layer comes first.
     fn guarded(&self, route: &Route, app: &AppState) -> MethodRouter<AppState> {
         let limit = match route.cost {
             Cost::Free | Cost::Work => app.config.max_body_bytes,
             Cost::Upload => app.config.max_upload_bytes,
         };
-        let limits = (DefaultBodyLimit::max(limit), Extension(BodyLimit(limit)));
-        let handler: MethodRouter<AppState> = (route.handler)().layer(limits);
-        let handler = match route.cost {
-            Cost::Free => handler,
-            Cost::Work => handler.layer(from_fn_with_state(Arc::clone(&self.places), admit)),
-            Cost::Upload => {
-                handler.layer(from_fn_with_state(Arc::clone(&self.uploads), take_turns))
-            }
-        };
-        let handler = handler.layer(from_fn_with_state((app.clone(), route.access), guard));
-        if route.access == Access::Open {
-            return handler;
-        }
-        let handler = handler.layer(from_fn_with_state(app.clone(), until_the_end));
-        if route.asks {
-            handler.layer(from_fn_with_state(app.clone(), access::tell))
-        } else {
-            handler.layer(from_fn_with_state(app.clone(), spans::trace))
-        }
+        let (needs_key, asks) = (route.access != Access::Open, route.asks);
+        let (places, uploads) = (Arc::clone(&self.places), Arc::clone(&self.uploads));
+        let layers = ServiceBuilder::new()
+            .option_layer(asks.then(|| from_fn_with_state(app.clone(), access::tell)))
+            .option_layer(
+                (needs_key && !asks).then(|| from_fn_with_state(app.clone(), spans::trace)),
+            )
+            .option_layer(needs_key.then(|| from_fn_with_state(app.clone(), until_the_end)))
+            .layer(from_fn_with_state((app.clone(), route.access), guard))
+            .option_layer((route.cost == Cost::Work).then(|| from_fn_with_state(places, admit)))
+            .option_layer(
+                (route.cost == Cost::Upload).then(|| from_fn_with_state(uploads, take_turns)),
+            )
+            .layer(DefaultBodyLimit::max(limit))
+            .layer(Extension(BodyLimit(limit)));
+        (route.handler)().layer(layers)
     }
 }

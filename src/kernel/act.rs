@@ -73,6 +73,11 @@ impl Act {
         self.cols
     }
 
+    /// Both.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
     /// The values of host activations.
     pub(super) fn values(&self) -> Result<&[f32]> {
         match &self.data {

@@ -161,6 +161,15 @@ pub enum Activation {
     Tanh,
 }
 
+/// What a feed-forward layer makes of its first product's rows before the last product.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FeedForward {
+    /// `activation(x)`
+    Plain(Activation),
+    /// `activation(gate) · up` of rows `[gate | up]` (Shazeer 2020).
+    Gated(Activation),
+}
+
 /// Which tokens of its sequence a token sees.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reach {

@@ -19,7 +19,9 @@ mod segments;
 mod weight;
 
 pub use act::Act;
-pub use args::{Activation, AttentionArgs, LowRank, Reach, RopeKvArgs, RopeTable, RowSegment};
+pub use args::{
+    Activation, AttentionArgs, FeedForward, LowRank, Reach, RopeKvArgs, RopeTable, RowSegment,
+};
 pub use candle_ops::CandleOps;
 pub use cpu::{CpuKernels, Isa, Operands, Peaks, ProductPeak};
 pub use deltas::{EmbeddingDelta, LinearDelta, LoraTarget, NormWeights, TrainedRows};
@@ -61,6 +63,14 @@ pub trait Kernels: Send + Sync {
     /// When there is none, one is not a matrix or of another `in`, the precision does not exist here, or
     /// the device fails.
     fn pack(&self, parts: &[Tensor], precision: Precision) -> Result<BaseWeight>;
+
+    /// Takes an embedding `[vocab, hidden]` whose rows are looked up, and which is in no product.
+    ///
+    /// # Errors
+    /// As [`Kernels::pack`].
+    fn pack_table(&self, table: &Tensor, precision: Precision) -> Result<BaseWeight> {
+        self.pack(from_ref(table), precision)
+    }
 
     /// Copies `[rows, cols]` f32 values to the device.
     ///
@@ -290,6 +300,36 @@ pub trait Kernels: Send + Sync {
     /// # Errors
     /// When the device fails.
     fn activate(&self, x: &mut Act, activation: Activation) -> Result<()>;
+
+    /// [`Kernels::gated`] or [`Kernels::activate`] of `wide`: `[T, inner]`.
+    ///
+    /// # Errors
+    /// As theirs.
+    fn inner(&self, mut wide: Act, between: FeedForward) -> Result<Act> {
+        match between {
+            FeedForward::Gated(activation) => self.gated(&wide, activation),
+            FeedForward::Plain(activation) => {
+                self.activate(&mut wide, activation)?;
+                Ok(wide)
+            }
+        }
+    }
+
+    /// Adds a feed-forward layer's output to `y`, `[T, out]`: [`Kernels::add_adapted`] of what `between` makes of `wide`,
+    /// the output of its first product.
+    ///
+    /// # Errors
+    /// As theirs.
+    fn add_feed_forward(
+        &self,
+        y: &mut Act,
+        (wide, between): (Act, FeedForward),
+        base: (&BaseWeight, Option<&Act>),
+        targets: &[LoraTarget<'_>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        self.add_adapted(y, &self.inner(wide, between)?, base, targets, segments)
+    }
 
     /// `x[t] += table[rows[t]]`: `x` is `[T, cols]`, `table` `[n, cols]`, `rows` `[T]`.
     ///

@@ -37,7 +37,8 @@ impl Decoder {
     ) -> Result<Self, ModelError> {
         let (dims, attention) = (&spec.dims, &spec.attention);
         let layout = spec.lora_layout();
-        let embedding = Embedding::load(weights, ModuleNames::Decoder, dims)?;
+        let embedding =
+            Embedding::load(weights, ModuleNames::Decoder, (dims, spec.head == Head::Tied))?;
         let blocks = (0..dims.layers)
             .map(|layer| Block::load(weights, spec, &layout, layer))
             .collect::<Result<_, _>>()?;

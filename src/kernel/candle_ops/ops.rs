@@ -140,7 +140,7 @@ impl Kernels for CandleOps {
     }
 
     fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
-        check::linear(x, weight, bias)?;
+        check::linear(x.shape(), weight, bias)?;
         if x.rows() == 0 {
             return self.empty(weight.out_features());
         }
@@ -159,7 +159,7 @@ impl Kernels for CandleOps {
         weight: &BaseWeight,
         bias: Option<&Act>,
     ) -> Result<()> {
-        check::add_linear(y, x, weight, bias)?;
+        check::add_linear(y, x.shape(), weight, bias)?;
         let product = self.linear(x, weight, bias)?;
         y.data = ActData::Device((y.tensor()? + product.tensor()?)?);
         Ok(())
@@ -172,7 +172,7 @@ impl Kernels for CandleOps {
         targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()> {
-        check::lora(y, x, targets, segments)?;
+        check::lora(y, x.shape(), targets, segments)?;
         let (y, x) = (y.tensor()?, x.tensor()?);
         targets.iter().try_for_each(|target| lora::add(y, x, target, segments))
     }

@@ -19,12 +19,12 @@ pub(in crate::kernel) struct Parts {
 /// `y` `[T, out]`, `x` `[T, in]`, every segment within them, targets in ascending columns of `y`.
 pub(in crate::kernel) fn lora(
     y: &Act,
-    x: &Act,
+    [rows, width]: [usize; 2],
     targets: &[LoraTarget<'_>],
     segments: &[RowSegment],
 ) -> Result<Parts> {
     const NAME: &str = "add_lora";
-    equal(NAME, "rows of x", x.rows(), y.rows())?;
+    equal(NAME, "rows of x", rows, y.rows())?;
     segments.iter().try_for_each(|segment| within(NAME, segment, y.rows()))?;
     let (mut free, mut parts) = (0, Parts::default());
     for target in targets {
@@ -36,7 +36,7 @@ pub(in crate::kernel) fn lora(
         free = end;
         for segment in segments {
             if let Some(delta) = slot(NAME, target.slots, segment.slot)? {
-                linear_delta(delta, [target.columns.len(), x.cols()])?;
+                linear_delta(delta, [target.columns.len(), width])?;
                 parts.vectors |= delta.gain.is_some() || delta.shift.is_some();
                 parts.trained |= delta.trained.is_some();
             }

@@ -1,6 +1,7 @@
 //! Shapes, indices and block tables.
 use crate::kernel::{
-    Act, AttentionArgs, BaseWeight, KernelError, KvCache, Reach, Result, RopeKvArgs, RopeTable,
+    Act, AttentionArgs, BaseWeight, FeedForward, KernelError, KvCache, Reach, Result, RopeKvArgs,
+    RopeTable,
 };
 use candle_core::Tensor;
 use std::{fmt::Display, ops::Range};
@@ -36,9 +37,13 @@ pub(in crate::kernel) fn indices(
     }
 }
 
-/// `x` `[T, in]`, `weight` `[out, in]`, `bias` `[1, out]`.
-pub(in crate::kernel) fn linear(x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<()> {
-    equal("linear", "columns of x", x.cols(), weight.in_features())?;
+/// A product's operands: `x` is `[T, in]`, `weight` `[out, in]`, `bias` `[1, out]`.
+pub(in crate::kernel) fn linear(
+    [_, width]: [usize; 2],
+    weight: &BaseWeight,
+    bias: Option<&Act>,
+) -> Result<()> {
+    equal("linear", "columns of x", width, weight.in_features())?;
     bias.map_or(Ok(()), |bias| {
         equal("linear", "rows of the bias", bias.rows(), 1)?;
         equal("linear", "columns of the bias", bias.cols(), weight.out_features())
@@ -48,12 +53,12 @@ pub(in crate::kernel) fn linear(x: &Act, weight: &BaseWeight, bias: Option<&Act>
 /// As [`linear`], and `y` `[T, out]`.
 pub(in crate::kernel) fn add_linear(
     y: &Act,
-    x: &Act,
+    x: [usize; 2],
     weight: &BaseWeight,
     bias: Option<&Act>,
 ) -> Result<()> {
     linear(x, weight, bias)?;
-    equal("add_linear", "rows of y", y.rows(), x.rows())?;
+    equal("add_linear", "rows of y", y.rows(), x[0])?;
     equal("add_linear", "columns of y", y.cols(), weight.out_features())
 }
 
@@ -62,6 +67,14 @@ pub(in crate::kernel) fn gated(gate_up: &Act) -> Result<usize> {
     let inner = gate_up.cols() / 2;
     equal("gated", "columns", gate_up.cols(), 2 * inner)?;
     Ok(inner)
+}
+
+/// `[T, inner]` of what `between` makes of `wide`.
+pub(in crate::kernel) fn inner(wide: &Act, between: FeedForward) -> Result<[usize; 2]> {
+    match between {
+        FeedForward::Plain(_) => Ok(wide.shape()),
+        FeedForward::Gated(_) => Ok([wide.rows(), gated(wide)?]),
+    }
 }
 
 /// `x` `[T, cols]`, `table` `[n, cols]`, `rows` `[T]` below `n`.

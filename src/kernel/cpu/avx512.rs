@@ -1,20 +1,22 @@
 //! AVX-512: sixteen lanes, and dot products of bfloat16 pairs where the machine has them.
 #![expect(unsafe_code, reason = "vector instructions; the token proves that the machine has them")]
 #![expect(clippy::inline_always, reason = "a lane operation must melt into the loop that uses it")]
-use super::simd::{Simd, Square, Task, bytes_to_pairs, round_to_pairs, round_wide};
+use super::simd::{
+    Simd, Square, Task, bytes_to_pairs, round_side_by_side, round_to_pairs, round_wide,
+};
 use half::bf16;
 use std::arch::x86_64::{
-    __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
-    _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _MM_FROUND_NO_EXC,
+    _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm256_storeu_si256,
+    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
     _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
     _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
     _mm512_mask_mov_epi16, _mm512_mask_mov_ps, _mm512_mask_storeu_epi32, _mm512_max_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_srai_epi32, _mm512_srli_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_srai_epi32,
+    _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
@@ -240,6 +242,23 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
+    fn round_side_by_side(self, earlier: &[f32], later: &[f32], to: &mut [u32]) {
+        if !DOT {
+            return round_side_by_side(earlier, later, to);
+        }
+        let len = to.len();
+        assert!(earlier.len() == len && later.len() == len, "a word for each two values");
+        let ((earlier, earlier_rest), (later, later_rest)) =
+            (earlier.as_chunks::<16>(), later.as_chunks::<16>());
+        let (to, to_rest) = to.as_chunks_mut::<16>();
+        for (to, (earlier, later)) in to.iter_mut().zip(earlier.iter().zip(later)) {
+            // SAFETY: the token proves AVX-512 BF16.
+            unsafe { round_both(earlier, later, to) }
+        }
+        round_side_by_side(earlier_rest, later_rest, to_rest);
+    }
+
+    #[inline(always)]
     fn widen_byte(self, from: &[u32], number: usize) -> __m512 {
         let words = Self::load_pairs(self, from);
         // SAFETY: the token proves AVX-512.
@@ -281,6 +300,22 @@ fn widen_byte(words: __m512i, number: usize) -> __m512 {
         _ => words,
     };
     _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(bytes))
+}
+
+/// Rounds both to bfloat16: words of their values at one place, `earlier`'s in the lower half.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[inline]
+fn round_both(earlier: &[f32; 16], later: &[f32; 16], to: &mut [u32; 16]) {
+    let mut both = [_mm512_setzero_si512(); 2];
+    for (values, to) in [earlier, later].into_iter().zip(&mut both) {
+        // SAFETY: the array has 64 bytes.
+        let rounded = _mm512_cvtneps_pbh(unsafe { _mm512_loadu_ps(values.as_ptr()) });
+        // SAFETY: both types are sixteen bfloat16 bit patterns.
+        *to = _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(rounded) });
+    }
+    let words = _mm512_or_si512(both[0], _mm512_slli_epi32::<16>(both[1]));
+    // SAFETY: the array has 64 bytes.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), words) }
 }
 
 /// The bytes of each word as pairs of bfloat16.

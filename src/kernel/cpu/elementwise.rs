@@ -81,15 +81,15 @@ pub(super) trait Step {
 }
 
 /// A function of one value, for every lane alike.
-trait Curve {
+pub(super) trait Curve {
     fn at<S: Simd>(simd: S, x: S::V) -> S::V;
 }
 
-struct Silu;
-struct Gelu;
-struct GeluTanh;
-struct Relu;
-struct Tanh;
+pub(super) struct Silu;
+pub(super) struct Gelu;
+pub(super) struct GeluTanh;
+pub(super) struct Relu;
+pub(super) struct Tanh;
 
 impl Curve for Silu {
     #[inline(always)]

@@ -1,8 +1,8 @@
 //! The door to the CPU kernels: checks what comes in, hands out memory, and calls the right one.
 use super::super::kv::{KvLayer, foreign};
 use super::super::{
-    Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, KernelError, Kernels, KvCache,
-    KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs, RowSegment,
+    Act, Activation, AttentionArgs, BaseWeight, EmbeddingDelta, FeedForward, KernelError, Kernels,
+    KvCache, KvShape, LoraTarget, LowRank, NormWeights, Precision, Result, RopeKvArgs, RowSegment,
     weight::stack,
 };
 use super::super::{aside, check};
@@ -10,7 +10,7 @@ use super::attention::Attention;
 use super::embedding::AdaptEmbedding;
 use super::isa::{Isa, Level};
 use super::kv::KvLayout;
-use super::linear::Linear;
+use super::linear::{Linear, on_tiles};
 use super::lora::AddLora;
 #[cfg(target_arch = "x86_64")]
 use super::lora_tiles::TilePair;
@@ -19,9 +19,10 @@ use super::memory::Arena;
 use super::norm::Norm;
 use super::pack::pack;
 use super::pool::Pool;
+use super::table::pack_table;
 use super::{elementwise, highest, host, quant, sums};
 use candle_core::{DType, Tensor};
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, ops::Range, slice::from_ref};
 
 /// The CPU kernels: an instruction set and some threads.
 pub struct CpuKernels {
@@ -73,7 +74,7 @@ impl CpuKernels {
         targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()> {
-        let parts = check::lora(y, x, targets, segments)?;
+        let parts = check::lora(y, x.shape(), targets, segments)?;
         let mut lora = AddLora::new(x, y, targets, segments)?;
         if !parts.vectors && lora.joins(&self.machine, weight)? {
             let linear = product_of(x, (weight, bias), onto)?;
@@ -107,14 +108,16 @@ impl CpuKernels {
     }
 
     fn packed(&self, weight: &Tensor, precision: Precision, arena: &Arena) -> Result<BaseWeight> {
-        let precision = match precision {
-            Precision::Auto => self.auto_precision(),
-            Precision::Int8 | Precision::Int4 => {
-                return quant::pack(weight, precision, &self.machine, arena);
+        match self.concrete(precision) {
+            precision @ (Precision::Int8 | Precision::Int4) => {
+                quant::pack(weight, precision, &self.machine, arena)
             }
-            Precision::F32 | Precision::Bf16 => precision,
-        };
-        pack(weight, precision, &self.machine, arena)
+            precision => pack(weight, precision, &self.machine, arena),
+        }
+    }
+
+    fn concrete(&self, precision: Precision) -> Precision {
+        if precision == Precision::Auto { self.auto_precision() } else { precision }
     }
 
     fn layout(&self, shape: KvShape) -> KvLayout {
@@ -130,7 +133,7 @@ fn product_of<'a>(
 ) -> Result<Linear<'a>> {
     let (in_features, out_features) = (weight.in_features, weight.out_features);
     let (x, rows, bias) = (x.values()?, x.rows(), bias.map(Act::values).transpose()?);
-    Ok(Linear { x, rows, in_features, out_features, bias, onto, pairs: None })
+    Ok(Linear { x, rows, in_features, out_features, bias, onto, pairs: None, between: None })
 }
 
 impl Kernels for CpuKernels {
@@ -158,6 +161,15 @@ impl Kernels for CpuKernels {
 
     fn pack(&self, parts: &[Tensor], precision: Precision) -> Result<BaseWeight> {
         self.packed(&stack(parts)?, precision, &self.machine.arena)
+    }
+
+    fn pack_table(&self, table: &Tensor, precision: Precision) -> Result<BaseWeight> {
+        match self.concrete(precision) {
+            precision @ (Precision::Int8 | Precision::Int4) => {
+                self.pack(from_ref(table), precision)
+            }
+            precision => pack_table(table, precision, &self.machine, &self.machine.arena),
+        }
     }
 
     fn load_rows(&self, rows: &Tensor, precision: Precision) -> Result<BaseWeight> {
@@ -237,7 +249,7 @@ impl Kernels for CpuKernels {
     }
 
     fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
-        check::linear(x, weight, bias)?;
+        check::linear(x.shape(), weight, bias)?;
         self.machine
             .act(x.rows(), weight.out_features, |y| self.product(x, weight, (bias, false), y))
     }
@@ -249,7 +261,7 @@ impl Kernels for CpuKernels {
         weight: &BaseWeight,
         bias: Option<&Act>,
     ) -> Result<()> {
-        check::add_linear(y, x, weight, bias)?;
+        check::add_linear(y, x.shape(), weight, bias)?;
         self.product(x, weight, (bias, true), y.values_mut()?)
     }
 
@@ -260,7 +272,7 @@ impl Kernels for CpuKernels {
         targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()> {
-        let parts = check::lora(y, x, targets, segments)?;
+        let parts = check::lora(y, x.shape(), targets, segments)?;
         let lora = AddLora::new(x, y, targets, segments)?;
         self.add_deltas(&lora, parts, y.values_mut()?)
     }
@@ -272,7 +284,7 @@ impl Kernels for CpuKernels {
         targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<Act> {
-        check::linear(x, weight, bias)?;
+        check::linear(x.shape(), weight, bias)?;
         let mut y = self.machine.act(x.rows(), weight.out_features, |_| Ok(()))?;
         self.adapted((&mut y, false), x, (weight, bias), targets, segments)?;
         Ok(y)
@@ -286,8 +298,31 @@ impl Kernels for CpuKernels {
         targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()> {
-        check::add_linear(y, x, weight, bias)?;
+        check::add_linear(y, x.shape(), weight, bias)?;
         self.adapted((y, true), x, (weight, bias), targets, segments)
+    }
+
+    fn add_feed_forward(
+        &self,
+        y: &mut Act,
+        (wide, between): (Act, FeedForward),
+        (weight, bias): (&BaseWeight, Option<&Act>),
+        targets: &[LoraTarget<'_>],
+        segments: &[RowSegment],
+    ) -> Result<()> {
+        let x = check::inner(&wide, between)?;
+        check::add_linear(y, x, weight, bias)?;
+        let parts = check::lora(y, x, targets, segments)?;
+        let lora = AddLora::without_rows(x, y, targets, segments);
+        let pairs = lora.has_pairs().then_some(&lora);
+        let is_all = pairs.map_or(Ok(true), |lora| lora.joins(&self.machine, weight))?;
+        if is_all && !parts.vectors && !parts.trained && on_tiles(&self.machine, weight)? {
+            let linear = product_of(&wide, (weight, bias), true)?;
+            let linear = Linear { between: Some(between), pairs, ..linear };
+            return linear.multiply(&self.machine, weight, y.values_mut()?);
+        }
+        let inner = self.inner(wide, between)?;
+        self.adapted((y, true), &inner, (weight, bias), targets, segments)
     }
 
     fn rms_norm(&self, x: &Act, weights: NormWeights<'_>, eps: f32) -> Result<Act> {

@@ -102,7 +102,7 @@ impl Word for u32 {
     #[inline(always)]
     fn put<S: Simd>(simd: S, words: &mut [Self], first: usize, rows: &[&[f32]], _: &[Step]) {
         match *rows {
-            [earlier, later] => put_pairs(simd, words, earlier, later),
+            [earlier, later] => simd.round_side_by_side(earlier, later, words),
             [values] if first == 0 => {
                 let words = words.iter_mut().zip(values);
                 words.for_each(|(to, value)| *to = (*to & 0xffff_0000) | pair(*value, 0.0));
@@ -146,20 +146,6 @@ impl Word for u32 {
             Some(amx) => amx.pairs.vectorize(write),
             None => level.run(write),
         }
-    }
-}
-
-/// Two tokens' values, side by side.
-#[inline(always)]
-fn put_pairs<S: Simd>(simd: S, words: &mut [u32], earlier: &[f32], later: &[f32]) {
-    const WORDS: usize = 16;
-    let values = earlier.chunks(WORDS).zip(later.chunks(WORDS));
-    for (words, (earlier, later)) in words.chunks_mut(WORDS).zip(values) {
-        let mut both = [0.0; 2 * WORDS];
-        for (both, (earlier, later)) in both.chunks_exact_mut(2).zip(earlier.iter().zip(later)) {
-            (both[0], both[1]) = (*earlier, *later);
-        }
-        simd.round_to_pairs(&both[..2 * words.len()], words);
     }
 }
 

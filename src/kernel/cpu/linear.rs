@@ -5,7 +5,7 @@
 //! the rows beside it.
 #![expect(unsafe_code, reason = "threads write their own columns of one result")]
 #![expect(clippy::inline_always, reason = "must be compiled with the caller's instruction set")]
-use super::super::{BaseWeight, Result};
+use super::super::{BaseWeight, FeedForward, Result};
 use super::lora::AddLora;
 use super::machine::{Machine, rows_per_item};
 use super::pack::{PackedWeight, Panels};
@@ -25,7 +25,7 @@ const SERIAL: usize = 60_000;
 
 /// The operands, checked by the caller.
 pub(super) struct Linear<'a> {
-    /// `[rows, in]`
+    /// `[rows, in]`, or what `between` makes that of.
     pub(super) x: &'a [f32],
     pub(super) rows: usize,
     pub(super) in_features: usize,
@@ -37,9 +37,21 @@ pub(super) struct Linear<'a> {
     /// Deltas that the weight's kind adds to it, if [`AddLora::joins`] said so.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "tiles alone add them"))]
     pub(super) pairs: Option<&'a AddLora<'a>>,
+    /// What the weight's kind makes of the rows first; tiles alone do.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "tiles alone do"))]
+    pub(super) between: Option<FeedForward>,
 }
 
 impl Linear<'_> {
+    /// Values of a row of `x`.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn row_width(&self) -> usize {
+        match self.between {
+            Some(FeedForward::Gated(_)) => 2 * self.in_features,
+            Some(FeedForward::Plain(_)) | None => self.in_features,
+        }
+    }
+
     /// By a weight of any precision; `y` is `[rows, out]`, every element of it is written.
     ///
     /// # Errors
@@ -122,6 +134,17 @@ impl Linear<'_> {
         let wanted = (4 * machine.pool.threads()).div_ceil(panels);
         wanted.clamp(1, self.rows.div_ceil(6).max(1))
     }
+}
+
+/// Whether products with it are tiles of bfloat16, which do more than multiply.
+pub(super) fn on_tiles(machine: &Machine, weight: &BaseWeight) -> Result<bool> {
+    #[cfg(target_arch = "x86_64")]
+    if machine.level.tiles().is_some() && QuantWeight::of(weight).is_none() {
+        return Ok(PackedWeight::of(weight)?.is_tiles());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (machine, weight);
+    Ok(false)
 }
 
 /// How the values of a panel and of the rows are multiplied.

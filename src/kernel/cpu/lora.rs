@@ -4,14 +4,11 @@
 use super::super::{Act, BaseWeight, LoraTarget, LowRank, Result, RowSegment};
 use super::embedding::pair_in_host_memory;
 use super::host::values_of;
+use super::linear::on_tiles;
 #[cfg(target_arch = "x86_64")]
 use super::lora_tiles::TilePair;
 use super::machine::Machine;
-#[cfg(target_arch = "x86_64")]
-use super::pack::PackedWeight;
 use super::pool::Pieces;
-#[cfg(target_arch = "x86_64")]
-use super::quant::QuantWeight;
 use super::rows::{add_rows, dots};
 use super::simd::{Simd, Stored, Task};
 use super::vectors::HOST;
@@ -30,8 +27,9 @@ const SERIAL: usize = 60_000;
 
 /// The operands, checked by the caller.
 pub(super) struct AddLora<'a> {
-    /// `[rows, in]`
+    /// `[rows, in]`; nothing, where the product makes the rows itself and so must have all there is to add.
     pub(super) x: &'a [f32],
+    pub(super) rows: usize,
     pub(super) in_features: usize,
     pub(super) out_features: usize,
     pub(super) targets: &'a [LoraTarget<'a>],
@@ -48,9 +46,18 @@ impl<'a> AddLora<'a> {
         targets: &'a [LoraTarget<'a>],
         segments: &'a [RowSegment],
     ) -> Result<Self> {
-        let (in_features, out_features) = (x.cols(), y.cols());
-        let x = x.values()?;
-        Ok(Self { x, in_features, out_features, targets, segments, have_joined: false })
+        Ok(Self { x: x.values()?, ..Self::without_rows(x.shape(), y, targets, segments) })
+    }
+
+    /// The same, to join a product that makes the rows.
+    pub(super) fn without_rows(
+        [rows, in_features]: [usize; 2],
+        y: &Act,
+        targets: &'a [LoraTarget<'a>],
+        segments: &'a [RowSegment],
+    ) -> Self {
+        let out_features = y.cols();
+        Self { x: &[], rows, in_features, out_features, targets, segments, have_joined: false }
     }
 }
 
@@ -58,12 +65,14 @@ impl AddLora<'_> {
     /// Whether a product with `weight` can add the pairs by itself, block by block.
     pub(super) fn joins(&self, machine: &Machine, weight: &BaseWeight) -> Result<bool> {
         #[cfg(target_arch = "x86_64")]
-        if machine.level.tiles().is_some() && QuantWeight::of(weight).is_none() {
-            return Ok(PackedWeight::of(weight)?.is_tiles() && self.fits_panels());
-        }
+        return Ok(on_tiles(machine, weight)? && self.fits_panels());
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (machine, weight);
-        Ok(false)
+        on_tiles(machine, weight)
+    }
+
+    /// Whether there are any pairs.
+    pub(super) fn has_pairs(&self) -> bool {
+        self.used(self.segments).next().is_some()
     }
 
     /// `y += weight · (x · aᵀ) · b`; `y` is `[rows, out]`.

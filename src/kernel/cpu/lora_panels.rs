@@ -33,13 +33,9 @@ impl AddLora<'_> {
             && self.targets.iter().all(|target| whole(&target.columns))
     }
 
-    fn rows_in_all(&self) -> usize {
-        self.x.len() / self.in_features.max(1)
-    }
-
     /// The rows of a block of [`TILE`].
     fn block(&self, block: usize) -> Range<usize> {
-        block * TILE..((block + 1) * TILE).min(self.rows_in_all())
+        block * TILE..((block + 1) * TILE).min(self.rows)
     }
 }
 
@@ -206,7 +202,7 @@ impl<'a> Joined<'a> {
 
     /// For a thread that goes from panel to panel.
     pub(super) fn panels(&self) -> PanelDeltas<'_> {
-        let blocks = self.lora.rows_in_all().div_ceil(TILE);
+        let blocks = self.lora.rows.div_ceil(TILE);
         let extras = ExtraList::new(self.machine, self.pieces.len(), blocks);
         PanelDeltas { joined: self, blocks, target: None, extras }
     }

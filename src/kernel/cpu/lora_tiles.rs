@@ -13,9 +13,9 @@ use super::lora::{AddLora, count, piece};
 use super::machine::Machine;
 use super::memory::{Arena, PAGE, Pages, piece_bytes};
 use super::pool::Pieces;
+use super::row_tiles::RoundTile;
 use super::simd::{Simd, Task};
 use super::spans::spans;
-use super::tiles::RoundTile;
 use half::bf16;
 use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -262,7 +262,7 @@ impl AddLora<'_> {
         let start = x.as_ptr().align_offset(LINE).min(TILE);
         let x = &mut x[start..][..height * columns.next_multiple_of(STEP) / 2];
         let from = &self.x[rows.start * columns..rows.end * columns];
-        amx.pairs.vectorize(RoundTile { x: from, in_features: columns, height, to: x });
+        amx.pairs.vectorize(RoundTile { x: from, width: columns, height, to: x });
         // The rows of a long segment come by piece after piece, and find its factors in the cache.
         let streams = segment.rows.len() <= TILE;
         for (index, target) in targets.iter().enumerate() {

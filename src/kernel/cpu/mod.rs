@@ -30,6 +30,7 @@ mod rows;
 mod simd;
 mod spans;
 mod sums;
+mod table;
 #[cfg(test)]
 mod tests;
 mod trained;
@@ -53,6 +54,8 @@ mod lora_panels;
 mod lora_tiles;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod row_tiles;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 

@@ -76,16 +76,20 @@ impl PackedWeight {
             WeightData::Device(_) => None,
         };
         packed.ok_or_else(|| {
-            KernelError::mismatch("weight", format!("{weight:?} was packed by another device"))
+            let detail = "packed by another device, or as a table whose rows are looked up";
+            KernelError::mismatch("weight", format!("{weight:?} was {detail}"))
         })
     }
 }
 
-fn widen<'a>(pairs: impl Iterator<Item = &'a u32>, to: &mut [f32]) {
-    to.chunks_mut(2).zip(pairs).for_each(|(to, pair)| {
-        let both = [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
-        to.copy_from_slice(&both[..to.len()]);
-    });
+pub(super) fn widen<'a>(mut pairs: impl Iterator<Item = &'a u32>, to: &mut [f32]) {
+    let (full, rest) = to.as_chunks_mut();
+    for (to, pair) in full.iter_mut().zip(pairs.by_ref()) {
+        *to = [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
+    }
+    if let (Some(last), Some(pair)) = (rest.first_mut(), pairs.next()) {
+        *last = f32::from_bits(pair << 16);
+    }
 }
 
 /// Packs a host weight `[out, in]` for the machine's vectors, to memory of `arena`.

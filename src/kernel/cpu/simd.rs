@@ -78,6 +78,13 @@ pub(super) trait Simd: Copy + Send + Sync {
         round_to_pairs(x, to);
     }
 
+    /// Rounds two rows to bfloat16, one beside the other: a word for each two values at one place, `earlier`'s in the
+    /// lower half.
+    #[inline(always)]
+    fn round_side_by_side(self, earlier: &[f32], later: &[f32], to: &mut [u32]) {
+        round_side_by_side(earlier, later, to);
+    }
+
     /// Signed byte `number` of the first words of `from`, which is at least [`Simd::LANES`] long, as f32.
     #[inline(always)]
     fn widen_byte(self, from: &[u32], number: usize) -> Self::V {
@@ -151,6 +158,13 @@ pub(super) fn round_to_pairs(x: &[f32], to: &mut [u32]) {
     if let ([last], Some(to)) = (rest, to.last_mut()) {
         *to = pair(*last, 0.0);
     }
+}
+
+/// Rounds two rows to pairs of bfloat16, a word for each two values at one place.
+#[inline(always)]
+pub(super) fn round_side_by_side(earlier: &[f32], later: &[f32], to: &mut [u32]) {
+    let both = earlier.iter().zip(later);
+    to.iter_mut().zip(both).for_each(|(to, (earlier, later))| *to = pair(*earlier, *later));
 }
 
 /// Rounds `x` to bfloat16 and leaves the values as wide as f32, a word each.

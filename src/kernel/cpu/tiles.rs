@@ -7,6 +7,7 @@ use super::lora_panels::{Joined, PanelDeltas, Parts};
 use super::machine::{Machine, rows_per_item};
 use super::pack::PackedWeight;
 use super::pool::Pieces;
+use super::row_tiles::{RoundInner, RoundTile};
 use super::simd::{Simd, Task};
 use super::spans::spans_to_the_end;
 use std::ops::Range;
@@ -25,9 +26,6 @@ const SERIAL: usize = 200_000;
 
 /// Panels that may wait for their deltas.
 const LATE: usize = 64;
-
-/// Values of a row that one word of a tile's row holds, and that a whole step takes.
-const STEP_VALUES: usize = 2 * TILE;
 
 impl Linear<'_> {
     /// `y` is `[rows, out]`, every element of it is written.
@@ -64,13 +62,14 @@ impl Linear<'_> {
 
     /// The rows rounded to bfloat16, `TILE` at a time: `[steps, rows, TILE]` pairs.
     fn round_to_tiles(&self, machine: &Machine, amx: Amx, steps: usize, to: &mut [u32]) {
-        let rows = rows_per_item(self.in_features).next_multiple_of(TILE);
+        let (width, between) = (self.row_width(), self.between);
+        let rows = rows_per_item(width).next_multiple_of(TILE);
         machine.pool.chunks(to, rows * steps, |index, to| {
-            let x = &self.x[index * rows * self.in_features..];
-            let tiles = x.chunks(TILE * self.in_features).zip(to.chunks_mut(TILE * steps));
-            for (x, to) in tiles {
+            let x = &self.x[index * rows * width..];
+            for (x, to) in x.chunks(TILE * width).zip(to.chunks_mut(TILE * steps)) {
                 let height = to.len() / steps;
-                amx.pairs.vectorize(RoundTile { x, in_features: self.in_features, height, to });
+                let tile = RoundTile { x, width, height, to };
+                amx.pairs.vectorize(RoundInner { tile, between });
             }
         });
     }
@@ -155,14 +154,16 @@ impl Product<'_> {
     ) {
         let Linear { rows, out_features: out, bias, onto, .. } = *self.linear;
         let bias = bias.map(|bias| &bias[column..][..WIDTH]);
-        if let (Some(bias), true) = (bias, onto) {
-            self.amx.wide.vectorize(AddBias { bias, rows, row: out, column, y: self.y });
-        }
         let (blocks, steps) = (rows.div_ceil(TILE), self.steps / TILE);
         let parts = if blocks == 1 { 1 } else { steps.div_ceil(NEAR_STEPS) };
         for part in 0..parts {
             let steps = part * steps / parts..(part + 1) * steps / parts;
             for block in 0..blocks {
+                if let (Some(bias), true, 0) = (bias, onto, part) {
+                    // Of the next block, for a tile that is loaded from what has just been stored waits for it.
+                    let rows = if block == 0 { 0 } else { block + 1 }..block + 2;
+                    self.add_bias(rows, column, bias);
+                }
                 let rows = block * TILE..((block + 1) * TILE).min(rows);
                 let to = self
                     .y
@@ -181,6 +182,13 @@ impl Product<'_> {
                 unsafe { tiles.add_product(&block, from, Place::new(to, out)) }
             }
         }
+    }
+
+    /// Adds a bias, a panel's width from `column` on, to what the result has in some blocks.
+    fn add_bias(&self, blocks: Range<usize>, column: usize, bias: &[f32]) {
+        let Linear { rows, out_features, .. } = *self.linear;
+        let rows = (blocks.start * TILE).min(rows)..(blocks.end * TILE).min(rows);
+        self.amx.wide.vectorize(AddBias { bias, rows, row: out_features, column, y: self.y });
     }
 
     /// Sums that vectors take to the result.
@@ -206,7 +214,7 @@ impl Product<'_> {
         }
     }
 
-    /// A block's values and a panel's at some `steps` of [`STEP_VALUES`].
+    /// A block's values and a panel's at some `steps` of two tiles' worth of values.
     fn block(
         &self,
         panel: usize,
@@ -249,11 +257,11 @@ impl Product<'_> {
     }
 }
 
-/// Adds a bias to all rows of a panel's columns.
+/// Adds a bias to some rows of a panel's columns.
 struct AddBias<'a> {
     /// [`WIDTH`] values.
     bias: &'a [f32],
-    rows: usize,
+    rows: Range<usize>,
     /// Values from one row to the next.
     row: usize,
     column: usize,
@@ -265,7 +273,7 @@ impl Task for AddBias<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for row in 0..self.rows {
+        for row in self.rows {
             let start = row * self.row + self.column;
             // SAFETY: a row's columns of one panel belong to one item of the job.
             let y = unsafe { self.y.piece(start..start + WIDTH) };
@@ -301,32 +309,6 @@ impl Task for Write<'_> {
                 let bias = bias.map(|bias| &bias[at..]);
                 let to = at..(at + S::LANES).min(y.len());
                 write_vector(simd, simd.load(&sums[at..]), (bias, linear.onto), &mut y[to]);
-            }
-        }
-    }
-}
-
-/// Up to [`TILE`] rows.
-pub(super) struct RoundTile<'a> {
-    pub(super) x: &'a [f32],
-    pub(super) in_features: usize,
-    pub(super) height: usize,
-    /// `[steps, height, TILE]` pairs, all written.
-    pub(super) to: &'a mut [u32],
-}
-
-impl Task for RoundTile<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for (row, x) in self.x.chunks_exact(self.in_features).take(self.height).enumerate() {
-            let words = self.to[row * TILE..].chunks_mut(self.height * TILE);
-            for (x, to) in x.chunks(STEP_VALUES).zip(words) {
-                let to = &mut to[..TILE];
-                let (to, padding) = to.split_at_mut(x.len().div_ceil(2));
-                simd.round_to_parts(x, to);
-                padding.fill(0);
             }
         }
     }

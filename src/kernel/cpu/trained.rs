@@ -39,7 +39,8 @@ impl AddLora<'_> {
             && out_features == self.out_features
             && (1.0..=1.0).contains(&segment.weight);
         let in_features = self.in_features;
-        let linear = Linear { x, rows, in_features, out_features, bias: None, onto, pairs: None };
+        let (bias, pairs, between) = (None, None, None);
+        let linear = Linear { x, rows, in_features, out_features, bias, onto, pairs, between };
         if onto {
             return linear.multiply(machine, &trained.weight, y);
         }

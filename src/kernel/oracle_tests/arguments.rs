@@ -4,8 +4,9 @@ use super::{
     inputs::Noise,
 };
 use crate::kernel::{
-    Activation, AttentionArgs, EmbeddingDelta, KernelError, KvPrecision, KvShape, LinearDelta,
-    LoraTarget, NormWeights, Precision, Reach, RopeKvArgs, RopeTable, RowSegment, TrainedRows,
+    Activation, AttentionArgs, EmbeddingDelta, FeedForward, KernelError, KvPrecision, KvShape,
+    LinearDelta, LoraTarget, NormWeights, Precision, Reach, RopeKvArgs, RopeTable, RowSegment,
+    TrainedRows,
 };
 use candle_core::{DType, Device, Tensor};
 use std::slice::from_ref;
@@ -53,6 +54,17 @@ fn shapes_that_disagree_are_refused() {
         refused(candidate, "highest", kernels.highest(&[1.0; 5], 2, &mut Vec::new()));
         refused(candidate, "no columns", kernels.highest(&[1.0; 5], 0, &mut Vec::new()));
         refused(candidate, "gate", kernels.gated(&act(2, 3), Activation::Silu));
+        let add = |rows, cols, between| {
+            let (mut y, wide) = (act(2, 4), (act(rows, cols), between));
+            kernels.add_feed_forward(&mut y, wide, (&w, None), &[], &[])
+        };
+        let (plain, gated) =
+            (FeedForward::Plain(Activation::Silu), FeedForward::Gated(Activation::Silu));
+        add(2, 3, plain).unwrap();
+        add(2, 6, gated).unwrap();
+        refused(candidate, "inner", add(2, 6, plain));
+        refused(candidate, "gate", add(2, 7, gated));
+        refused(candidate, "rows of inner", add(3, 3, plain));
     }
 }
 

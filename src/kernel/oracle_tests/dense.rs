@@ -72,7 +72,13 @@ proptest! {
                 let want = Reference.pack(&weight, precision).unwrap();
                 let want = Reference.embed(&want, &ids).unwrap();
                 // A look-up computes nothing but its rounding: exact at every precision.
-                prop_assert_eq!(candidate.read(&got), Reference.read(&want).unwrap().into_owned());
+                let want = Reference.read(&want).unwrap().into_owned();
+                prop_assert_eq!(candidate.read(&got), &want[..]);
+                let table = candidate.kernels.pack_table(&weight[0], precision).unwrap();
+                let got = candidate.kernels.embed(&table, &ids).unwrap();
+                prop_assert_eq!(candidate.read(&got), &want[..]);
+                let rows = table.rows(ids[0] as usize..ids[0] as usize + 1).unwrap();
+                prop_assert_eq!(rows, &want[..cols]);
             }
         }
     }

@@ -7,6 +7,7 @@ mod attention;
 mod candidates;
 mod deltas;
 mod dense;
+mod feed_forward;
 mod inputs;
 mod integers;
 mod invariance;

@@ -79,7 +79,7 @@ impl Kernels for Reference {
     }
 
     fn linear(&self, x: &Act, weight: &BaseWeight, bias: Option<&Act>) -> Result<Act> {
-        check::linear(x, weight, bias)?;
+        check::linear(x.shape(), weight, bias)?;
         let w = host(weight.tensor()?)?;
         let x_values = in_precision(x.values()?, weight);
         let bias = bias.map(Act::values).transpose()?;
@@ -101,7 +101,7 @@ impl Kernels for Reference {
         weight: &BaseWeight,
         bias: Option<&Act>,
     ) -> Result<()> {
-        check::add_linear(y, x, weight, bias)?;
+        check::add_linear(y, x.shape(), weight, bias)?;
         let product = self.linear(x, weight, bias)?;
         y.values_mut()?.iter_mut().zip(product.values()?).for_each(|(y, x)| *y += x);
         Ok(())
@@ -114,7 +114,7 @@ impl Kernels for Reference {
         targets: &[LoraTarget<'_>],
         segments: &[RowSegment],
     ) -> Result<()> {
-        check::lora(y, x, targets, segments)?;
+        check::lora(y, x.shape(), targets, segments)?;
         targets.iter().try_for_each(|target| deltas::add_lora(y, x, target, segments))
     }
 

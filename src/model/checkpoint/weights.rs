@@ -42,7 +42,19 @@ impl<'a> Weights<'a> {
         Self { checkpoint, kernels, precision, names, progress, left, packed, parameters }
     }
 
-    /// An embedding or a head `[vocab, hidden]`, packed.
+    /// An embedding `[vocab, hidden]` that is no head too, packed.
+    pub(crate) fn lookup_table(
+        &mut self,
+        name: &str,
+        vocab: usize,
+        hidden: usize,
+    ) -> Result<Arc<BaseWeight>, ModelError> {
+        let table = self.take(name, &[vocab, hidden])?;
+        let packed = self.kernels.pack_table(&table, self.precision.of_tables())?;
+        Ok(self.keep(packed))
+    }
+
+    /// A head `[vocab, hidden]`, which may be the embedding too, packed.
     pub(crate) fn table(
         &mut self,
         name: &str,
@@ -69,9 +81,14 @@ impl<'a> Weights<'a> {
         parts: &[Tensor],
         precision: Precision,
     ) -> Result<Arc<BaseWeight>, ModelError> {
-        let packed = Arc::new(self.kernels.pack(parts, precision)?);
+        let packed = self.kernels.pack(parts, precision)?;
+        Ok(self.keep(packed))
+    }
+
+    fn keep(&mut self, packed: BaseWeight) -> Arc<BaseWeight> {
+        let packed = Arc::new(packed);
         self.packed.push(Arc::clone(&packed));
-        Ok(packed)
+        packed
     }
 
     /// Norms' weights or biases of the named lengths, one after the other: `[1, sum of len]`, on the device and as

@@ -47,7 +47,7 @@ impl Block {
         let heads = self.attention.heads(&normed, Some(rope), step)?;
         self.attention.add_to(x, &heads, step)?;
         let normed = self.mlp_norm.forward(x, segments, step)?;
-        let inner = self.mlp.inner(&normed, step)?;
-        self.mlp.add_to(x, &inner, step)
+        let wide = self.mlp.widen(&normed, step)?;
+        self.mlp.add_to(x, wide, step)
     }
 }

@@ -17,13 +17,19 @@ impl Embedding {
         format!("{}.weight", names.embedding())
     }
 
-    /// Takes the table.
+    /// Takes the table, which may be the head too.
     pub(in crate::model) fn load(
         weights: &mut Weights<'_>,
         names: ModuleNames,
-        dims: &Dims,
+        (dims, is_head): (&Dims, bool),
     ) -> Result<Self, ModelError> {
-        Ok(Self { table: weights.table(&Self::name(names), dims.vocab, dims.hidden)? })
+        let (name, vocab, hidden) = (Self::name(names), dims.vocab, dims.hidden);
+        let table = if is_head {
+            weights.table(&name, vocab, hidden)?
+        } else {
+            weights.lookup_table(&name, vocab, hidden)?
+        };
+        Ok(Self { table })
     }
 
     /// The table, for a head that is tied to it.

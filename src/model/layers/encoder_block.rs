@@ -71,8 +71,8 @@ impl EncoderBlock {
         if let Some(norm) = &self.attention_norm {
             x = norm.forward(&x, segments, step)?;
         }
-        let inner = self.mlp.inner(&x, step)?;
-        self.mlp.add_to(&mut x, &inner, step)?;
+        let wide = self.mlp.widen(&x, step)?;
+        self.mlp.add_to(&mut x, wide, step)?;
         self.mlp_norm.forward(&x, segments, step)
     }
 
@@ -92,8 +92,8 @@ impl EncoderBlock {
         };
         self.attention.add_to(&mut x, &heads, step)?;
         let normed = self.mlp_norm.forward(&x, segments, step)?;
-        let inner = self.mlp.inner(&normed, step)?;
-        self.mlp.add_to(&mut x, &inner, step)?;
+        let wide = self.mlp.widen(&normed, step)?;
+        self.mlp.add_to(&mut x, wide, step)?;
         Ok(x)
     }
 }

@@ -1,6 +1,6 @@
 //! Linear layers. The only place where LoRA meets the model.
 use crate::{
-    kernel::{Act, BaseWeight, LoraTarget, Result, RowSegment},
+    kernel::{Act, BaseWeight, FeedForward, LoraTarget, Result, RowSegment},
     lora::{LoraLayout, Projection, Site},
     model::{ModelError, StepContext, base_weights::BaseSite, checkpoint::Weights},
 };
@@ -152,6 +152,17 @@ impl<const N: usize> LoraLinear<N> {
 }
 
 impl LoraLinear<1> {
+    /// Adds the output for what a feed-forward layer makes of its first layer's to `y`, `[T, out]`.
+    pub(super) fn add_inner_to(
+        &self,
+        y: &mut Act,
+        wide: (Act, FeedForward),
+        step: &StepContext<'_>,
+    ) -> Result<()> {
+        let (base, segments) = ((&*self.base.weight, self.base.bias()), step.batch.lora.segments());
+        step.kernels.add_feed_forward(y, wide, base, &self.targets(step), segments)
+    }
+
     /// Takes the weights of a layer outside the blocks; zeros, where the checkpoint has none.
     pub(super) fn load_or_zeros(
         weights: &mut Weights<'_>,

@@ -1,7 +1,7 @@
 //! Feed-forward, with a gate or without.
 use super::linear::LoraLinear;
 use crate::{
-    kernel::{Act, Activation, Result},
+    kernel::{Act, FeedForward, Result},
     lora::{LoraLayout, Projection, Site},
     model::{
         ModelError, StepContext,
@@ -15,7 +15,7 @@ use crate::{
 pub(super) struct Mlp {
     up: Up,
     down: LoraLinear<1>,
-    activation: Activation,
+    between: FeedForward,
 }
 
 /// What widens.
@@ -35,17 +35,19 @@ impl Mlp {
         layer: usize,
     ) -> Result<Self, ModelError> {
         let biased = spec.bias.is_some();
-        let up = match spec.shape {
+        let (up, between) = match spec.shape {
             MlpShape::Gated => {
                 let gate_up = (layer, Projection::GateUp);
-                Up::Gated(LoraLinear::load(weights, layout, gate_up, biased)?)
+                let gate_up = LoraLinear::load(weights, layout, gate_up, biased)?;
+                (Up::Gated(gate_up), FeedForward::Gated(spec.activation))
             }
             MlpShape::Plain => {
-                Up::Plain(LoraLinear::load(weights, layout, (layer, Projection::Up), biased)?)
+                let up = LoraLinear::load(weights, layout, (layer, Projection::Up), biased)?;
+                (Up::Plain(up), FeedForward::Plain(spec.activation))
             }
         };
         let down = LoraLinear::load(weights, layout, (layer, Projection::Down), biased)?;
-        Ok(Self { up, down, activation: spec.activation })
+        Ok(Self { up, down, between })
     }
 
     /// Its linear layers in the base.
@@ -59,24 +61,17 @@ impl Mlp {
         gated.chain(plain).chain(self.down.base_sites())
     }
 
-    /// What stands between its layers, for `x` `[T, hidden]`: `[T, inner]`.
-    pub(super) fn inner(&self, x: &Act, step: &StepContext<'_>) -> Result<Act> {
+    /// The output of its first layer, for `x` `[T, hidden]`.
+    pub(super) fn widen(&self, x: &Act, step: &StepContext<'_>) -> Result<Act> {
         let segments = step.batch.lora.segments();
         match &self.up {
-            Up::Gated(gate_up) => {
-                let gate_up = gate_up.forward(x, segments, step)?;
-                step.kernels.gated(&gate_up, self.activation)
-            }
-            Up::Plain(up) => {
-                let mut inner = up.forward(x, segments, step)?;
-                step.kernels.activate(&mut inner, self.activation)?;
-                Ok(inner)
-            }
+            Up::Gated(gate_up) => gate_up.forward(x, segments, step),
+            Up::Plain(up) => up.forward(x, segments, step),
         }
     }
 
-    /// Adds the output of `inner` to `y`, `[T, hidden]`.
-    pub(super) fn add_to(&self, y: &mut Act, inner: &Act, step: &StepContext<'_>) -> Result<()> {
-        self.down.add_to(y, inner, step)
+    /// Adds the output, `wide` that of the first layer, to `y`, `[T, hidden]`.
+    pub(super) fn add_to(&self, y: &mut Act, wide: Act, step: &StepContext<'_>) -> Result<()> {
+        self.down.add_inner_to(y, (wide, self.between), step)
     }
 }

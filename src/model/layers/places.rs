@@ -30,7 +30,7 @@ impl PlacedEmbedding {
         max_positions: usize,
     ) -> Result<Self, ModelError> {
         let (dims, prefix) = (&spec.dims, spec.names.prefix());
-        let words = Embedding::load(weights, spec.names, dims)?;
+        let words = Embedding::load(weights, spec.names, (dims, false))?;
         let positions = match spec.positions {
             Positions::Rotary { .. } => None,
             Positions::Table { first } => {
