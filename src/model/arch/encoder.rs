@@ -67,7 +67,7 @@ pub(super) fn plain(
             activation: activation(fields, keys.activation)?,
         },
         projections: Projections::Separate,
-        positions: Positions::Table { first: 0 },
+        positions: Positions::Table { first: 0, padding: None },
         token_types: 0,
         class_head: ClassHeadSpec {
             pooling: Pooling::First,

@@ -14,9 +14,9 @@ const DEFAULT_PADDING: usize = 1;
 /// `transformers`' `RobertaConfig` and `XLMRobertaConfig`.
 pub(super) fn spec(fields: &mut Fields) -> Result<EncoderSpec, ModelError> {
     let plain = encoder::plain(fields, ModuleNames::Roberta, &encoder::KEYS)?;
-    let padding = fields.size("pad_token_id", 0..=plain.dims.vocab - 1)?;
-    // `create_position_ids_from_input_ids`: the first token stands at `padding_idx + 1`.
-    let first = padding.unwrap_or(DEFAULT_PADDING) + 1;
+    let padding = fields.size("pad_token_id", 0..=plain.dims.vocab - 1)?.unwrap_or(DEFAULT_PADDING);
+    // `create_position_ids_from_input_ids`: the first token stands at `padding_idx + 1`, padding itself at `padding_idx`.
+    let first = padding + 1;
     let Some(max_positions) = plain.dims.max_positions.checked_sub(first).filter(|left| *left > 0)
     else {
         let detail = format!("is {first} at most; positions begin after `pad_token_id`");
@@ -24,7 +24,7 @@ pub(super) fn spec(fields: &mut Fields) -> Result<EncoderSpec, ModelError> {
     };
     Ok(EncoderSpec {
         token_types: encoder::token_types(fields)?,
-        positions: Positions::Table { first },
+        positions: Positions::Table { first, padding: Some(padding as u32) },
         dims: Dims { max_positions, ..plain.dims },
         ..plain
     })

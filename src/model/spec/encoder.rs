@@ -55,10 +55,12 @@ pub(crate) enum NormOrder {
 /// How a token knows where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Positions {
-    /// A table, whose rows from `first` on are those of the first tokens (`RoBERTa` keeps two for padding).
+    /// A table with a row for each place.
     Table {
-        /// Rows before.
+        /// The row of the first token.
         first: usize,
+        /// A token that stands on the row before `first` wherever it is, and has no place among the others.
+        padding: Option<u32>,
     },
     /// Rotary, with frequencies of its own for layers with a window.
     Rotary {

@@ -57,7 +57,7 @@ fn every_family_has_its_own_norms_positions_and_head() {
     assert_eq!(bert.attention.reach(1), Reach::Around(None));
     assert_eq!(bert.class_head.activation, Activation::Tanh);
     let roberta = spec("XLMRobertaModel", json!({"pad_token_id": 1, "type_vocab_size": 1}));
-    assert_eq!(roberta.positions, Positions::Table { first: 2 });
+    assert_eq!(roberta.positions, Positions::Table { first: 2, padding: Some(1) });
     assert_eq!((roberta.token_types, roberta.dims.max_positions), (1, 256));
     let distilbert = spec("DistilBertModel", json!({"sinusoidal_pos_embds": true}));
     assert_eq!((distilbert.token_types, distilbert.labels), (0, None));
