@@ -10,7 +10,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::net::{IpAddr, SocketAddr};
+use futures_util::StreamExt;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use tokio::time::timeout;
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,6 +27,10 @@ pub enum Access {
     /// An admin key; where there is none, a connection from this machine.
     Admin,
 }
+
+/// Of a refused request's body, this many bytes are read, for so long.
+const READ_OUT: usize = 2 << 20;
+const READ_OUT_FOR: Duration = Duration::from_secs(1);
 
 /// Proxies say with these that somebody else is behind them.
 const FORWARDED: [&str; 6] =
@@ -38,8 +47,28 @@ pub(in crate::http) async fn guard(
             next.run(request).await
         }
         Ok(None) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => {
+            read_out(request).await;
+            error.into_response()
+        }
     }
+}
+
+/// Reads what a refused client still sends, within limits: to close a connection on bytes that nobody has read resets it,
+/// and the answer may be lost with it. Who waits to be asked for a body (`Expect`) is not asked.
+async fn read_out(request: Request) {
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let mut pieces = request.into_body().into_data_stream();
+    let reading = async {
+        let mut left = READ_OUT;
+        while let (Some(Ok(piece)), true) = (pieces.next().await, left > 0) {
+            left = left.saturating_sub(piece.len());
+        }
+    };
+    // Too late or too much is the client's loss.
+    let _ = timeout(READ_OUT_FOR, reading).await;
 }
 
 /// Who comes in; on open routes nobody is asked.
@@ -97,7 +126,15 @@ fn is_this_machine(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
+    use axum::{body::Body, http::HeaderValue};
+    use futures_util::stream;
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
     #[test]
     fn a_bearer_key_is_read_from_its_header_alone() {
@@ -110,6 +147,31 @@ mod tests {
         assert_eq!(read("bearer  k "), Some("k".into()));
         assert_eq!(read("Basic k"), None);
         assert_eq!(read("k"), None);
+    }
+
+    /// How many of 64 pieces of 64 KB are read.
+    async fn read_of(expects: bool) -> usize {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let pieces = stream::iter(0..64).map(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(vec![0_u8; 1 << 16])
+        });
+        let mut request = Request::new(Body::from_stream(pieces));
+        if expects {
+            request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+        }
+        read_out(request).await;
+        taken.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn what_a_refused_client_sends_is_read_within_limits() {
+        assert_eq!(read_of(false).await, READ_OUT / (1 << 16) + 1);
+        assert_eq!(read_of(true).await, 0);
+        let silent = Body::from_stream(stream::pending::<Result<Vec<u8>, Infallible>>());
+        let waited = timeout(2 * READ_OUT_FOR, read_out(Request::new(silent)));
+        waited.await.expect("nobody is waited for longer");
     }
 
     fn request(peer: Option<&str>, headers: &[(&str, &str)]) -> Request {
