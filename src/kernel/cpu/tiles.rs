@@ -214,7 +214,7 @@ impl Product<'_> {
         }
     }
 
-    /// A block's values and a panel's at some `steps` of two tiles' worth of values.
+    /// A block's values and a panel's at some `steps` of [`STEP_VALUES`](super::row_tiles::STEP_VALUES).
     fn block(
         &self,
         panel: usize,
