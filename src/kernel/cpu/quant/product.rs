@@ -13,7 +13,7 @@ use super::arithmetic::Arithmetic;
 use super::dots::{Dots, LINE, Work};
 use super::format::{Format, Int4, Int8, Tile, WIDTH};
 use super::pack::{Kind, QuantWeight};
-use super::round::{RoundedRow, RoundedRows};
+use super::round::{RoundedRows, TOGETHER};
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{ByteTiles, TileFormat, Worker};
 use std::marker::PhantomData;
@@ -73,7 +73,8 @@ impl<'a, F: TileFormat + Sync> Product<'a, F> {
     fn run(&self, machine: &Machine) {
         #[cfg(target_arch = "x86_64")]
         if let Some(token) = ByteTiles::of(machine.level, self.linear.rows) {
-            let new = || Worker::<F>::new(token);
+            let groups = self.linear.in_features.div_ceil(F::GROUP);
+            let new = || Worker::<F>::new(token, machine, groups);
             return self.share(machine, new, |worker, panel, rows| worker.panel(self, panel, rows));
         }
         let arithmetic = Arithmetic::of(machine.level);
@@ -91,7 +92,7 @@ impl<'a, F: TileFormat + Sync> Product<'a, F> {
         let Linear { rows, in_features, out_features, .. } = *self.linear;
         let panels = out_features.div_ceil(WIDTH);
         let cuts = self.cuts(machine, panels);
-        let height = rows.div_ceil(cuts);
+        let height = rows.div_ceil(cuts).next_multiple_of(TOGETHER);
         let item = |state: &mut S, item: usize| {
             let (panel, cut) = (item / cuts, item % cuts);
             task(state, panel, (cut * height).min(rows)..((cut + 1) * height).min(rows));
@@ -110,30 +111,42 @@ impl<'a, F: TileFormat + Sync> Product<'a, F> {
         wanted.clamp(1, self.linear.rows.div_ceil(BLOCK).max(1))
     }
 
-    /// Takes the sums of some rows of a panel to the result.
-    pub(super) fn write(&self, panel: usize, rows: Range<usize>, sums: &[[f32; WIDTH]]) {
+    /// Takes the sums of some rows to the result, from column `first` on as many as there are.
+    #[inline(always)]
+    pub(super) fn write<const N: usize>(
+        &self,
+        first: usize,
+        rows: Range<usize>,
+        sums: &[[f32; N]],
+    ) {
         let Linear { out_features, bias, onto, .. } = *self.linear;
-        let columns = panel * WIDTH..((panel + 1) * WIDTH).min(out_features);
-        let bias = bias.map(|bias| &bias[columns.clone()]);
+        let columns = first.min(out_features)..(first + N).min(out_features);
+        let bias = bias.map(|bias| padded::<N>(&bias[columns.clone()]));
         for (row, sums) in rows.zip(sums) {
             let at = row * out_features;
             // SAFETY: a row's columns of one panel belong to one item of the job.
             let y = unsafe { self.y.piece(at + columns.start..at + columns.end) };
-            let mut sums = *sums;
-            if let Some(bias) = bias {
-                sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+            let mut line = *sums;
+            if let Some(bias) = &bias {
+                line.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
             }
-            if onto {
-                y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
+            // A whole line is a few vectors.
+            if let Ok(y) = <&mut [f32; N]>::try_from(&mut *y) {
+                if onto {
+                    line.iter_mut().zip(&*y).for_each(|(sum, y)| *sum += y);
+                }
+                *y = line;
             } else {
-                y.copy_from_slice(&sums[..y.len()]);
+                for (y, sum) in y.iter_mut().zip(line) {
+                    *y = if onto { *y + sum } else { sum };
+                }
             }
         }
     }
 
     /// The groups of a panel.
     #[inline(always)]
-    pub(super) fn groups(&self, panel: usize) -> impl ExactSizeIterator<Item = &'a [u32]> {
+    pub(super) fn groups(&self, panel: usize) -> impl ExactSizeIterator<Item = &'a [u32]> + Clone {
         let size = self.linear.in_features.div_ceil(F::GROUP) * F::WORDS;
         self.words[panel * size..][..size].chunks_exact(F::WORDS)
     }
@@ -163,7 +176,7 @@ impl<F: TileFormat + Sync> Work for Part<'_, F> {
                 let group = Group::<F> { words, index, x: self.product.x, format: PhantomData };
                 group.add(dots, rows.clone(), sums);
             }
-            self.product.write(self.panel, rows, sums);
+            self.product.write(self.panel * WIDTH, rows, sums);
         }
     }
 }
@@ -203,20 +216,26 @@ impl<F: Format> Group<'_, F> {
 
     #[inline(always)]
     fn tile<D: Dots, const ROWS: usize>(&self, dots: D, first: usize, sums: &mut [[f32; WIDTH]]) {
-        let mut rows = [self.x.row(first); ROWS];
+        let mut rows = [self.x.group(first, self.index); ROWS];
         for (r, row) in rows.iter_mut().enumerate() {
-            *row = self.x.row(first + r);
+            *row = self.x.group(first + r, self.index);
         }
-        let start = |row: RoundedRow<'_>| dots.start(F::BIAS, row.sum(self.index));
-        let mut tile: Tile<D, ROWS> = rows.map(|row| [start(row); 2]);
-        let x = rows.map(|row| &row.quads[self.index * F::QUADS..][..F::QUADS]);
+        let mut tile: Tile<D, ROWS> = rows.map(|row| [dots.start(F::BIAS, row.sum); 2]);
+        let x = rows.map(|row| row.quads);
         F::add(dots, &mut tile, self.words, &x);
         let scales = F::scales(dots, self.words);
         for ((row, dots_of), sums) in rows.iter().zip(tile).zip(sums) {
-            let x_scale = row.scale(self.index);
             for ((to, part), scales) in sums.as_chunks_mut().0.iter_mut().zip(dots_of).zip(scales) {
-                dots.add_scaled(to, part, x_scale, scales);
+                dots.add_scaled(to, part, row.scale, scales);
             }
         }
     }
+}
+
+/// Filled up with zeros.
+#[inline(always)]
+fn padded<const N: usize>(values: &[f32]) -> [f32; N] {
+    let mut padded = [0.0; N];
+    padded[..values.len()].copy_from_slice(values);
+    padded
 }

@@ -8,8 +8,8 @@ use super::dots::{Dots, LINE, Line, Work};
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_and_si512, _mm512_castsi512_ps,
     _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi8, _mm512_xor_si512,
+    _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi8, _mm512_xor_si512,
 };
 
 /// The proof that the machine has AVX-512 F, BW, VL and VNNI.
@@ -33,6 +33,19 @@ impl Vnni {
         unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
     }
 
+    /// Sixteen sums of nothing.
+    #[inline(always)]
+    pub(super) fn zeros(_: Self) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    pub(super) fn store(_: Self, sums: __m512, to: &mut [f32; LINE]) {
+        // SAFETY: the token proves AVX-512; the array has sixteen values.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), sums) }
+    }
+
     #[inline(always)]
     fn splat(_: Self, word: u32) -> __m512i {
         // SAFETY: the token proves AVX-512.
@@ -53,6 +66,25 @@ impl Vnni {
 }
 
 impl Vnni {
+    /// What [`Dots::add_scaled`] makes of `sums`.
+    #[inline(always)]
+    pub(super) fn plus_scaled(
+        _: Self,
+        sums: __m512,
+        dots: __m512i,
+        x_scale: f32,
+        scales: __m512,
+    ) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        let dots = unsafe { _mm512_cvtepi32_ps(dots) };
+        // SAFETY: as above.
+        let x_scale = unsafe { _mm512_set1_ps(x_scale) };
+        // SAFETY: as above.
+        let scaled = unsafe { _mm512_mul_ps(dots, x_scale) };
+        // SAFETY: as above.
+        unsafe { _mm512_fmadd_ps(scaled, scales, sums) }
+    }
+
     /// [`Dots::nibbles`] as signed bytes, for tiles.
     #[inline(always)]
     pub(super) fn signed_nibbles(self, line: &Line, to: [&mut Line; 2]) {
@@ -135,17 +167,8 @@ impl Dots for Vnni {
 
     #[inline(always)]
     fn add_scaled(self, to: &mut [f32; LINE], dots: __m512i, x_scale: f32, scales: __m512) {
-        // SAFETY: the token proves AVX-512.
-        let dots = unsafe { _mm512_cvtepi32_ps(dots) };
-        // SAFETY: as above.
-        let x_scale = unsafe { _mm512_set1_ps(x_scale) };
-        // SAFETY: as above.
-        let scaled = unsafe { _mm512_mul_ps(dots, x_scale) };
-        // SAFETY: as above; the array has sixteen values.
+        // SAFETY: the token proves AVX-512; the array has sixteen values.
         let sums = unsafe { _mm512_loadu_ps(to.as_ptr()) };
-        // SAFETY: as above.
-        let sums = unsafe { _mm512_fmadd_ps(scaled, scales, sums) };
-        // SAFETY: as above; the array has sixteen values.
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), sums) }
+        Self::store(self, Self::plus_scaled(self, sums, dots, x_scale, scales), to);
     }
 }
